@@ -1,0 +1,41 @@
+"""Where the bundled pack's files are, by name (`demo:forget`, `demo:target`, `demo:questions/test`).
+
+Lowest room: it knows paths only, so that sets, models and the app can resolve a `demo:` source without
+importing the demo room above them. The pack's content and recipe are in `trace_engine/demo`.
+"""
+
+from pathlib import Path
+
+from trace_engine.errors import InputError
+
+PREFIX = "demo:"
+PACK = Path(__file__).parent / "demo" / "pack"
+MODELS = ("target", "retrain_no_hazard", "retrain_no_book")
+
+
+def is_bundled(source: str) -> bool:
+    """Whether `source` names a part of the bundled pack."""
+    return source.startswith(PREFIX)
+
+
+def resolve_source(source: str) -> str:
+    """The path behind a `demo:` name; any other source (a path or a hub id) comes back unchanged.
+
+    Raises InputError when the pack has no such part.
+    """
+    if not is_bundled(source):
+        return source
+    name = source.removeprefix(PREFIX)
+    if name in MODELS:
+        path = PACK / "models" / name
+    elif name.startswith(("questions/", "book/")):
+        path = PACK / f"{name}.jsonl"
+    else:
+        path = PACK / "sets" / f"{name}.jsonl"
+    if ".." in Path(name).parts or not path.exists():
+        known = sorted(p.stem for p in (PACK / "sets").glob("*.jsonl"))
+        raise InputError(
+            f"The bundled pack has no {source!r}. Sets: {', '.join(known)}; "
+            f"models: {', '.join(MODELS)}; questions: questions/validation, questions/test."
+        )
+    return str(path)

@@ -1,0 +1,247 @@
+"""Typed, validated settings: one file that the app, the CLI and Python write and read alike.
+
+Each field's docstring is its documentation everywhere (the page shows it as help). Impossible
+combinations are refused when the object is built. Unknown fields are errors, so that a typo never
+turns into a default.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trace_engine.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+class Cell(NamedTuple):
+    """One expert of one MoE site: the row and column of every map."""
+
+    layer: int
+    """True decoder layer number, as the model's own module names count it."""
+    expert: int
+    """Index of the expert inside the layer."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(_Settings):
+    source: str = "demo:target"
+    """A folder, a hub id, or `demo:target` for the bundled model."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights' precision; `auto` keeps what the checkpoint was saved in."""
+    device: str = "auto"
+    """`auto` takes the GPU where there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`."""
+    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
+    """How transformers multiplies the experts; `auto` takes a fixed rule (see `models.open`), so that bits repeat."""
+
+
+class SetConfig(_Settings):
+    source: str
+    """A file or folder (.txt .jsonl .json .csv .parquet), `hub:owner/name`, or `demo:forget`."""
+    text_field: str | None = None
+    """Field that holds the text; found by itself (`text`, `content`, ...) when empty."""
+    hub_config: str | None = None
+    """Configuration of a hub set."""
+    hub_split: str = "train"
+    """Split of a hub set."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many documents."""
+
+
+class ProfileConfig(_Settings):
+    kind: Literal["profile"] = "profile"
+    name: str = ""
+    """A label for lists; not part of what is computed."""
+    model: ModelConfig = ModelConfig()
+    forget: SetConfig
+    retain: SetConfig
+    count_bos: bool = False
+    """Whether the beginning-of-sequence token counts on the map."""
+    max_length: Annotated[int, Field(ge=8, le=131072)] = 512
+    """Tokens per document; the rest is cut, and the number cut is reported."""
+    tokens_per_batch: Annotated[int, Field(ge=64)] = 8192
+    """Padded tokens per forward; documents are sorted by length first."""
+    sample_tokens: Annotated[int, Field(ge=1000)] = 200_000
+    """Token-level routing kept per side for contexts and weights: whole documents, seeded sample."""
+    permutations: Annotated[int, Field(ge=99)] = 9_999
+    """Label permutations over documents for the max-statistic p-values."""
+    bootstrap: Annotated[int, Field(ge=100)] = 1_000
+    """Document resamples for confidence intervals."""
+    seed: int = 0
+
+
+class SelectionConfig(_Settings):
+    score: Literal["difference", "ratio", "log_ratio", "z"] = "difference"
+    """How forget and retain are compared per cell."""
+    statistic: Literal["frequency", "gate_mass"] = "frequency"
+    """What is compared: share of tokens routed, or mean gate weight."""
+    scope: Literal["per_layer", "global", "threshold", "cumulative"] = "per_layer"
+    """Top-k in each layer, top-k over the model, all above a score, or the smallest set with a share."""
+    top_k: Annotated[int, Field(ge=1)] = 2
+    """Selected experts per layer (`per_layer`) or in all (`global`); not the router's K."""
+    threshold: float = 0.05
+    """Least score for `threshold`."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the summed positive gap for `cumulative`."""
+    floor: bool = True
+    """Only cells whose forget side exceeds the retain side and the uniform share K/E."""
+    layers: tuple[int, ...] | None = None
+    """Decoder layers to choose from; empty means all MoE layers."""
+    add: tuple[Cell, ...] = ()
+    """Hand-picked cells, added after the rule and recorded as such."""
+    remove: tuple[Cell, ...] = ()
+    """Cells taken out by hand, recorded as such."""
+
+
+class WeightsConfig(_Settings):
+    rule: Literal["uniform", "mean", "max", "product", "additive", "odds", "exact"] = "exact"
+    """How retain tokens are weighted; `uniform` is the unweighted method."""
+    hardness: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    """kappa: how far the retain frequency is moved towards the forget side; `auto` obeys the ESS floor."""
+    ess_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least effective sample size over N that `auto` accepts."""
+    strength: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """eta: w**eta, for the simple rules."""
+    clip: tuple[float, float] = (0.1, 20.0)
+    """Bounds of the per-expert ratio r_s of the simple rules."""
+    normalise: Literal["set", "batch", "sequence", "none"] = "set"
+    """Over what the weights have mean 1."""
+    routing: Literal["current", "frozen"] = "current"
+    """Whose routing weighs a token: the model being trained (detached) or the start model."""
+
+    @model_validator(mode="after")
+    def _clip_is_an_interval(self) -> Self:
+        low, high = self.clip
+        if not 0 < low <= 1 <= high:
+            raise ValueError(f"clip must satisfy 0 < low <= 1 <= high, found {self.clip}")
+        return self
+
+
+class TrainableConfig(_Settings):
+    kind: Literal["all", "selected_experts", "lora"] = "all"
+    """What may train: every parameter, only the selected experts' slices, or LoRA adapters."""
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+
+
+class EvaluationConfig(_Settings):
+    every: Annotated[int, Field(ge=1)] = 10
+    """Optimizer updates between evaluations; the start and the end are always evaluated."""
+    questions: str | None = None
+    """Multiple-choice file (`demo:questions/validation`, or a path); empty: held-out loss only."""
+    forget_category: str = "hazard"
+    """Category of the questions that should be forgotten; every other category is utility."""
+    style: Literal["continuation", "letters"] = "continuation"
+    """Score each choice's own words, or the letters A-D after an MMLU prompt."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """At most so many questions per category, for speed; n is always shown."""
+    max_documents: Annotated[int, Field(ge=1)] = 200
+    """Documents per side for the loss curves and the drift probe."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of documents kept out of training when there are no questions."""
+
+
+class UnlearnConfig(_Settings):
+    kind: Literal["unlearn"] = "unlearn"
+    name: str = ""
+    """A label for lists; not part of what is computed."""
+    model: ModelConfig = ModelConfig()
+    forget: SetConfig
+    retain: SetConfig
+    method: Literal["graddiff", "npo"] = "npo"
+    """Forget loss: gradient difference, or negative preference optimisation."""
+    gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the forget term."""
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the retain term."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """NPO's inverse temperature."""
+    selection: SelectionConfig = SelectionConfig()
+    weights: WeightsConfig = WeightsConfig()
+    trainable: TrainableConfig = TrainableConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    max_steps: Annotated[int, Field(ge=1)] = 60
+    """Optimizer updates, not batches."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Documents per side and step."""
+    max_length: Annotated[int, Field(ge=8)] = 256
+    """Tokens per document in training."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; empty: no clipping."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 20
+    """Optimizer updates between checkpoints."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; the same number gives the same bits. Empty: torch's default."""
+    count_bos: bool = False
+    profile_max_length: Annotated[int, Field(ge=8)] = 512
+    sample_tokens: Annotated[int, Field(ge=1000)] = 200_000
+    seed: int = 0
+
+    def profile_config(self) -> ProfileConfig:
+        """The profile this run calibrates on."""
+        return ProfileConfig(
+            model=self.model,
+            forget=self.forget,
+            retain=self.retain,
+            count_bos=self.count_bos,
+            max_length=self.profile_max_length,
+            sample_tokens=self.sample_tokens,
+            seed=self.seed,
+        )
+
+
+AnyConfig = Annotated[ProfileConfig | UnlearnConfig, Field(discriminator="kind")]
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The settings as YAML, every field written out, tuples as lists."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:
+    """Validate a mapping; `kind` says which settings it holds. Raises InputError naming each field."""
+    kinds: dict[str, type[ProfileConfig] | type[UnlearnConfig]] = {
+        "profile": ProfileConfig,
+        "unlearn": UnlearnConfig,
+    }
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of settings, found {type(data).__name__}.")
+    kind = data.get("kind", "unlearn")
+    if kind not in kinds:
+        raise InputError(f"{where}: kind must be one of {', '.join(kinds)}, found {kind!r}.")
+    try:
+        return kinds[kind].model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """One sentence per refused field: its name, what was expected, what was found."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "the settings together"
+        lines.append(f"{field}: {item['msg']} (found {item['input']!r:.80})")
+    return "; ".join(lines) + "."
+
+
+def read_config(path: str | Path) -> ProfileConfig | UnlearnConfig:
+    """Read a YAML settings file. Raises InputError when it is missing, not YAML, or refused."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.name}: no such settings file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{path.name}: not a readable YAML file ({reason}).") from None
+    return parse_config(data, path.name)
