@@ -1,0 +1,20 @@
+# The app on the bundled model, as an unprivileged user. Data live in the volume /data.
+FROM python:3.11-slim
+
+RUN useradd --create-home --uid 10001 trace && mkdir /data && chown trace /data
+WORKDIR /srv/trace
+COPY requirements.txt constraints.txt ./
+# Choose your torch build here (README, "Your own torch").
+ARG TORCH=torch==2.13.0
+RUN pip install --no-cache-dir ${TORCH} && pip install --no-cache-dir -c constraints.txt -r requirements.txt
+COPY . .
+RUN pip install --no-cache-dir --no-deps .
+
+USER trace
+ENV TRACE_HOME=/data PYTHONUNBUFFERED=1
+VOLUME /data
+EXPOSE 8501
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+# Inside the container the server must listen on every interface; publish the port on localhost: -p 127.0.0.1:8501:8501
+CMD ["streamlit", "run", "streamlit_app.py", "--server.address", "0.0.0.0", "--server.headless", "true"]
