@@ -111,6 +111,7 @@ def read_examples(folder: Path) -> Iterator[tuple[str, str]]:
 def definition(gloss: str) -> str:
     """The definition part of a gloss: quoted examples and trailing separators removed."""
     text = " ".join(_QUOTED.sub("", gloss).split())
+    text = re.sub(r"\s*[;:,]?\s*--? ?[A-Z].*$", "", text)  # attribution of a removed quotation
     text = re.sub(r"\s*[;:,](\s*[;:,])*\s*(?=;|$)", "", text)
     return text.strip(" ;:,-")
 
