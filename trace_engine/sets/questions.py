@@ -1,0 +1,98 @@
+"""Multiple-choice questions: what one is, and how a file of them is read.
+
+The fields are those of WMDP and MMLU (`question`, `choices`, `answer`, a number or a letter), plus an
+optional `category` to report accuracy by. A malformed row is refused with its file and physical line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trace_engine.errors import InputError
+
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    """Index into `choices`."""
+    category: str = "all"
+    """Group that accuracy is reported by; "all" where the file names none."""
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Read a `.jsonl` file of questions, in file order; blank lines are skipped.
+
+    Raises InputError with file and physical line when a row is malformed, and when the file is
+    missing, is not UTF-8 text, or holds no question.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: no such questions file ({error.strerror}). Nothing was saved.") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path.name}: expected a UTF-8 text file of questions, found binary data. Nothing was saved."
+        ) from None
+    questions = [
+        _question(line, f"{path.name}, line {number}")
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+    if not questions:
+        raise InputError(f"{path.name}: expected one question a line, found none. Nothing was saved.")
+    return questions
+
+
+def _question(line: str, where: str) -> Question:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _refusal(where, "a JSON object", f"text that is not JSON ({error.msg})") from None
+    if not isinstance(row, dict):
+        raise _refusal(where, "a JSON object", _shown(row))
+    question, choices = row.get("question"), row.get("choices")
+    if not isinstance(question, str) or not question.strip():
+        raise _refusal(where, 'non-empty text in "question"', _shown(question))
+    if (
+        not isinstance(choices, list)
+        or not 2 <= len(choices) <= len(LETTERS)
+        or not all(isinstance(choice, str) and choice.strip() for choice in choices)
+    ):
+        raise _refusal(where, f'"choices" to be 2 to {len(LETTERS)} non-empty texts', _shown(choices))
+    if len(set(choices)) < len(choices):
+        raise _refusal(where, 'different "choices"', "the same text twice")
+    category = row.get("category", row.get("subject", "all"))
+    if not isinstance(category, str) or not category:
+        raise _refusal(where, 'text in "category"', _shown(category))
+    return Question(question, tuple(choices), _answer(row.get("answer"), len(choices), where), category)
+
+
+def _answer(value: Any, choices: int, where: str) -> int:
+    """The index of the answer, given as a number from 0 or as a letter from A."""
+    last = LETTERS[choices - 1]
+    if isinstance(value, str) and len(value) == 1 and "A" <= value.upper() <= last:
+        return LETTERS.index(value.upper())
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < choices:
+        return value
+    raise _refusal(where, f'"answer" to be 0 to {choices - 1} or A to {last}', _shown(value))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refusal(where: str, expected: str, found: str) -> InputError:
+    return InputError(f"{where}: expected {expected}, found {found}. Nothing was saved.")
