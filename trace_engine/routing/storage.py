@@ -1,0 +1,242 @@
+"""Profiles on disk: compressed arrays without pickle, JSON beside them, hashes over all of it.
+
+`profile.json` names the schema and the SHA-256 of every other file, so damage is found on loading
+and said in a sentence. The directory is written beside its place and renamed. Accepted cost:
+replacing an existing profile takes two renames, and a reader in between sees no profile rather than
+half of one.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_engine.errors import InputError
+from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
+
+SCHEMA = 1
+HEAD = "profile.json"
+
+Arrays = dict[str, NDArray[Any]]
+_SAMPLE_DTYPES = {
+    "document_N": np.int32,
+    "position_N": np.int32,
+    "token_N": np.int32,
+    "labelled_N": np.bool_,
+    "counted_N": np.bool_,
+    "index_NLK": np.int16,
+    "gate_NLK": np.float16,
+}
+_COUNT_DTYPES = {
+    "tokens_D": np.int64,
+    "counts_DLE": np.int64,
+    "gate_mass_DLE": np.float64,
+    "skipped_DL": np.int64,
+    "coactivation_LEE": np.int64,
+    "token_ids_V": np.int64,
+    "token_totals_V": np.int64,
+    "token_counts_VLE": np.int64,
+}
+
+
+def save_profile(profile: Profile, directory: Path) -> None:
+    """Write `profile` as `directory`, replacing what is there. Raises InputError when it cannot."""
+    sides = {"forget": profile.forget, "retain": profile.retain}
+    samples = {"forget": profile.sample_forget, "retain": profile.sample_retain}
+    files = {
+        "counts.npz": pack_arrays(_prefixed(sides, _COUNT_DTYPES)),
+        "sample.npz": pack_arrays(_prefixed(samples, _SAMPLE_DTYPES)),
+        "documents.json": _json({side: list(part.document_ids) for side, part in sides.items()}),
+        "vocabulary.json": _json({str(i): text for i, text in sorted(profile.token_text.items())}),
+    }
+    head = {
+        "schema": SCHEMA,
+        "layers": list(profile.layers),
+        "num_experts": list(profile.num_experts_L),
+        "experts_per_token": list(profile.experts_per_token_L),
+        "truncated_documents": {side: part.truncated_documents for side, part in sides.items()},
+        "sample_complete": {side: part.complete for side, part in samples.items()},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "meta": profile.meta,
+    }
+    try:
+        write_directory(directory, files | {HEAD: _json(head, indent=1)})
+    except OSError as error:
+        raise InputError(
+            f"{directory}: the profile could not be saved ({error.strerror})."
+        ) from None
+
+
+def load_profile(directory: Path) -> Profile:
+    """Read what `save_profile` wrote. Raises InputError when missing, damaged or of other
+    schema."""
+    head = read_head(directory)
+    try:
+        data = {name: _verified(directory / name, digest) for name, digest in head["files"].items()}
+        counts = unpack_arrays(data["counts.npz"])
+        samples = unpack_arrays(data["sample.npz"])
+        documents = json.loads(data["documents.json"])
+        parts = {
+            side: RoutingCounts(
+                document_ids=tuple(documents[side]),
+                truncated_documents=int(head["truncated_documents"][side]),
+                **_restored(counts, side, _COUNT_DTYPES),
+            )
+            for side in ("forget", "retain")
+        }
+        sampled = {
+            side: TokenSample(
+                complete=bool(head["sample_complete"][side]),
+                **_restored(samples, side, _SAMPLE_DTYPES),
+            )
+            for side in ("forget", "retain")
+        }
+        return Profile(
+            meta=head["meta"],
+            layers=tuple(head["layers"]),
+            num_experts_L=tuple(head["num_experts"]),
+            experts_per_token_L=tuple(head["experts_per_token"]),
+            forget=parts["forget"],
+            retain=parts["retain"],
+            sample_forget=sampled["forget"],
+            sample_retain=sampled["retain"],
+            token_text={int(i): text for i, text in json.loads(data["vocabulary.json"]).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{directory}: the profile is damaged ({type(error).__name__}: {error}). "
+            "Profile the sets again; nothing else was lost."
+        ) from None
+
+
+def read_head(directory: Path) -> dict[str, Any]:
+    """`profile.json` of a profile, checked for its schema. Raises InputError."""
+    path = directory / HEAD
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{directory}: no profile here (there is no {HEAD}).") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable profile header ({error}).") from None
+    schema = head.get("schema") if isinstance(head, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path}: profile schema {schema!r}, expected {SCHEMA}. It was written by another "
+            "version of this program; profile the sets again or use that version."
+        )
+    return dict(head)
+
+
+def profile_digest(directory: Path) -> str:
+    """SHA-256 over a saved profile's header, which holds the hashes of its other files."""
+    read_head(directory)
+    return hashlib.sha256((directory / HEAD).read_bytes()).hexdigest()
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays as a compressed npz without pickle; integers in the narrowest type that holds them."""
+    buffer = io.BytesIO()
+    narrow: dict[str, Any] = {name: _narrow(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, allow_pickle=False, **narrow)
+    return buffer.getvalue()
+
+
+def unpack_arrays(data: bytes) -> Arrays:
+    """Inverse of `pack_arrays`; raises ValueError or BadZipFile on damaged bytes."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that appears complete or not at all, and survives power loss."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write_synced(file, data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files as a directory that appears complete or not at all; an older one is replaced."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    retired = temporary.with_name(temporary.name + "-old")
+    try:
+        temporary.chmod(0o755)
+        for name, data in files.items():
+            with (temporary / name).open("wb") as file:
+                _write_synced(file, data)
+        _sync_directory(temporary)
+        if directory.exists():
+            directory.rename(retired)
+        temporary.rename(directory)
+    except BaseException:
+        if retired.exists() and not directory.exists():
+            retired.rename(directory)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(directory.parent)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _write_synced(file: Any, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False).encode()
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path.parent}: the profile is damaged, {path.name} is missing.")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(
+            f"{path.parent}: the profile is damaged, {path.name} does not match its recorded hash. "
+            "Profile the sets again; nothing else was lost."
+        )
+    return data
+
+
+def _prefixed(parts: Mapping[str, Any], names: Mapping[str, Any]) -> Arrays:
+    return {f"{side}.{name}": getattr(part, name) for side, part in parts.items() for name in names}
+
+
+def _restored(arrays: Arrays, side: str, dtypes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: arrays[f"{side}.{name}"].astype(dtype) for name, dtype in dtypes.items()}
+
+
+def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return array
+    low, high = int(array.min()), int(array.max())
+    for dtype in (np.int8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    return array
