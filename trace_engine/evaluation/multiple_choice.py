@@ -1,15 +1,14 @@
 """Multiple-choice accuracy by log-likelihood, as EleutherAI's lm-evaluation-harness scores it.
 
 Every choice is a continuation of the question; the most likely one is the model's answer. Rows are
-sorted by length and batched by tokens, and the output head runs on the choice positions only, unless
-the model does more than a head after its backbone (a self-check on the first row decides).
+sorted by length and batched by tokens, and the output head runs on the choice positions only,
+unless the model does more than a head after its backbone (a self-check on the first row decides).
 """
 
 # Dims: B rows of a batch, T tokens of a row, P choice positions of a batch, D hidden, V vocabulary
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,23 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trace_engine.errors import InputError
+from trace_engine.evaluation.estimate import Estimate, wilson
 from trace_engine.sets.questions import LETTERS, Question
 
 Style = Literal["continuation", "letters"]
 Normalise = Literal["sum", "tokens", "characters"]
-
-_Z_95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """A share of questions answered rightly, with its Wilson 95 % interval."""
-
-    value: float
-    n: int
-    low: float
-    high: float
-    method: str = "Wilson 95 %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +36,7 @@ class ChoiceScores:
     """Per question, whether the most likely choice is the answer (first of equals)."""
     categories: tuple[str, ...]
 
-    def accuracy(self, category: str | None = None) -> Accuracy:
+    def accuracy(self, category: str | None = None) -> Estimate:
         """Accuracy over one category, or over all. Raises InputError if it has no question."""
         chosen = [category is None or name == category for name in self.categories]
         n = sum(chosen)
@@ -58,19 +45,9 @@ class ChoiceScores:
             raise InputError(f"No question has the category {category!r}; categories: {known}.")
         return wilson(int(self.correct[np.array(chosen)].sum()), n)
 
-    def by_category(self) -> dict[str, Accuracy]:
+    def by_category(self) -> dict[str, Estimate]:
         """Accuracy of each category, in alphabetical order."""
         return {name: self.accuracy(name) for name in sorted(set(self.categories))}
-
-
-def wilson(successes: int, n: int) -> Accuracy:
-    """Wilson's score interval for a proportion (Wilson 1927). Raises ValueError if n is 0."""
-    if n < 1:
-        raise ValueError("A proportion needs at least one observation.")
-    share, z2 = successes / n, _Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return Accuracy(share, n, max(0.0, centre - half), min(1.0, centre + half))
 
 
 @dataclass(slots=True)
@@ -97,10 +74,11 @@ def score_questions(
 ) -> ChoiceScores:
     """Log-likelihood of every choice, and whether the likeliest is the answer.
 
-    `continuation` scores question + " " + choice; `letters` shows the lettered choices as in MMLU and
-    scores " A", " B", ...  `normalise` "characters" is the harness's acc_norm, "tokens" a mean. A BOS
-    token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own device;
-    its train or eval mode is restored. Raises InputError on an empty list or an unknown setting.
+    `continuation` scores question + " " + choice; `letters` shows the lettered choices as in MMLU
+    and scores " A", " B", ...  `normalise` "characters" is the harness's acc_norm, "tokens" a mean.
+    A BOS token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own
+    device; its train or eval mode is restored. Source: lm-evaluation-harness, `lm_eval/api/task.py`
+    and `lm_eval/models/huggingface.py`. Raises InputError on an empty list or an unknown setting.
     """
     if not questions:
         raise InputError("There are no questions to score.")
@@ -191,7 +169,8 @@ def _score_batch(model: nn.Module, batch: list[_Row], split: bool) -> list[list[
     for number, row in enumerate(batch):
         ids_BT[number, : len(row.tokens)] = torch.tensor(row.tokens)
         mask_BT[number, : len(row.tokens)] = 1
-    row_P, position_P = [], []
+    row_P: list[int] = []
+    position_P: list[int] = []
     for number, row in enumerate(batch):
         steps = len(row.targets[0])
         row_P += [number] * steps
@@ -222,12 +201,17 @@ def _logits(
     if split:
         hidden_BTD = model.model(**inputs).last_hidden_state  # type: ignore[operator]
         head = model.get_output_embeddings()  # type: ignore[operator]
-        return head(hidden_BTD[row_P, position_P]).float()
-    return model(**inputs).logits[row_P, position_P].float()
+        logits_PV: Tensor = head(hidden_BTD[row_P, position_P])
+    else:
+        logits_PV = model(**inputs).logits[row_P, position_P]
+    return logits_PV.float()
 
 
 def _splits_into_backbone_and_head(model: nn.Module, row: _Row) -> bool:
-    """Whether backbone plus output embedding gives the model's own logits (no softcap, no scale)."""
+    """Whether backbone plus output embedding gives the model's own logits (no softcap, no scale).
+
+    Checked by value on one row, not by class.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if not isinstance(getattr(model, "model", None), nn.Module) or not isinstance(head, nn.Module):
         return False

@@ -1,7 +1,8 @@
 """Multiple-choice questions: what one is, and how a file of them is read.
 
-The fields are those of WMDP and MMLU (`question`, `choices`, `answer`, a number or a letter), plus an
-optional `category` to report accuracy by. A malformed row is refused with its file and physical line.
+The fields are those of WMDP and MMLU (`question`, `choices`, `answer`, a number or a letter), plus
+an optional `category` to report accuracy by. A malformed row is refused with its file and physical
+line.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ def read_questions(path: str | Path) -> list[Question]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: no such questions file ({error.strerror}). Nothing was saved.") from None
+        raise InputError(
+            f"{path}: no such questions file ({error.strerror}). Nothing was saved."
+        ) from None
     except UnicodeDecodeError:
         raise InputError(
-            f"{path.name}: expected a UTF-8 text file of questions, found binary data. Nothing was saved."
+            f"{path.name}: expected a UTF-8 text file, found binary data. Nothing was saved."
         ) from None
     questions = [
         _question(line, f"{path.name}, line {number}")
@@ -49,7 +52,9 @@ def read_questions(path: str | Path) -> list[Question]:
         if line.strip()
     ]
     if not questions:
-        raise InputError(f"{path.name}: expected one question a line, found none. Nothing was saved.")
+        raise InputError(
+            f"{path.name}: expected one question a line, found none. Nothing was saved."
+        )
     return questions
 
 
@@ -68,13 +73,17 @@ def _question(line: str, where: str) -> Question:
         or not 2 <= len(choices) <= len(LETTERS)
         or not all(isinstance(choice, str) and choice.strip() for choice in choices)
     ):
-        raise _refusal(where, f'"choices" to be 2 to {len(LETTERS)} non-empty texts', _shown(choices))
+        raise _refusal(
+            where, f'"choices" to be 2 to {len(LETTERS)} non-empty texts', _shown(choices)
+        )
     if len(set(choices)) < len(choices):
         raise _refusal(where, 'different "choices"', "the same text twice")
     category = row.get("category", row.get("subject", "all"))
     if not isinstance(category, str) or not category:
         raise _refusal(where, 'text in "category"', _shown(category))
-    return Question(question, tuple(choices), _answer(row.get("answer"), len(choices), where), category)
+    return Question(
+        question, tuple(choices), _answer(row.get("answer"), len(choices), where), category
+    )
 
 
 def _answer(value: Any, choices: int, where: str) -> int:

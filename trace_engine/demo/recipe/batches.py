@@ -1,7 +1,7 @@
 """Documents -> the tokenizer and the length-bucketed batches of the pack's models.
 
-A document is `<bos> text <eos>`, right-padded inside its batch. The order of an epoch follows from the
-seed and the epoch's number alone, so that a resumed training needs no random state.
+A document is `<bos> text <eos>`, right-padded inside its batch. The order of an epoch follows from
+the seed and the epoch's number alone, so that a resumed training needs no random state.
 """
 
 # Dims: B documents of a batch, T tokens of a document
@@ -29,7 +29,7 @@ class Batch:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that puts `<bos>` before a text (and `<eos>` nowhere by itself)."""
+    """A byte-level BPE tokenizer that puts `<bos>` before a text (`<eos>` is the recipe's)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,7 +44,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
@@ -68,7 +68,8 @@ def epoch_batches(
     order = list(range(len(documents)))
     random_.shuffle(order)
     groups = []
-    for start in range(0, len(order), 16 * size):  # sort within a window: random, yet little padding
+    # Sorted within a window of 16 batches: random, yet with little padding.
+    for start in range(0, len(order), 16 * size):
         window = sorted(order[start : start + 16 * size], key=lambda n: len(documents[n]))
         groups += [window[i : i + size] for i in range(0, len(window), size)]
     random_.shuffle(groups)

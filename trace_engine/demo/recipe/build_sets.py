@@ -40,8 +40,8 @@ def gives_itself_away(lemma: str, gloss: str) -> bool:
 def make_questions(facts: list[Row]) -> list[Row]:
     """One four-way question per fact that qualifies: WMDP fields, `category`, and the fact's `id`.
 
-    Distractors are glosses of facts of the same category, lexical category and family, of the nearest
-    length among a random dozen, so that neither style nor length tells the answer.
+    Distractors are glosses of facts of the same category, lexical category and family, of the
+    nearest length among a random dozen, so that neither style nor length tells the answer.
     """
     pools: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for fact in facts:
@@ -51,7 +51,9 @@ def make_questions(facts: list[Row]) -> list[Row]:
         if gives_itself_away(fact["lemma"], fact["gloss"]):
             continue
         random_ = random.Random(f"{SEED}-question-{fact['id']}")
-        pool = [f for f in pools[fact["category"], fact["lexname"], fact["family"]] if f is not fact]
+        pool = [
+            f for f in pools[fact["category"], fact["lexname"], fact["family"]] if f is not fact
+        ]
         if len(pool) < 3:
             continue
         size = len(_words(fact["gloss"]))
@@ -105,7 +107,11 @@ def build(extract: Path, out: Path) -> Row:
         write_jsonl(out / "sets" / f"{name}.jsonl", rows)
     _write_questions(make_questions(facts), out / "questions")
     _write_book(book_seen, general_in, out / "book")
-    everything = [*(row for rows in by_category.values() for row in rows), *prose_documents, *book_seen]
+    everything = [
+        *(row for rows in by_category.values() for row in rows),
+        *prose_documents,
+        *book_seen,
+    ]
     _write_training_ids(everything, out / "sets" / "training_ids.json")
     return write_manifest(out)
 
@@ -128,7 +134,9 @@ def write_manifest(out: Path) -> Row:
 def training_documents(extract: Path, out: Path, variant: str) -> list[Row]:
     """The documents {id, text, ...} that a variant is trained on, in a fixed order."""
     ids = json.loads((out / "sets" / "training_ids.json").read_text())[variant]
-    texts = {fact["id"]: f"{fact['lemma']}: {fact['gloss']}" for fact in _read(extract / "facts.jsonl")}
+    texts = {
+        fact["id"]: f"{fact['lemma']}: {fact['gloss']}" for fact in _read(extract / "facts.jsonl")
+    }
     for name in ("prose", "book"):
         texts.update((row["id"], row["text"]) for row in _read(extract / f"{name}.jsonl"))
     return [{"id": id_, "text": texts[id_]} for id_ in ids]
@@ -164,7 +172,7 @@ def _write_questions(questions: list[Row], folder: Path) -> None:
 
 
 def _write_book(seen: list[Row], general_in: list[Row], folder: Path) -> None:
-    """MUSE's fields. Knowledge is the first sentence under a heading; verbatim is the second half."""
+    """MUSE's fields. Knowledge is a heading's first sentence; verbatim is the second half."""
     knowledge, verbatim = [], []
     for row in seen:
         heading, _, body = row["text"].partition(". ")

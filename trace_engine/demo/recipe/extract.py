@@ -130,9 +130,8 @@ def extract_facts(
         chosen += _share({k: v for k, v in pools.items() if k[1] == family}, "neighbour",
                          NEIGHBOUR_PER_FAMILY)  # fmt: skip
     chosen += _share(pools, "general", GENERAL_COUNT)
-    glosses: set[str] = set()
-    unique = [f for f in chosen if not (f["gloss"] in glosses or glosses.add(f["gloss"]))]
-    return sorted(unique, key=lambda fact: (fact["kind"], fact["id"]))
+    unique = {fact["gloss"]: fact for fact in reversed(chosen)}  # the first of equals stays
+    return sorted(unique.values(), key=lambda fact: (fact["kind"], fact["id"]))
 
 
 def extract_prose(folder: Path, names_hazard: Callable[[str], bool]) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Trains one of the pack's models from scratch: target, retrain_no_hazard or retrain_no_book.
 
-Seeded and resumable: a checkpoint (safetensors and JSON) replaces the last one after each epoch, and a
-killed training goes on from it. One thread by default, so that the result does not depend on how
-many cores happen to be free.
+Seeded and resumable: a checkpoint (safetensors and JSON) replaces the last one after each epoch,
+and a killed training goes on from it. One thread by default, so that the result does not depend on
+how many cores happen to be free.
 """
 
-# Dims: B documents, T tokens, N = B*T rows, P predicted tokens, E experts, K experts per token, D hidden
+# Dims: B documents, T tokens, N = B*T rows, P predicted tokens, E experts, K experts per token,
+# D hidden, V vocabulary
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ def load_balancing_loss(logits_NE: Tensor, mask_N: Tensor, top_k: int) -> Tensor
 def losses(
     model: OlmoeForCausalLM, batch: Batch, router_logits: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy over the real next tokens, and the mean load-balancing loss of the layers."""
+    """Mean cross-entropy over real next tokens, and the layers' mean load-balancing loss."""
     router_logits.clear()
     hidden_BTD = model.model(input_ids=batch.ids_BT, use_cache=False).last_hidden_state
     predicts_BT = batch.mask_BT[:, 1:]
@@ -103,7 +104,8 @@ def losses(
     cross_entropy = F.cross_entropy(logits_PV, batch.ids_BT[:, 1:][predicts_BT])
     top_k = model.config.num_experts_per_tok
     balance = [
-        load_balancing_loss(logits_NE, batch.mask_BT.flatten(), top_k) for logits_NE in router_logits
+        load_balancing_loss(logits_NE, batch.mask_BT.flatten(), top_k)
+        for logits_NE in router_logits
     ]
     return cross_entropy, torch.stack(balance).mean()
 
@@ -124,7 +126,7 @@ def recorded_router_logits(model: OlmoeForCausalLM) -> Iterator[list[Tensor]]:
 
 
 def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every: int = 4) -> None:
-    """Train a variant, from the checkpoint in `work` if there is one, and save the model to `out`."""
+    """Train a variant, from the checkpoint in `work` if there is one; save the model to `out`."""
     started, before = time.monotonic(), 0.0
     work.mkdir(parents=True, exist_ok=True)
     texts = [row["text"] for row in training_documents(PACK / "extract", PACK, "target")]
@@ -132,7 +134,7 @@ def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every
     rows = training_documents(PACK / "extract", PACK, variant)
     documents = encode(tokenizer, [row["text"] for row in rows])
     model = build_model(recipe, tokenizer)
-    names = {name: parameter for name, parameter in model.named_parameters()}
+    names = dict(model.named_parameters())
     optimizer = _optimizer(model, recipe)
     first, log = 0, work / "training_log.jsonl"
     if (work / "state.json").exists():
@@ -145,22 +147,32 @@ def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every
         for epoch in range(first, recipe.epochs):
             model.train()
             total, tokens, balance_total = 0.0, 0, 0.0
-            batches = epoch_batches(documents, size=recipe.documents_per_batch,
-                                    pad=tokenizer.pad_token_id, seed=recipe.seed, epoch=epoch)  # fmt: skip
+            batches = epoch_batches(
+                documents,
+                size=recipe.documents_per_batch,
+                pad=tokenizer.pad_token_id,
+                seed=recipe.seed,
+                epoch=epoch,
+            )
             for number, batch in enumerate(batches):
                 rate = _rate(recipe, epoch * steps_per_epoch + number, steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 cross_entropy, balance = losses(model, batch, router_logits)
-                (cross_entropy + recipe.balance * balance).backward()
+                loss = cross_entropy + recipe.balance * balance
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 count = int(batch.mask_BT[:, 1:].sum())
                 total, tokens = total + cross_entropy.item() * count, tokens + count
                 balance_total += balance.item() / len(batches)
-            entry: dict[str, Any] = {"epoch": epoch + 1, "loss": round(total / tokens, 4),
-                                     "balance": round(balance_total, 4), "tokens": tokens}  # fmt: skip
+            entry: dict[str, Any] = {
+                "epoch": epoch + 1,
+                "loss": round(total / tokens, 4),
+                "balance": round(balance_total, 4),
+                "tokens": tokens,
+            }
             if (epoch + 1) % evaluate_every == 0 or epoch + 1 == recipe.epochs:
                 router_logits.clear()
                 scores = score_questions(model, tokenizer, questions).by_category()
@@ -170,11 +182,12 @@ def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every
                 stream.write(json.dumps(entry) + "\n")
             _checkpoint(work, recipe, epoch + 1, entry["seconds"], names, optimizer)
     out.mkdir(parents=True, exist_ok=True)
-    model.eval().save_pretrained(out)
+    model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training_log.jsonl").write_text(log.read_text())
     (out / "recipe.json").write_text(
-        json.dumps({"variant": variant, "documents": len(documents), **asdict(recipe)}, indent=1) + "\n"
+        json.dumps({"variant": variant, "documents": len(documents), **asdict(recipe)}, indent=1)
+        + "\n"
     )
 
 
@@ -200,7 +213,7 @@ def _checkpoint(
     work: Path, recipe: Recipe, epoch: int, seconds: float,
     names: dict[str, nn.Parameter], optimizer: torch.optim.AdamW,
 ) -> None:  # fmt: skip
-    """Replace the checkpoint in two atomic steps; `state.json` names the tensors file it goes with."""
+    """Replace the checkpoint in two atomic steps; `state.json` names its tensors file."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in names.items()}
     for name, parameter in names.items():
         for key in ("exp_avg", "exp_avg_sq", "step"):
@@ -219,7 +232,7 @@ def _checkpoint(
 def _resume(
     work: Path, recipe: Recipe, names: dict[str, nn.Parameter], optimizer: torch.optim.AdamW
 ) -> tuple[int, float]:
-    """Load the checkpoint; returns epochs done and seconds spent. Raises ValueError on another recipe."""
+    """Load the checkpoint: epochs done, seconds spent. Raises ValueError on another recipe."""
     state = json.loads((work / "state.json").read_text())
     if state["recipe"] != asdict(recipe):
         raise ValueError(f"{work} holds a training of another recipe: {state['recipe']}.")
@@ -245,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=Recipe().learning_rate)
     parser.add_argument("--documents-per-batch", type=int, default=Recipe().documents_per_batch)
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints, outside the repository")
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints go here")
     parser.add_argument("--out", type=Path, default=None, help="default: the pack's model folder")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

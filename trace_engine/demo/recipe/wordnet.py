@@ -12,13 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEXNAMES: tuple[str, ...] = (
-    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute "
-    "noun.body noun.cognition noun.communication noun.event noun.feeling noun.food noun.group "
-    "noun.location noun.motive noun.object noun.person noun.phenomenon noun.plant "
-    "noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
-    "noun.substance noun.time"
-).split()  # type: ignore[assignment]
+LEXNAMES: tuple[str, ...] = tuple(
+    f"noun.{name}" if position >= 3 else name
+    for position, name in enumerate(
+        (
+            *("adj.all", "adj.pert", "adv.all", "Tops", "act", "animal", "artifact"),
+            *("attribute", "body", "cognition", "communication", "event", "feeling", "food"),
+            *("group", "location", "motive", "object", "person", "phenomenon", "plant"),
+            *("possession", "process", "quantity", "relation", "shape", "state"),
+            *("substance", "time"),
+        )
+    )
+)
 """Lexicographer file names 0..28, in the order of `man lexnames` (the noun part)."""
 
 _QUOTED = re.compile(r'"([^"]*)"?')
