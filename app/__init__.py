@@ -1,0 +1,5 @@
+"""The front end's shared parts: navigation, state and URL, charts, tables, wording.
+
+Pages only wire these to the engine. Nothing here imports torch or opens a model, so that the first
+page is on screen in seconds and the app's memory does not depend on anyone's model.
+"""

@@ -1,0 +1,81 @@
+"""Tables on screen and as files: CSV that a spreadsheet can open safely, JSON, Parquet.
+
+Text that starts like a formula is prefixed in CSV only; JSON and Parquet keep it as it is, because
+nothing evaluates it there. Numbers stay numbers everywhere. Files are made when asked for, not on every run.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _safe(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """CSV (UTF-8 with BOM, so that spreadsheets read accents); text that starts with = + - @ tab or CR is
+    prefixed with an apostrophe, column names included."""
+    text_columns = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
+    safe = table.assign(**{str(c): table[c].map(_safe) for c in text_columns})
+    safe.columns = pd.Index([_safe(str(c)) for c in safe.columns])
+    return safe.to_csv(index=False).encode("utf-8-sig")
+
+
+def to_json(table: pd.DataFrame) -> bytes:
+    """A list of one object per row."""
+    return str(table.to_json(orient="records", indent=1, force_ascii=False)).encode()
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """One Parquet file, types kept."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+FORMATS: dict[str, tuple[Callable[[pd.DataFrame], bytes], str]] = {
+    "CSV": (to_csv, "text/csv"),
+    "JSON": (to_json, "application/json"),
+    "Parquet": (to_parquet, "application/vnd.apache.parquet"),
+}
+
+
+def downloads(table: pd.DataFrame, name: str, *, key: str | None = None) -> None:
+    """A small menu with one button per format; `name` is the file name without its ending."""
+    with st.popover("Download", icon=":material/download:", type="tertiary"):
+        for label, (make, mime) in FORMATS.items():
+            st.download_button(
+                f"{name}.{label.lower()}",
+                data=lambda make=make: make(table),
+                file_name=f"{name}.{label.lower()}",
+                mime=mime,
+                key=f"{key or name}-{label}",
+                on_click="ignore",
+                type="tertiary",
+            )
+
+
+def show(
+    table: pd.DataFrame,
+    name: str,
+    *,
+    alt: str,
+    column_config: dict[str, Any] | None = None,
+    height: int | None = None,
+    key: str | None = None,
+) -> None:
+    """A table with its downloads under it. `alt` describes it for a screen reader."""
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=column_config,
+        height=height if height is not None else "auto",
+        alt=alt,
+    )
+    downloads(table, name, key=key)

@@ -1,0 +1,67 @@
+"""Sentences and number formats that several pages share, so that one thing has one name everywhere.
+
+Activation is evidence of use, not of knowledge: nothing here says that an expert holds anything.
+"""
+
+import math
+
+ABOUT = (
+    "TRACE measures which experts of a Mixture-of-Experts language model are used more by a forget set than "
+    "by a retain set, and calibrates unlearning by it. Method: Routing-Aware Expert Calibration for Machine "
+    "Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
+)
+NO_PROFILE = (
+    "No routing profile is here yet: this checkout has no bundled profile. "
+    "Open Data & model and profile a model on two sets."
+)
+ONLY_ACTIVATION = (
+    "Activation shows which experts these tokens use more, not where knowledge is stored. "
+    "Evidence of cause needs an ablation."
+)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage; what cannot be computed says so instead of showing a number."""
+    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else "not computable"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.{digits}f} pp" if math.isfinite(difference) else "not computable"
+
+
+def interval(low: float, high: float, digits: int = 1, scale: float = 100.0) -> str:
+    """A 95 % interval; an open end is written as such."""
+    ends = [f"{scale * e:.{digits}f}" if math.isfinite(e) else "unbounded" for e in (low, high)]
+    return f"95 % CI {ends[0]} to {ends[1]}"
+
+
+def ratio(value: float) -> str:
+    """How many times as much; unbounded when the retain side is 0."""
+    return f"{value:.1f}×" if math.isfinite(value) else "unbounded (retain side is 0)"
+
+
+def p_value(p: float, permutations: int | None = None) -> str:
+    """A permutation p-value; never smaller than what so many permutations can show."""
+    if not math.isfinite(p):
+        return "p not computed"
+    least = 1 / (permutations + 1) if permutations else 0.0
+    if p <= least or p < 0.0001:
+        return f"p ≤ {max(least, 0.0001):.4f}"
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.4f}"
+
+
+def count(number: int) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def duration(seconds: float | None) -> str:
+    """How long something takes, for a person."""
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

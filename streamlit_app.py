@@ -1,0 +1,3 @@
+from app.navigation import run
+
+run()
