@@ -1,43 +1,25 @@
 """Forget and retain losses as pure functions of tensors, so that each can be checked by hand.
 
-Cross-entropy is computed here, in float32 at least: the HF heads' `.loss` may include the load-balancing
-term, which gradient ascent would ascend too. The price is one float32 copy of the logits per forward.
+They start from token losses that evaluation computes as well (`evaluation.nll`), never from the HF heads' `.loss`,
+which may include the load-balancing term: gradient ascent would ascend it too.
 """
 
-# Dims: B documents, S positions of a padded row, T = S - 1 shifted positions, V vocabulary
+# Dims: B documents, S positions of a padded row, T = S - 1 shifted positions
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""Label of a position that is not in the loss (padding, a prompt), as in transformers."""
+from trace_engine.evaluation.nll import IGNORED, label_mask, sequence_nll, token_nll
 
-
-def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Negative log-likelihood in nats of each shifted label.
-
-    logits (B, S, V), labels (B, S) unshifted, -100 where no loss -> (B, S-1), at least float32: entry t is
-    the loss of predicting label t+1 from position t, and exactly 0 where label t+1 is -100.
-    """
-    logits_BTV = logits_BSV[:, :-1]
-    if logits_BTV.dtype in (torch.float16, torch.bfloat16):
-        logits_BTV = logits_BTV.float()
-    flat_N = F.cross_entropy(
-        logits_BTV.flatten(0, 1), labels_BS[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return flat_N.view(labels_BS.shape[0], -1)
-
-
-def label_mask(labels_BS: Tensor) -> Tensor:
-    """Which shifted positions are in the loss: (B, S) -> bool (B, S-1); the calibration mask."""
-    return labels_BS[:, 1:] != IGNORED
-
-
-def sequence_nll(nll_BT: Tensor) -> Tensor:
-    """Summed NLL of each document, NLL_s: (B, S-1) -> (B,)."""
-    return nll_BT.sum(dim=1)
-
+__all__ = [
+    "IGNORED",
+    "graddiff_forget",
+    "label_mask",
+    "npo_forget",
+    "retain_nll",
+    "sequence_nll",
+    "token_nll",
+]
 
 def graddiff_forget(nll_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Forget term of GradDiff: minus the mean NLL over the batch's labels (gradient ascent).
