@@ -1,0 +1,331 @@
+"""A run's rows as tables and curves: forget accuracy against utility, losses, routing drift.
+
+Pure functions of the rows of `metrics.jsonl` (plain dicts), so that live view, finished view,
+replay and downloads all show the same numbers. Accepted trade-off: every call walks all rows, which
+is cheap for the thousands of rows a run has. A value that is missing, null, NaN or infinite is a
+gap, never a 0.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app import charts
+from app.theme import Palette, palette
+
+Row = Mapping[str, Any]
+
+_MORE_LIGHT = ("#A6559A", "#8A6D00", "#3A7CA5", "#5F6B7A")
+_MORE_DARK = ("#E39AC2", "#F2C14E", "#9CC9EC", "#A3AFBD")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+LOSS_COLUMNS = {
+    "forget_loss": "forget loss",
+    "retain_loss": "retain loss",
+}
+
+
+def number(value: Any) -> float:
+    """A float, or NaN for everything that is not a finite number (a gap in a plot)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def series_colours(colours: Palette) -> tuple[str, ...]:
+    """Colours for what is not the forget side: retain blue first, then others that stay apart from
+    it.
+    """
+    return (colours.retain, colours.good, *(_MORE_DARK if colours.dark else _MORE_LIGHT))
+
+
+def last_per_step(rows: Iterable[Row], kind: str) -> list[Row]:
+    """Rows of one kind by step; a resumed attempt's row replaces the earlier one of the same
+    step.
+    """
+    by_step: dict[int, Row] = {}
+    for row in rows:
+        if row.get("kind") == kind and isinstance(row.get("step"), int):
+            by_step[int(row["step"])] = row
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def utility_groups(rows: Iterable[Row], forget_category: str) -> list[str]:
+    """Every question category except the forget one, in alphabetical order."""
+    names = {
+        name
+        for row in rows
+        if row.get("kind") == "eval"
+        for name in (row.get("accuracy") or {})
+        if name != forget_category
+    }
+    return sorted(names)
+
+
+def accuracy_frame(rows: Iterable[Row], forget_category: str) -> pd.DataFrame:
+    """One line per step and group: step, group, role (forget | utility), value, low, high, n."""
+    lines = []
+    for row in last_per_step(rows, "eval"):
+        for group, cell in (row.get("accuracy") or {}).items():
+            lines.append(
+                {
+                    "step": row["step"],
+                    "group": group,
+                    "role": "forget" if group == forget_category else "utility",
+                    **{key: number(cell.get(key)) for key in ("value", "low", "high", "n")},
+                }
+            )
+    return pd.DataFrame(lines, columns=["step", "group", "role", "value", "low", "high", "n"])
+
+
+def held_out_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Forget and retain loss in nats per token at every evaluation, in accuracy_frame's shape."""
+    lines = []
+    for row in last_per_step(rows, "eval"):
+        for key, role in (("forget_nll", "forget"), ("retain_nll", "utility")):
+            cell = row.get(key) or {}
+            lines.append(
+                {
+                    "step": row["step"],
+                    "group": "forget text" if role == "forget" else "retain text",
+                    "role": role,
+                    **{name: number(cell.get(name)) for name in ("value", "low", "high", "n")},
+                }
+            )
+    return pd.DataFrame(lines, columns=["step", "group", "role", "value", "low", "high", "n"])
+
+
+def is_held_out(rows: Iterable[Row]) -> bool:
+    """Whether the evaluation documents were kept out of training (the run has no questions)."""
+    return any(bool(row.get("held_out")) for row in rows if row.get("kind") == "eval")
+
+
+def train_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """One line per optimizer step with every scalar the run recorded; gaps are NaN."""
+    steps = last_per_step(rows, "train")
+    names = [key for row in steps for key, value in row.items() if _is_scalar(key, value)]
+    columns = list(dict.fromkeys(names))
+    lines = [
+        {"step": row["step"], **{key: number(row.get(key)) for key in columns}} for row in steps
+    ]
+    return pd.DataFrame(lines, columns=["step", *columns])
+
+
+def _is_scalar(key: str, value: Any) -> bool:
+    return key not in ("kind", "step", "attempt") and (
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    )
+
+
+def wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """The tidy frame as one column per group, forget first: what `st.line_chart` draws."""
+    if frame.empty:
+        return pd.DataFrame()
+    labels = frame["role"].where(frame["role"] == "forget", "utility") + ": " + frame["group"]
+    table = frame.assign(label=labels).pivot(index="step", columns="label", values="value")
+    ordered = sorted(table.columns, key=lambda name: (not name.startswith("forget"), name))
+    return table[ordered]
+
+
+def live_colours(columns: Iterable[str], colours: Palette | None = None) -> list[str]:
+    """One colour a column of `wide`: the forget colour for forget, then the utility colours."""
+    colours = colours or palette()
+    others = series_colours(colours)
+    chosen, position = [], 0
+    for name in columns:
+        if str(name).startswith("forget"):
+            chosen.append(colours.forget)
+        else:
+            chosen.append(others[position % len(others)])
+            position += 1
+    return chosen
+
+
+def drift_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Routing overlap with the start model: one line per step and layer (1 = unchanged)."""
+    lines = []
+    for row in last_per_step(rows, "eval"):
+        drift = row.get("drift") or {}
+        for layer, overlap in zip(drift.get("layers", ()), drift.get("overlap", ()), strict=False):
+            lines.append({"step": row["step"], "layer": int(layer), "overlap": number(overlap)})
+    return pd.DataFrame(lines, columns=["step", "layer", "overlap"])
+
+
+def _translucent(color: str, alpha: float) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def curve_figure(
+    frame: pd.DataFrame,
+    *,
+    y_title: str,
+    chance: float | None = None,
+    upto: int | None = None,
+    y_range: tuple[float, float] | None = None,
+    heading: str = "",
+    height: int = 380,
+    colours: Palette | None = None,
+) -> go.Figure:
+    """Finished curves with CI bands; `upto` cuts the curve at a step (replay), axes stay put."""
+    colours = colours or palette()
+    others = series_colours(colours)
+    figure = go.Figure()
+    position = 0
+    for group, part in frame.groupby("group", sort=True):
+        forget = bool((part["role"] == "forget").all())
+        color = colours.forget if forget else others[position % len(others)]
+        dash = "solid" if forget else DASHES[(position + 1) % len(DASHES)]
+        position += 0 if forget else 1
+        shown = part if upto is None else part[part["step"] <= upto]
+        # A band is drawn only over an unbroken stretch: a polygon across a gap would invent values.
+        for stretch in _stretches(shown):
+            figure.add_scatter(
+                x=[*stretch["step"], *stretch["step"][::-1]],
+                y=[*stretch["high"], *stretch["low"][::-1]],
+                fill="toself",
+                fillcolor=_translucent(color, 0.16),
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        label = f"{'forget' if forget else 'utility'}: {group}"
+        figure.add_scatter(
+            x=shown["step"],
+            y=shown["value"],
+            customdata=shown[["low", "high", "n"]],
+            mode="lines+markers",
+            name=escape(label),
+            connectgaps=False,
+            line={"color": color, "dash": dash, "width": 3 if forget else 2},
+            marker={"size": 5},
+            hovertemplate="step %{x}: %{y:.3f}<br>95 % CI %{customdata[0]:.3f} to "
+            "%{customdata[1]:.3f}, n=%{customdata[2]:.0f}",
+        )
+    if chance is not None:
+        figure.add_hline(
+            y=chance,
+            line_dash="dot",
+            line_color=colours.neutral,
+            annotation_text=f"chance {chance:g}",
+        )
+    if not frame.empty:
+        steps = frame["step"]
+        pad = max(1.0, 0.02 * float(steps.max() - steps.min()))
+        figure.update_xaxes(range=[float(steps.min()) - pad, float(steps.max()) + pad])
+    if y_range is not None:
+        figure.update_yaxes(range=list(y_range))
+    return lay_out(figure, heading, "optimizer step", y_title, height)
+
+
+def _stretches(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    whole = frame[["value", "low", "high"]].notna().all(axis=1)
+    breaks = (~whole).cumsum()
+    return [part for _, part in frame[whole].groupby(breaks[whole]) if len(part) > 1]
+
+
+def line_figure(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    *,
+    y_title: str,
+    heading: str = "",
+    height: int = 320,
+    colours: Palette | None = None,
+) -> go.Figure:
+    """Plain lines over steps; `columns` maps column to legend name. NaN rows stay gaps."""
+    colours = colours or palette()
+    others = series_colours(colours)
+    figure = go.Figure()
+    for position, (column, label) in enumerate(columns.items()):
+        if column not in frame:
+            continue
+        forget = column.startswith("forget")
+        figure.add_scatter(
+            x=frame["step"],
+            y=frame[column],
+            name=escape(label),
+            mode="lines",
+            connectgaps=False,
+            line={
+                "color": colours.forget if forget else others[(position - 1) % len(others)],
+                "dash": DASHES[position % len(DASHES)],
+                "width": 2,
+            },
+            hovertemplate="step %{x}: %{y:.4g}",
+        )
+    return lay_out(figure, heading, "optimizer step", y_title, height)
+
+
+def drift_figure(
+    frame: pd.DataFrame, heading: str = "", height: int = 320, colours: Palette | None = None
+) -> go.Figure:
+    """Overlap with the start model per layer over the run."""
+    others = series_colours(colours or palette())
+    figure = go.Figure()
+    for position, (layer, part) in enumerate(frame.groupby("layer", sort=True)):
+        figure.add_scatter(
+            x=part["step"],
+            y=part["overlap"],
+            name=f"layer {layer}",
+            mode="lines+markers",
+            marker={"size": 4},
+            line={
+                "color": others[position % len(others)],
+                "dash": DASHES[position % len(DASHES)],
+                "width": 2,
+            },
+            hovertemplate=f"layer {layer}, step %{{x}}: %{{y:.1%}} of experts unchanged",
+        )
+    figure.update_yaxes(tickformat=".0%")
+    return lay_out(figure, heading, "optimizer step", "experts unchanged", height)
+
+
+def escape(text: str) -> str:
+    """User text inside a plotly figure: no markup, and not long enough to push the plot away."""
+    clean = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return clean if len(clean) <= 60 else clean[:59] + "…"
+
+
+def _title_height(heading: str) -> int:
+    return 20 * len(textwrap.wrap(heading, charts.TITLE_WIDTH))
+
+
+def lay_out(figure: go.Figure, heading: str, x_title: str, y_title: str, height: int) -> go.Figure:
+    """What these figures share: title over legend over plot, room for a narrow screen, theme's
+    background.
+    """
+    above = _title_height(heading) if heading else 8
+    figure.update_layout(
+        title=charts.title(heading) if heading else None,
+        height=height + above,
+        margin={"l": 8, "r": 8, "t": above + 34, "b": 8},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None},
+        xaxis_title=x_title,
+        yaxis_title=y_title,
+        hovermode="closest",
+        dragmode=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    return figure
+
+
+def verdict(frame: pd.DataFrame, chance: float | None) -> str:
+    """One sentence on where forget and utility stand at the last step against the first."""
+    if frame.empty:
+        return "No evaluation has been recorded yet."
+    first, last = int(frame["step"].min()), int(frame["step"].max())
+    parts = []
+    for role in ("forget", "utility"):
+        for group, part in frame[frame["role"] == role].groupby("group"):
+            values = part.set_index("step")["value"]
+            start, end = values.get(first, math.nan), values.get(last, math.nan)
+            shown = "not measured" if math.isnan(end) else f"{start:.2f} → {end:.2f}"
+            parts.append(f"{role} ({group}) {shown}")
+    ending = "" if chance is None else f"; chance is {chance:g}"
+    return f"Step {first} to {last}: " + ", ".join(parts) + ending + "."

@@ -1,0 +1,157 @@
+"""Settings on a page: help from the fields' own docstrings, and the file and commands that equal
+the page.
+
+One config, three doors: whatever a page has chosen is shown as the YAML file, the CLI command and
+the Python lines that do the same. Accepted trade-off: widgets are laid out by hand on each page;
+only help texts, validation and the equal commands are shared here.
+"""
+
+import shlex
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from trace_engine.config import (
+    ProfileConfig,
+    SelectionConfig,
+    UnlearnConfig,
+    WeightsConfig,
+    describe,
+    to_yaml,
+)
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def help_of(settings: type[BaseModel], field: str) -> str | None:
+    """The field's docstring, which is its documentation everywhere. Raises KeyError if there is no
+    such field.
+    """
+    return settings.model_fields[field].description
+
+
+def choices_of(settings: type[BaseModel], field: str) -> list[str]:
+    """The literal values a field accepts, in the order the settings name them."""
+    annotation = settings.model_fields[field].annotation
+    options = [annotation] if get_origin(annotation) is Literal else get_args(annotation)
+    return [
+        value for option in options if get_origin(option) is Literal for value in get_args(option)
+    ]
+
+
+def build(settings: type[Settings], values: dict[str, Any]) -> tuple[Settings | None, str | None]:
+    """Validate widget values: the settings and None, or None and one sentence per refused field."""
+    try:
+        return settings.model_validate(values), None
+    except ValidationError as error:
+        return None, describe(error)
+
+
+def changed_fields(settings: BaseModel) -> dict[str, Any]:
+    """Fields that differ from the defaults, in declaration order (what a command must spell
+    out).
+    """
+    fields = type(settings).model_fields
+    return {
+        name: getattr(settings, name)
+        for name, field in fields.items()
+        if field.is_required()
+        or getattr(settings, name) != field.get_default(call_default_factory=True)
+    }
+
+
+def settings_yaml(profile: ProfileConfig | None, *parts: tuple[str, BaseModel]) -> str:
+    """YAML of several settings under their names, the profile's question first when there is
+    one.
+    """
+    blocks = [] if profile is None else [("profile", profile), *parts]
+    sections = blocks or list(parts)
+    return "".join(f"{name}:\n{_indent(to_yaml(settings))}" for name, settings in sections)
+
+
+def _indent(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def select_command(profile: str, selection: SelectionConfig) -> str:
+    """The `trace-moe select` command that chooses the same cells."""
+    return _command(["trace-moe", "select", profile], changed_fields(selection))
+
+
+def weights_command(profile: str, selection: SelectionConfig, weights: WeightsConfig) -> str:
+    """The `trace-moe weights` command that fits the same weights on the same cells."""
+    values = {**changed_fields(selection), **changed_fields(weights)}
+    return _command(["trace-moe", "weights", profile], values)
+
+
+def _command(words: list[str], values: dict[str, Any]) -> str:
+    for name, value in values.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value is False:
+            words.append("--no-" + name.replace("_", "-"))
+        elif name in ("add", "remove"):
+            for cell in value:
+                words += [option, f"{cell.layer}:{cell.expert}"]
+        elif isinstance(value, tuple):
+            words += [option, *(f"{item:g}" for item in value)]
+        elif value is not None:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def unlearn_command(file_name: str) -> str:
+    """The command that runs the same settings file without the app."""
+    return shlex.join(["trace-moe", "unlearn", file_name])
+
+
+def unlearn_python(file_name: str) -> str:
+    """Python lines that run the same settings file in one's own process."""
+    return (
+        "from trace_engine import unlearn\n"
+        "from trace_engine.config import read_config\n\n"
+        f'result = unlearn(read_config("{file_name}"), out="result")\n'
+        'print(result.rows[-1]["accuracy"])\n'
+    )
+
+
+def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[str]:
+    """Why the settings alone forbid a launch, as sentences; empty when they do not."""
+    if config is None:
+        return [refusal or "The settings are not complete."]
+    troubles = []
+    if config.gamma == 0 and config.alpha == 0:
+        troubles.append("gamma and alpha are both 0: the loss would be 0 and nothing would train.")
+    if config.method == "npo" and config.gamma == 0:
+        troubles.append("gamma is 0: the forget term is off, so nothing would be unlearned.")
+    if config.weights.rule != "uniform" and config.alpha == 0:
+        troubles.append(
+            "alpha is 0: there is no retain loss for the token weights to act on. "
+            "Raise alpha, or choose the uniform rule."
+        )
+    return troubles
+
+
+def differing_fields(configs: dict[str, BaseModel]) -> dict[str, dict[str, Any]]:
+    """Dotted field name -> run -> value, for the fields that are not the same in all runs.
+
+    `name` is a label and never counts as a difference.
+    """
+    flat = {run: dict(_flatten(config.model_dump(mode="json"))) for run, config in configs.items()}
+    names = list(dict.fromkeys(name for values in flat.values() for name in values))
+    return {
+        name: {run: values.get(name) for run, values in flat.items()}
+        for name in names
+        if name != "name" and len({repr(values.get(name)) for values in flat.values()}) > 1
+    }
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            pairs += _flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs

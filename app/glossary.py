@@ -1,0 +1,225 @@
+"""The one place where the project's words are defined; the app shows it, docs/glossary.md prints
+it.
+
+The document is generated (`python -m app.glossary > docs/glossary.md`) and a test compares the two,
+so a definition can never differ between the page and the docs. Accepted trade-off: plain text only,
+no formulas beyond what a line of Unicode can hold.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    name: str
+    definition: str
+    """One or two sentences, readable without the rest of the glossary."""
+    pages: tuple[str, ...] = ()
+    """Pages on which the word decides what one sees."""
+
+
+TERMS: tuple[Term, ...] = (
+    Term(
+        "activation frequency",
+        "Share of the counted tokens of a set that the router sends to an expert. Over one "
+        "layer's experts it sums to K, so uniform routing gives K/E. Also called domain "
+        "specialization (OLMoE).",
+        ("start", "routing_map", "expert", "selection"),
+    ),
+    Term(
+        "calibration",
+        "Here: choosing forget-critical experts and weighting retain tokens so that each chosen "
+        "expert is used on the retain side about as often as on the forget side.",
+        ("selection",),
+    ),
+    Term(
+        "cell",
+        "One expert of one MoE layer: one square of a map. The layer is the model's true decoder "
+        "layer number.",
+        ("start", "routing_map", "selection"),
+    ),
+    Term(
+        "chance",
+        "The score of guessing: 0.25 for four choices. A forget accuracy at chance says that the "
+        "questions are no longer answered, not that the knowledge is gone.",
+        ("unlearn", "compare"),
+    ),
+    Term(
+        "confidence interval (CI)",
+        "Range that would hold the true value in 95 of 100 repetitions. Documents, not tokens, "
+        "are resampled, because tokens of one document are alike.",
+        ("routing_map", "expert", "unlearn", "compare"),
+    ),
+    Term(
+        "difference map",
+        "Forget-side minus retain-side activation frequency for every cell, on one scale "
+        "symmetric about 0.",
+        ("start", "routing_map", "selection"),
+    ),
+    Term(
+        "drift",
+        "How far routing moved during unlearning: per layer, the share of a token's K experts "
+        "that are still the same as before. High accuracy loss with low overlap may be re-routing"
+        " instead of erasing.",
+        ("unlearn", "compare"),
+    ),
+    Term(
+        "effective sample size (ESS)",
+        "(Σw)²/Σw²: how many equally weighted tokens would carry the same information as the "
+        "weighted ones. ESS/N of 0.5 means that half of the retain data is, in effect, thrown "
+        "away.",
+        ("selection",),
+    ),
+    Term(
+        "exact (weighting rule)",
+        "Weights exp(Σ λ·a) that meet every selected expert's target frequency at once while "
+        "staying as close to uniform as possible (entropy balancing, raking).",
+        ("selection",),
+    ),
+    Term(
+        "expert",
+        "One of the E small feed-forward networks of an MoE layer. Each token uses only K of them.",
+        ("start", "routing_map", "expert"),
+    ),
+    Term(
+        "forget set",
+        "Documents that hold what the model should lose.",
+        ("start", "data_model", "unlearn"),
+    ),
+    Term(
+        "forget-critical expert",
+        "An expert that forget tokens use far more than retain tokens do. Activation evidence "
+        "alone does not show that it holds the knowledge; that takes an ablation.",
+        ("selection", "expert"),
+    ),
+    Term(
+        "gate weight",
+        "The router's weight for a chosen expert's output; gate mass is its mean over tokens, 0 "
+        "where not chosen.",
+        ("expert",),
+    ),
+    Term(
+        "gradient difference (GradDiff)",
+        "Forget loss: raise the cross-entropy on forget tokens, lower it on retain tokens.",
+        ("unlearn",),
+    ),
+    Term(
+        "hardness (κ)",
+        "How far the retain frequency is moved towards the forget-side one: 0 changes nothing, 1 "
+        "moves it all the way. Auto takes the largest κ whose effective sample size stays above "
+        "the floor.",
+        ("selection",),
+    ),
+    Term(
+        "held-out loss",
+        "Mean negative log-likelihood per token on documents that training did not see; used when"
+        " a set has no questions.",
+        ("unlearn", "compare"),
+    ),
+    Term(
+        "knowledge check",
+        "Before a run: does the model know the forget set at all? If it does not, there is "
+        "nothing to forget, and the curves would show nothing.",
+        ("unlearn",),
+    ),
+    Term(
+        "mixture of experts (MoE)",
+        "A transformer whose feed-forward layers are split into experts, with a router that picks"
+        " K per token.",
+        ("start",),
+    ),
+    Term(
+        "negative preference optimisation (NPO)",
+        "Forget loss −(2/β)·log σ(−β·(log p − log p_ref)) per sequence: like gradient ascent, but"
+        " it fades once the text has become unlikely.",
+        ("unlearn",),
+    ),
+    Term(
+        "Pareto front",
+        "The runs that no other run beats on both axes: none forgets more while keeping more "
+        "utility.",
+        ("compare",),
+    ),
+    Term(
+        "random-split null",
+        "The same map for two random halves of all documents together. What shows up there is "
+        "sampling noise.",
+        ("routing_map",),
+    ),
+    Term(
+        "retain set",
+        "Documents that stand for what the model should keep; training lowers the loss on them.",
+        ("start", "data_model", "unlearn"),
+    ),
+    Term(
+        "retrained reference",
+        "A model trained from scratch without the forget data: what perfect forgetting would look"
+        " like.",
+        ("compare",),
+    ),
+    Term(
+        "router",
+        "The small linear layer that scores the experts for a token and keeps the best K.",
+        ("start", "routing_map", "expert"),
+    ),
+    Term(
+        "routing mismatch",
+        "Forget data uses some experts far more than retain data does. During unlearning those "
+        "experts get much forgetting gradient and little retaining gradient: they are "
+        "under-regularised.",
+        ("start", "routing_map", "selection"),
+    ),
+    Term(
+        "shared expert",
+        "An expert that every token uses; the router does not choose it, so it can never be "
+        "selected here.",
+        ("selection",),
+    ),
+    Term(
+        "token-matched control",
+        "The retain set re-drawn so that its tokens occur as often as in the forget set. What "
+        "remains of a gap is not explained by which words occur.",
+        ("routing_map", "expert"),
+    ),
+    Term(
+        "top-k",
+        "In this app: the number of selected experts. The router's own K is called experts per "
+        "token.",
+        ("selection",),
+    ),
+    Term(
+        "uncoverable expert",
+        "A selected expert that no retain token uses. No weighting can raise a frequency of 0, so"
+        " it stays under-regularised, and the page says so.",
+        ("selection",),
+    ),
+    Term(
+        "utility",
+        "What the model must keep: accuracy on questions of every group that is not to be "
+        "forgotten.",
+        ("unlearn", "compare"),
+    ),
+)
+
+
+def terms_for(page: str) -> tuple[Term, ...]:
+    """The terms that matter on one page, in alphabetical order."""
+    return tuple(term for term in TERMS if page in term.pages)
+
+
+def to_markdown() -> str:
+    """The glossary as docs/glossary.md holds it, ending in one newline."""
+    lines = [
+        "# Glossary",
+        "",
+        "One definition per word, the same on every page of the app.",
+        "Generated: `python -m app.glossary > docs/glossary.md`.",
+        "",
+    ]
+    for term in TERMS:
+        lines.append(f"- **{term.name}**: {term.definition}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(to_markdown(), end="")

@@ -1,0 +1,283 @@
+"""Several finished runs against each other: forgetting on one axis, utility on the other.
+
+Pure functions of rows and settings. Utility is pooled over every question group that is not to be
+forgotten (right answers over all questions), with a Wilson interval, so that it carries an n like
+any other figure. Accepted trade-off: runs without questions are compared on held-out loss in their
+own chart, never mixed in.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.curves import (
+    Row,
+    accuracy_frame,
+    escape,
+    last_per_step,
+    lay_out,
+    number,
+    series_colours,
+)
+from app.theme import Palette, palette
+from trace_engine.evaluation.estimate import wilson
+
+SYMBOLS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "star",
+    "hexagon",
+    "triangle-down",
+    "cross",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number with its interval and n; NaN where it was not measured."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.value)
+
+    def sentence(self) -> str:
+        """The figure as the tables print it."""
+        if not self.known:
+            return "not measured"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
+
+
+NOT_MEASURED = Figure(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run (or reference model) on the Pareto plane."""
+
+    key: str
+    label: str
+    forget: Figure
+    utility: Figure
+    reference: bool = False
+    path: tuple[tuple[int, float, float], ...] = ()
+    """Step, forget accuracy, utility at every evaluation."""
+
+
+def pooled(cells: Iterable[Mapping[str, Any]]) -> Figure:
+    """Accuracy over several groups together: right answers over all questions, Wilson 95 %.
+
+    Each cell has `value` and `n`. Cells without a finite value make the whole unknown: an average
+    over the groups that happen to be there would compare different things.
+    """
+    right, total = 0.0, 0
+    for cell in cells:
+        value, n = number(cell.get("value")), number(cell.get("n"))
+        if math.isnan(value) or math.isnan(n) or n < 1:
+            return NOT_MEASURED
+        right += round(value * n)
+        total += int(n)
+    if total == 0:
+        return NOT_MEASURED
+    share = wilson(int(right), total)
+    return Figure(
+        share.value,
+        math.nan if share.low is None else share.low,
+        math.nan if share.high is None else share.high,
+        total,
+    )
+
+
+def figure_of(cell: Mapping[str, Any] | None) -> Figure:
+    """A recorded estimate as a Figure; an absent or unfinished one is not measured."""
+    if not cell or math.isnan(number(cell.get("value"))):
+        return NOT_MEASURED
+    n = number(cell.get("n"))
+    return Figure(
+        number(cell.get("value")),
+        number(cell.get("low")),
+        number(cell.get("high")),
+        0 if math.isnan(n) else int(n),
+    )
+
+
+def forget_and_utility(
+    accuracy: Mapping[str, Mapping[str, Any]] | None, forget_category: str
+) -> tuple[Figure, Figure]:
+    """Forget accuracy and pooled utility of one evaluation."""
+    accuracy = accuracy or {}
+    return (
+        figure_of(accuracy.get(forget_category)),
+        pooled(cell for group, cell in accuracy.items() if group != forget_category),
+    )
+
+
+def point_of(key: str, label: str, rows: Sequence[Row], forget_category: str) -> Point:
+    """A run's last evaluation as a point, every evaluation as its path."""
+    path = []
+    forget, utility = NOT_MEASURED, NOT_MEASURED
+    for row in last_per_step(rows, "eval"):
+        forget, utility = forget_and_utility(row.get("accuracy"), forget_category)
+        if forget.known and utility.known:
+            path.append((int(row["step"]), forget.value, utility.value))
+    return Point(key, label, forget, utility, path=tuple(path))
+
+
+def front(points: Sequence[Point]) -> set[str]:
+    """Keys of the runs that no other run beats: less forget accuracy and at least equal utility, or
+    so.
+    """
+    runs = [p for p in points if not p.reference and p.forget.known and p.utility.known]
+    return {
+        p.key
+        for p in runs
+        if not any(
+            q.forget.value <= p.forget.value
+            and q.utility.value >= p.utility.value
+            and (q.forget.value < p.forget.value or q.utility.value > p.utility.value)
+            for q in runs
+        )
+    }
+
+
+def pareto_figure(
+    points: Sequence[Point],
+    *,
+    chance: float | None,
+    paths: bool = False,
+    heading: str = "",
+    colours: Palette | None = None,
+) -> go.Figure:
+    """Forget accuracy (lower is better) against utility, CI bars both ways; the front is joined."""
+    colours = colours or palette()
+    others = series_colours(colours)
+    figure = go.Figure()
+    shown = [p for p in points if p.forget.known and p.utility.known]
+    best = front(shown)
+    stairs = sorted((p for p in shown if p.key in best), key=lambda p: p.forget.value)
+    if len(stairs) > 1:
+        figure.add_scatter(
+            x=[p.forget.value for p in stairs],
+            y=[p.utility.value for p in stairs],
+            mode="lines",
+            line={"color": colours.neutral, "dash": "dot", "width": 1.5},
+            name="Pareto front",
+            hoverinfo="skip",
+        )
+    for position, point in enumerate(shown):
+        color = colours.muted if point.reference else others[position % len(others)]
+        if paths and len(point.path) > 1:
+            figure.add_scatter(
+                x=[step[1] for step in point.path],
+                y=[step[2] for step in point.path],
+                customdata=[step[0] for step in point.path],
+                mode="lines+markers",
+                line={"color": color, "width": 1},
+                marker={"size": 4},
+                opacity=0.6,
+                showlegend=False,
+                hovertemplate=f"{escape(point.label)}, step %{{customdata}}"
+                "<br>forget %{x:.3f}, utility %{y:.3f}<extra></extra>",
+            )
+        figure.add_scatter(
+            x=[point.forget.value],
+            y=[point.utility.value],
+            error_x=_bars(point.forget, color),
+            error_y=_bars(point.utility, color),
+            mode="markers",
+            name=escape(point.label),
+            marker={
+                "size": 13,
+                "color": color,
+                "symbol": "x" if point.reference else SYMBOLS[position % len(SYMBOLS)],
+                "line": {"width": 2 if point.key in best else 0, "color": colours.forget},
+            },
+            hovertemplate=f"{escape(point.label)}<br>forget {escape(point.forget.sentence())}"
+            f"<br>utility {escape(point.utility.sentence())}<extra></extra>",
+        )
+    if chance is not None:
+        figure.add_vline(
+            x=chance,
+            line_dash="dot",
+            line_color=colours.neutral,
+            annotation_text=f"chance {chance:g}",
+        )
+    return lay_out(
+        figure,
+        heading,
+        "forget accuracy (left is more forgotten)",
+        "utility accuracy (up is better kept)",
+        420,
+    )
+
+
+def _bars(figure: Figure, color: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [figure.high - figure.value],
+        "arrayminus": [figure.value - figure.low],
+        "color": color,
+        "thickness": 1,
+        "width": 4,
+    }
+
+
+def finding(points: Sequence[Point]) -> str:
+    """One sentence on which runs are on the front, without claiming a difference inside the CIs."""
+    best = front(points)
+    runs = [p for p in points if not p.reference and p.forget.known and p.utility.known]
+    if not runs:
+        return "No run here has both a forget and a utility accuracy yet."
+    if len(runs) == 1:
+        return f"Only {runs[0].label} has both figures; one run cannot be better than another."
+    names = ", ".join(p.label for p in runs if p.key in best)
+    beaten = len(runs) - len(best)
+    tail = "no run is beaten on both axes" if beaten == 0 else f"{beaten} of {len(runs)} are beaten"
+    overlap = any(
+        p.key != q.key
+        and p.key in best
+        and p.utility.low <= q.utility.high
+        and q.utility.low <= p.utility.high
+        and p.forget.low <= q.forget.high
+        and q.forget.low <= p.forget.high
+        for p in runs
+        for q in runs
+    )
+    caution = (
+        " Some intervals overlap on both axes: those differences may be chance." if overlap else ""
+    )
+    return f"On the Pareto front: {names}; {tail}.{caution}"
+
+
+def final_frame(runs: Mapping[str, tuple[Sequence[Row], str]]) -> pd.DataFrame:
+    """Final accuracy per run and group with CI and n: run label -> (rows, forget category)."""
+    parts = []
+    for label, (rows, forget_category) in runs.items():
+        frame = accuracy_frame(rows, forget_category)
+        if frame.empty:
+            continue
+        last = frame[frame["step"] == frame["step"].max()]
+        parts.append(last.assign(run=label))
+    columns = ["run", "step", "role", "group", "value", "low", "high", "n"]
+    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def shorten(labels: Sequence[str]) -> list[str]:
+    """Labels made unique, so that two runs of one name stay two points."""
+    seen: dict[str, int] = {}
+    unique = []
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+        unique.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return unique
