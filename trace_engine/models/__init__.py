@@ -1,0 +1,23 @@
+"""Open a model, find where it routes, tap the routing, batch documents, choose what trains."""
+
+from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
+from trace_engine.models.open import ModelInfo, OpenModel, backbone, inspect_model, open_model
+from trace_engine.models.sites import Site, expert_parameters, find_sites
+from trace_engine.models.tap import RoutingTap
+
+__all__ = [
+    "Batch",
+    "Encoded",
+    "ModelInfo",
+    "OpenModel",
+    "RoutingTap",
+    "Site",
+    "backbone",
+    "collate",
+    "encode",
+    "expert_parameters",
+    "find_sites",
+    "inspect_model",
+    "make_batches",
+    "open_model",
+]

@@ -1,0 +1,224 @@
+"""From a model's source to a folder of files that is safe to read, refused before anything is opened.
+
+Only safetensors, JSON and tokenizer files are ever fetched or read: pickled weights can run code, so a
+folder or repository that has nothing else is refused by its listing alone. Trade-off: a hub model is
+first brought into the hub's cache as a snapshot, then treated like any folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+
+from trace_engine.bundled import resolve_source
+from trace_engine.errors import ModelError
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+"""What is brought from the hub: weights, configuration, tokenizer."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A readable model folder."""
+
+    source: str
+    """As the user named it; every message names this, never a cache folder."""
+    folder: Path
+    revision: str | None
+    """Commit of a hub model; None for a folder."""
+    config: dict[str, Any]
+    """The folder's `config.json`."""
+    weights: tuple[str, ...]
+    """Names of the safetensors files, sorted."""
+
+
+def locate(source: str, revision: str | None = None) -> ModelFiles:
+    """Find a model's folder and check its files, without loading a tensor.
+
+    `source` is a folder, a hub id (`owner/name`), or a `demo:` name. Raises ModelError, each with its
+    own sentence, for: a missing folder, one without config or weights, pickled weights only, a damaged
+    safetensors file, a hub id that is unknown, gated or unreachable, and a model that needs remote code.
+    """
+    path = Path(resolve_source(source)).expanduser()
+    if path.is_dir():
+        folder, commit = path, None
+    elif path.exists():
+        raise ModelError(
+            f"{source} is a file. A model is a folder with config.json, *.safetensors and a tokenizer."
+        )
+    elif _HUB_ID.fullmatch(source):
+        folder = _snapshot(source, revision)
+        commit = folder.name
+    else:
+        raise ModelError(
+            f"There is no folder {source}. Give a model folder, a hub id (owner/name), or demo:target."
+        )
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    config = _read_config(source, folder)
+    _refuse_remote_code(source, config)
+    weights = _weights(source, folder, names)
+    return ModelFiles(source, folder, commit, config, weights)
+
+
+def file_hashes(files: ModelFiles) -> dict[str, str]:
+    """SHA-256 of what decides the model's behaviour: weights, config and tokenizer files, by name."""
+    names = ["config.json", *TOKENIZER_FILES, *files.weights]
+    present = sorted(name for name in names if (files.folder / name).is_file())
+    return {name: _sha256(files.folder / name) for name in present}
+
+
+def fingerprint(hashes: dict[str, str]) -> str:
+    """SHA-256 over the lines `name hash`, sorted by name: one value for the whole model."""
+    lines = "".join(f"{name} {value}\n" for name, value in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _snapshot(source: str, revision: str | None) -> Path:
+    try:
+        try:
+            listed = HfApi().model_info(source, revision=revision).siblings or []
+            _refuse_pickles(source, sorted(item.rfilename for item in listed))
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
+            raise
+        except (OfflineModeIsEnabled, HfHubHTTPError, OSError):
+            pass  # no network: what an earlier visit left in the cache may still do
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
+    except GatedRepoError:
+        raise ModelError(
+            f"{source} is gated on the hub: accept its terms there and log in with `hf auth login`, then "
+            "try again."
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{source} has no revision {revision!r} on the hub.") from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"There is neither a folder {source} here nor a public model of that name on the hub."
+        ) from None
+    except HFValidationError as error:
+        raise ModelError(f"{source} is neither a folder nor a valid hub id ({error}).") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise ModelError(
+            f"{source} is not a folder here, and the hub cannot be reached (offline). Download the model "
+            "where there is a network and give its folder."
+        ) from None
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{source} could not be fetched from the hub: {reason}") from None
+
+
+def _read_config(source: str, folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{source} has no config.json, so it is not a transformers model folder."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{source}: config.json is not readable JSON ({error}).") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{source}: config.json holds no settings.")
+    return config
+
+
+def _refuse_remote_code(source: str, config: dict[str, Any]) -> None:
+    # Imported late: the mapping's module is heavy, and messages about files should not wait for it.
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind in CONFIG_MAPPING:
+        return
+    if config.get("auto_map"):
+        raise ModelError(
+            f"{source} brings its own Python code ({kind}), which TRACE never runs. Use a model whose "
+            "architecture transformers itself has."
+        )
+    raise ModelError(
+        f"{source}: this version of transformers does not know the architecture {kind!r}. Upgrade "
+        "transformers, or use a model that it has."
+    )
+
+
+def _refuse_pickles(source: str, names: list[str]) -> None:
+    pickled = [name for name in names if name.lower().endswith(PICKLED)]
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        raise ModelError(
+            f"{source} has only pickled weights ({', '.join(pickled[:3])}), which can run code when they "
+            "are opened. They were not opened. Convert the model to safetensors."
+        )
+
+
+def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
+    _refuse_pickles(source, names)
+    weights = _named_in_index(source, folder)
+    if weights is None:
+        found = [name for name in names if name.endswith(".safetensors")]
+        weights = ["model.safetensors"] if "model.safetensors" in found else found
+    if not weights:
+        raise ModelError(f"{source} has no weights: expected *.safetensors beside config.json.")
+    for name in weights:
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(
+                f"{source}: the weights file {name} is missing, though the index names it."
+            )
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{source}: {name} is damaged or incomplete ({error}). Copy or download it again."
+            ) from None
+    return tuple(sorted(weights))
+
+
+def _named_in_index(source: str, folder: Path) -> list[str] | None:
+    path = folder / "model.safetensors.index.json"
+    if not path.is_file() or (folder / "model.safetensors").is_file():
+        return None
+    try:
+        named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
+        raise ModelError(f"{source}: {path.name} is not a readable index of weights.") from None
+    outside = sorted(str(n) for n in named if not isinstance(n, str) or Path(n).name != n)
+    if outside:
+        raise ModelError(f"{source}: {path.name} names a file outside the folder ({outside[0]}).")
+    return sorted(named)
+
+
+def _sha256(path: Path) -> str:
+    # The hub's cache names large files by their SHA-256; hashing them again would take minutes.
+    real = path.resolve()
+    if path.is_symlink() and real.parent.name == "blobs" and _SHA256.fullmatch(real.name):
+        return real.name
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
