@@ -1,6 +1,7 @@
 """Where the bundled pack's parts are, and what parts there are.
 
-Paths only: nothing here imports torch or opens a file, so that the first page of the app stays light.
+Paths only: nothing here imports torch or opens a file, so that the first page of the app stays
+light.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ PACK_MODELS: tuple[str, ...] = MODELS
 """The target (trained on everything) and the two retrained references."""
 
 PACK_SETS: dict[str, str] = {
-    "forget": "Hazard facts: glosses of weapons, poisons, pathogens, infectious diseases, narcotics",
+    "forget": "Hazard facts: weapons, poisons, pathogens, infectious diseases, narcotics",
     "retain": "Default retain corpus: prose and general facts, 85 to 15 documents",
     "retain_prose": "Retain corpus in another style: WordNet's example sentences only",
     "retain_facts": "Retain corpus in the forget set's style: general facts only",

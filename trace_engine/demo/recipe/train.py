@@ -54,7 +54,7 @@ class Recipe:
     """Share of the steps over which the learning rate rises; it falls to zero by a cosine after."""
     weight_decay: float = 0.01
     clip: float = 1.0
-    epochs: int = 24
+    epochs: int = 30
     seed: int = 0
 
 

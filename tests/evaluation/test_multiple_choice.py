@@ -1,0 +1,170 @@
+"""The batched scorer against a one-by-one implementation that shares no code with it."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, OlmoeConfig, OlmoeForCausalLM
+
+from trace_engine.demo.recipe.batches import train_tokenizer
+from trace_engine.errors import InputError
+from trace_engine.evaluation.multiple_choice import prompt_of, score_questions
+from trace_engine.sets.questions import Question
+
+WORDS = ["small", "red", "stone", "river", "grows", "dry", "north", "used", "old", "makers"]
+
+
+def make_questions(count: int, seed: int = 0) -> list[Question]:
+    random_ = random.Random(seed)
+
+    def phrase() -> str:
+        return " ".join(random_.choices(WORDS, k=random_.randint(1, 12)))
+
+    questions = []
+    for number in range(count):
+        choices = tuple(f"{phrase()} {letter}" for letter in "wxyz")
+        category = "even" if number % 2 == 0 else "odd"
+        questions.append(Question(f"{phrase()}:", choices, random_.randrange(4), category))
+    return questions
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = [f"{q.question} {c}" for q in make_questions(50, seed=9) for c in q.choices]
+    return train_tokenizer([*texts, "Answer: A B C D"], 400)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    config = OlmoeConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=8,
+        num_experts_per_tok=2,
+        initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return OlmoeForCausalLM(config).eval()
+
+
+def naive_loglikelihood(model, tokenizer, context: str, continuation: str) -> tuple[float, int]:
+    start = tokenizer(context)["input_ids"]
+    whole = tokenizer(context + continuation)["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    steps = range(len(start), len(whole))
+    return sum(float(logits[step - 1, whole[step]]) for step in steps), len(steps)
+
+
+@pytest.mark.parametrize("style", ["continuation", "letters"])
+@pytest.mark.parametrize("normalise", ["sum", "tokens", "characters"])
+def test_equals_the_naive_one_by_one_scorer(model, tokenizer, style, normalise) -> None:
+    questions = make_questions(12)
+    scores = score_questions(
+        model, tokenizer, questions, style=style, normalise=normalise, tokens_per_batch=300
+    )
+    for question, got, right in zip(questions, scores.loglikelihoods, scores.correct, strict=True):
+        context, continuations = prompt_of(question, style)
+        expected = []
+        for continuation, choice in zip(continuations, question.choices, strict=True):
+            total, steps = naive_loglikelihood(model, tokenizer, context, continuation)
+            divisor = {"sum": 1, "tokens": steps, "characters": len(choice)}[normalise]
+            expected.append(total / divisor)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        assert right == (int(np.argmax(expected)) == question.answer)
+
+
+def test_the_letters_prompt_is_mmlu_s() -> None:
+    question = Question("Which is a fruit? ", ("pear", "iron"), 0)
+    context, continuations = prompt_of(question, "letters")
+    assert context == "Which is a fruit?\nA. pear\nB. iron\nAnswer:"
+    assert continuations == [" A", " B"]
+
+
+def test_batch_size_and_padding_change_nothing(model, tokenizer) -> None:
+    questions = make_questions(10)
+    model.set_experts_implementation("eager")  # the grouped one has no float64
+    model.double()
+    try:
+        one = score_questions(model, tokenizer, questions, tokens_per_batch=1)
+        many = score_questions(model, tokenizer, questions, tokens_per_batch=100_000)
+    finally:
+        model.float().set_experts_implementation("grouped_mm")
+    for a, b in zip(one.loglikelihoods, many.loglikelihoods, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_scored_whole(tokenizer) -> None:
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        final_logit_softcapping=2.0,
+        initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    capped = Gemma2ForCausalLM(config).eval()
+    questions = make_questions(3)
+    scores = score_questions(capped, tokenizer, questions)
+    for question, got in zip(questions, scores.loglikelihoods, strict=True):
+        context, continuations = prompt_of(question, "continuation")
+        expected = [naive_loglikelihood(capped, tokenizer, context, c)[0] for c in continuations]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_train_or_eval_mode_is_restored(model, tokenizer, training: bool) -> None:
+    model.train(training)
+    score_questions(model, tokenizer, make_questions(2))
+    assert model.training is training
+    model.eval()
+
+
+def test_random_answers_are_at_chance_and_categories_add_up(model, tokenizer) -> None:
+    questions = make_questions(400)
+    scores = score_questions(model, tokenizer, questions)
+    overall = scores.accuracy()
+    assert overall.n == 400
+    assert overall.method == "wilson"
+    assert overall.low is not None
+    assert overall.high is not None
+    assert 0.25 - 0.09 < overall.value < 0.25 + 0.09  # four standard errors
+    assert overall.low < overall.value < overall.high
+    parts = scores.by_category()
+    assert sum(part.n for part in parts.values()) == 400
+    right = sum(part.value * part.n for part in parts.values())
+    assert right == pytest.approx(overall.value * 400)
+
+
+def test_the_answer_decides_correctness(model, tokenizer) -> None:
+    questions = make_questions(10)
+    likeliest = [
+        int(np.argmax(v)) for v in score_questions(model, tokenizer, questions).loglikelihoods
+    ]
+    told = [
+        dataclasses.replace(question, answer=answer)
+        for question, answer in zip(questions, likeliest, strict=True)
+    ]
+    assert score_questions(model, tokenizer, told).accuracy().value == 1.0
+
+
+def test_refusals_are_sentences(model, tokenizer) -> None:
+    with pytest.raises(InputError, match="no questions"):
+        score_questions(model, tokenizer, [])
+    with pytest.raises(InputError, match="Expected one of continuation, letters"):
+        score_questions(model, tokenizer, make_questions(1), style="essay")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="categories: even"):
+        score_questions(model, tokenizer, make_questions(1)).accuracy("hazard")
