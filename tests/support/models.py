@@ -1,4 +1,4 @@
-"""Tiny random models with a tiny tokenizer, saved as a user's folder would be: no hub, no network."""
+"""Tiny random models with a tiny tokenizer, saved as a user's folder is: no hub, no network."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ _kept: list[TemporaryDirectory[str]] = []
 def tiny_olmoe(
     *, layers: int = 2, experts: int = 8, top_k: int = 2, hidden: int = 32, seed: int = 0
 ) -> Path:
-    """`save_tiny_olmoe` once per test session and set of arguments; do not write into the folder."""
+    """`save_tiny_olmoe` once per session and set of arguments; do not write into the folder."""
     _kept.append(TemporaryDirectory(prefix="tiny-olmoe-"))
     return save_tiny_olmoe(
         _kept[-1].name, layers=layers, experts=experts, top_k=top_k, hidden=hidden, seed=seed

@@ -1,8 +1,10 @@
-"""Documents -> token ids -> batches: sorted by length, filled to a token budget, padded on the right.
+"""Documents -> token ids -> batches: sorted by length, filled to a token budget, padded on the
+right.
 
-Right padding with explicit position ids leaves real tokens' routing exact for every family tried, where
-packing changed it in half of them; sorting by length makes the padding nearly free. How batches are
-composed follows from the documents alone, so that one process and many see the same batches.
+Right padding with explicit position ids leaves real tokens' routing exact for every family tried,
+where packing changed it in half of them; sorting by length makes the padding nearly free. How
+batches are composed follows from the documents alone, so that one process and many see the same
+batches.
 """
 
 # Dims: B documents of a batch, S padded length
@@ -29,7 +31,8 @@ class Encoded:
     label_start: int
     """First position whose id is to be predicted; what comes before it (BOS, prompt) is context."""
     truncated: bool = False
-    """Whether text was cut at the maximum length (an end-of-sequence token that did not fit is not text)."""
+    """Whether text was cut at the maximum length (an end-of-sequence token that did not fit is not
+    text)."""
 
     @property
     def labels(self) -> int:
@@ -46,7 +49,8 @@ class Batch:
     """1 for real tokens, 0 for padding."""
     position_ids_BS: Tensor
     labels_BS: Tensor
-    """The id at each position that is in the loss, -100 elsewhere; not shifted (logits at t predict label t+1)."""
+    """The id at each position that is in the loss, -100 elsewhere; not shifted (logits at t predict
+    label t+1)."""
     document_B: Tensor
     """Index of each row's document in what was batched."""
 
@@ -62,7 +66,8 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """Keyword arguments of a model's forward; labels are left out, the loss is computed by the caller."""
+        """Keyword arguments of a model's forward; labels are left out, the loss is computed by the
+        caller."""
         return {
             "input_ids": self.input_ids_BS,
             "attention_mask": self.attention_mask_BS,
@@ -81,10 +86,12 @@ def encode(
     max_length: int,
     prompts: Sequence[str | None] | None = None,
 ) -> list[Encoded]:
-    """Token ids of each text: BOS before it when the tokenizer has one, EOS after it when it has one and it fits.
+    """Token ids of each text: BOS before it when the tokenizer has one, EOS after it when it has
+    one and it fits.
 
-    A prompt is the leading part of its text; its tokens are context, not labels, and a token across the
-    boundary is a label. Raises InputError when a prompt does not lead its text, or max_length < 2.
+    A prompt is the leading part of its text; its tokens are context, not labels, and a token across
+    the boundary is a label. Raises InputError when a prompt does not lead its text, or max_length <
+    2.
     """
     if max_length < 2:
         raise InputError(f"max_length must be at least 2 tokens, found {max_length}.")
@@ -125,7 +132,8 @@ def encode(
 
 
 def make_batches(encoded: Sequence[Encoded], tokens_per_batch: int) -> Iterator[Batch]:
-    """Longest documents first, as many a batch as fit `tokens_per_batch` padded tokens, at least one.
+    """Longest documents first, as many a batch as fit `tokens_per_batch` padded tokens, at least
+    one.
 
     Documents without a token are left out. The order depends on lengths and positions only.
     """
@@ -139,7 +147,7 @@ def make_batches(encoded: Sequence[Encoded], tokens_per_batch: int) -> Iterator[
 
 
 def collate(encoded: Sequence[Encoded], documents: Sequence[int]) -> Batch:
-    """The named documents as one batch, in the order given. Raises InputError when there is none."""
+    """These documents as one batch, in the order given. Raises InputError when there is none."""
     if not documents:
         raise InputError("A batch needs at least one document.")
     width = max(len(encoded[n].ids) for n in documents)

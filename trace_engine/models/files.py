@@ -1,8 +1,9 @@
-"""From a model's source to a folder of files that is safe to read, refused before anything is opened.
+"""From a model's source to a folder of files that is safe to read, refused before anything is
+opened.
 
-Only safetensors, JSON and tokenizer files are ever fetched or read: pickled weights can run code, so a
-folder or repository that has nothing else is refused by its listing alone. Trade-off: a hub model is
-first brought into the hub's cache as a snapshot, then treated like any folder.
+Only safetensors, JSON and tokenizer files are ever fetched or read: pickled weights can run code,
+so a folder or repository that has nothing else is refused by its listing alone. Trade-off: a hub
+model is first brought into the hub's cache as a snapshot, then treated like any folder.
 """
 
 from __future__ import annotations
@@ -65,23 +66,26 @@ class ModelFiles:
 def locate(source: str, revision: str | None = None) -> ModelFiles:
     """Find a model's folder and check its files, without loading a tensor.
 
-    `source` is a folder, a hub id (`owner/name`), or a `demo:` name. Raises ModelError, each with its
-    own sentence, for: a missing folder, one without config or weights, pickled weights only, a damaged
-    safetensors file, a hub id that is unknown, gated or unreachable, and a model that needs remote code.
+    `source` is a folder, a hub id (`owner/name`), or a `demo:` name. Raises ModelError, each with
+    its own sentence, for: a missing folder, one without config or weights, pickled weights only, a
+    damaged safetensors file, a hub id that is unknown, gated or unreachable, and a model that needs
+    remote code.
     """
     path = Path(resolve_source(source)).expanduser()
     if path.is_dir():
         folder, commit = path, None
     elif path.exists():
         raise ModelError(
-            f"{source} is a file. A model is a folder with config.json, *.safetensors and a tokenizer."
+            f"{source} is a file. A model is a folder with config.json, *.safetensors and a "
+            "tokenizer."
         )
     elif _HUB_ID.fullmatch(source):
         folder = _snapshot(source, revision)
         commit = folder.name
     else:
         raise ModelError(
-            f"There is no folder {source}. Give a model folder, a hub id (owner/name), or demo:target."
+            f"There is no folder {source}. Give a model folder, a hub id (owner/name), or "
+            "demo:target."
         )
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     config = _read_config(source, folder)
@@ -91,7 +95,7 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
 
 
 def file_hashes(files: ModelFiles) -> dict[str, str]:
-    """SHA-256 of what decides the model's behaviour: weights, config and tokenizer files, by name."""
+    """SHA-256 of what decides a model's behaviour: weights, config, tokenizer files, by name."""
     names = ["config.json", *TOKENIZER_FILES, *files.weights]
     present = sorted(name for name in names if (files.folder / name).is_file())
     return {name: _sha256(files.folder / name) for name in present}
@@ -115,7 +119,8 @@ def _snapshot(source: str, revision: str | None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
     except GatedRepoError:
         raise ModelError(
-            f"{source} is gated on the hub: accept its terms there and log in with `hf auth login`, then "
+            f"{source} is gated on the hub: accept its terms there and log in with `hf auth "
+            "login`, then "
             "try again."
         ) from None
     except RevisionNotFoundError:
@@ -128,7 +133,8 @@ def _snapshot(source: str, revision: str | None) -> Path:
         raise ModelError(f"{source} is neither a folder nor a valid hub id ({error}).") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise ModelError(
-            f"{source} is not a folder here, and the hub cannot be reached (offline). Download the model "
+            f"{source} is not a folder here, and the hub cannot be reached (offline). Download "
+            "the model "
             "where there is a network and give its folder."
         ) from None
     except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
@@ -159,7 +165,8 @@ def _refuse_remote_code(source: str, config: dict[str, Any]) -> None:
         return
     if config.get("auto_map"):
         raise ModelError(
-            f"{source} brings its own Python code ({kind}), which TRACE never runs. Use a model whose "
+            f"{source} brings its own Python code ({kind}), which TRACE never runs. Use a model "
+            "whose "
             "architecture transformers itself has."
         )
     raise ModelError(
@@ -172,7 +179,8 @@ def _refuse_pickles(source: str, names: list[str]) -> None:
     pickled = [name for name in names if name.lower().endswith(PICKLED)]
     if pickled and not any(name.endswith(".safetensors") for name in names):
         raise ModelError(
-            f"{source} has only pickled weights ({', '.join(pickled[:3])}), which can run code when they "
+            f"{source} has only pickled weights ({', '.join(pickled[:3])}), which can run code "
+            "when they "
             "are opened. They were not opened. Convert the model to safetensors."
         )
 

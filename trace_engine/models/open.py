@@ -1,8 +1,9 @@
 """Opens a model through transformers and says what it is: sites, experts, precision, fingerprint.
 
-A model that cannot serve is refused before its weights are loaded: its empty shell is built on the meta
-device and searched for routed experts first. `experts_implementation: auto` follows a rule measured once
-(below), never a measurement at run time, so that the same settings give the same bits.
+A model that cannot serve is refused before its weights are loaded: its empty shell is built on the
+meta device and searched for routed experts first. `experts_implementation: auto` follows a rule
+measured once (below), never a measurement at run time, so that the same settings give the same
+bits.
 """
 
 # Dims: E experts of a site, K experts per token
@@ -23,8 +24,10 @@ from trace_engine.models.files import ModelFiles, file_hashes, fingerprint, loca
 from trace_engine.models.sites import Site, experts_per_token, find_sites
 
 SUPPORTED = (
-    "OLMoE, FlexOlmo, Mixtral, Qwen2/3-MoE, Qwen3-Next, DeepSeek-V2/V3, GPT-OSS, GLM-4-MoE, Phi-3.5-MoE, "
-    "Granite-MoE, DBRX, Ernie-4.5-MoE, MiniMax, Jamba and others that transformers builds the same way"
+    "OLMoE, FlexOlmo, Mixtral, Qwen2/3-MoE, Qwen3-Next, DeepSeek-V2/V3, GPT-OSS, GLM-4-MoE, "
+    "Phi-3.5-MoE, "
+    "Granite-MoE, DBRX, Ernie-4.5-MoE, MiniMax, Jamba and others that transformers builds the "
+    "same way"
 )
 UNTAPPED = {
     "llama4": "its router hands dense scores to the experts, without chosen indices",
@@ -53,7 +56,8 @@ class ModelInfo:
     experts_per_token: tuple[int, ...]
     """K of each site, off the index tensor; skip and identity slots included."""
     shared_experts: bool | None
-    """Whether experts that every token visits stand beside the routed ones (found by module name)."""
+    """Whether experts that every token visits stand beside the routed ones (found by module name).
+    """
     dtype: str
     device: str
     experts_implementation: str
@@ -91,8 +95,8 @@ class OpenModel:
 def open_model(config: ModelConfig) -> OpenModel:
     """Load a model from a folder, a hub id or a `demo:` name, ready to be tapped.
 
-    Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, and for weights
-    that do not fit the architecture.
+    Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, and for
+    weights that do not fit the architecture.
     """
     files = locate(config.source, config.revision)
     shell = _shell(files)
@@ -109,9 +113,10 @@ def open_model(config: ModelConfig) -> OpenModel:
 def inspect_model(config: ModelConfig) -> ModelInfo:
     """What a model is, without loading its weights: the shell is built on the meta device.
 
-    Falls back to loading the model where its forward cannot run without data. Raises ModelError for a
-    source that is missing, damaged, pickled, gated, offline or needs remote code (see `files.locate`),
-    for an encoder-decoder, a dense model, and a family whose routing cannot be tapped.
+    Falls back to loading the model where its forward cannot run without data. Raises ModelError for
+    a source that is missing, damaged, pickled, gated, offline or needs remote code (see
+    `files.locate`), for an encoder-decoder, a dense model, and a family whose routing cannot be
+    tapped.
     """
     files = locate(config.source, config.revision)
     shell = _shell(files)
@@ -147,12 +152,14 @@ def _shell(files: ModelFiles) -> Any:
         ) from None
     if getattr(settings, "is_encoder_decoder", False):
         raise ModelError(
-            f"{source} is an encoder-decoder ({settings.model_type}). TRACE works on decoder-only language "
+            f"{source} is an encoder-decoder ({settings.model_type}). TRACE works on decoder-only "
+            "language "
             f"models: {SUPPORTED}."
         )
     if settings.model_type in UNTAPPED:
         raise ModelError(
-            f"{source} ({settings.model_type}) has routed experts, but TRACE cannot tap its routing yet: "
+            f"{source} ({settings.model_type}) has routed experts, but TRACE cannot tap its "
+            "routing yet: "
             f"{UNTAPPED[settings.model_type]}. Supported families: {SUPPORTED}."
         )
     if settings.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -162,7 +169,8 @@ def _shell(files: ModelFiles) -> Any:
         )
     try:
         with torch.device("meta"):
-            shell = AutoModelForCausalLM.from_config(settings)
+            build: Any = AutoModelForCausalLM
+            shell = build.from_config(settings)
     except (ValueError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise ModelError(
             f"{source}: transformers cannot build this model ({_first(error)})."
@@ -181,19 +189,24 @@ def _no_sites(source: str, settings: Any) -> str:
     ]
     if declared:
         return (
-            f"{source} ({settings.model_type}) declares {getattr(text, declared[0])} experts, but they are "
+            f"{source} ({settings.model_type}) declares {getattr(text, declared[0])} experts, but "
+            "they are "
             f"laid out in a way TRACE does not know. Supported families: {SUPPORTED}."
         )
-    return f"No routed experts found in {source} ({settings.model_type}). Supported families: {SUPPORTED}."
+    return (
+        f"No routed experts found in {source} ({settings.model_type}). "
+        f"Supported families: {SUPPORTED}."
+    )
 
 
 def _experts_implementation(config: ModelConfig, shell: Any) -> str:
     """`auto`: `grouped_mm` wherever the architecture lets it be set, else the model's own `eager`.
 
-    Measured on CPU (torch 2.13, one thread, OLMoE shapes, forward and backward, eager / grouped_mm in ms):
-    8 experts 11.5 / 9.1, 16: 61 / 58, 32: 87 / 60, 64: 343 / 90, 128: 871 / 143; hidden 512, 32 experts:
-    6503 / 980. A bare forward favours eager by 20-30 % at 16 to 32 experts and grouped_mm from 64 on; one
-    rule for both keeps a profile's bits those of the training. `batched_mm` is never taken by itself.
+    Measured on CPU (torch 2.13, one thread, OLMoE shapes, forward and backward, eager / grouped_mm
+    in ms): 8 experts 11.5 / 9.1, 16: 61 / 58, 32: 87 / 60, 64: 343 / 90, 128: 871 / 143; hidden
+    512, 32 experts: 6503 / 980. A bare forward favours eager by 20-30 % at 16 to 32 experts and
+    grouped_mm from 64 on; one rule for both keeps a profile's bits those of the training.
+    `batched_mm` is never taken by itself.
     """
     can_set = bool(type(shell)._can_set_experts_implementation())
     if config.experts_implementation == "auto":
@@ -221,7 +234,8 @@ def _device(name: str) -> torch.device:
 def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> Any:
     options = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM
+        model, report = loader.from_pretrained(
             files.folder,
             dtype=dtype,
             use_safetensors=True,
@@ -239,8 +253,10 @@ def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> 
     if missing or mismatched:
         names = ", ".join([*missing, *mismatched][:3])
         raise ModelError(
-            f"{files.source}: {len(missing)} tensors are missing and {len(mismatched)} have another shape than "
-            f"config.json says ({names}). The weights do not belong to this configuration, or are incomplete."
+            f"{files.source}: {len(missing)} tensors are missing and {len(mismatched)} have "
+            "another shape than "
+            f"config.json says ({names}). The weights do not belong to this configuration, or are "
+            "incomplete."
         )
     return model
 
@@ -252,7 +268,8 @@ def _tokenizer(files: ModelFiles) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{files.source}: its tokenizer could not be opened ({_first(error)}). Put the tokenizer's files "
+            f"{files.source}: its tokenizer could not be opened ({_first(error)}). Put the "
+            "tokenizer's files "
             "beside config.json."
         ) from None
 

@@ -1,8 +1,9 @@
-"""Finds the places where a model routes tokens to experts, by what its modules do, not by config names.
+"""Finds the places where a model routes tokens to experts, by what its modules do, not by config
+names.
 
-transformers spells dense-layer patterns, expert counts and top-k in a dozen ways, but every experts module
-takes `(hidden, chosen expert indices, gate weights)`. Trade-off: families that route otherwise (Llama 4,
-JetMoE, Doge) have no site here and are refused by name in `models.open`.
+transformers spells dense-layer patterns, expert counts and top-k in a dozen ways, but every experts
+module takes `(hidden, chosen expert indices, gate weights)`. Trade-off: families that route
+otherwise (Llama 4, JetMoE, Doge) have no site here and are refused by name in `models.open`.
 """
 
 # Dims: E experts of a site, K experts per token
@@ -44,8 +45,8 @@ class Site:
 def find_sites(model: nn.Module) -> list[Site]:
     """The model's routed blocks in forward (module) order; empty for a dense model.
 
-    Raises ModelError when a block's number of experts or its layer cannot be told, and when one decoder
-    layer has two routed blocks, because a cell (layer, expert) would then name two experts.
+    Raises ModelError when a block's number of experts or its layer cannot be told, and when one
+    decoder layer has two routed blocks, because a cell (layer, expert) would then name two experts.
     """
     sites: list[Site] = []
     for name, module in model.named_modules():
@@ -121,7 +122,7 @@ def _skipped(site: Site, found: dict[int, int]) -> Iterator[None]:
         bound = dict(zip(names, args, strict=False)) | kwargs
         return forward(bound[names[0]], bound[names[1]])
 
-    site.module.forward = by_name  # type: ignore[method-assign]
+    site.module.forward = by_name
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """Reads the routing that a model really uses, while it uses it.
 
-A forward pre-hook on each experts module sees the chosen indices and gate weights, whatever the router
-did to get them; recomputing top-k from router logits disagrees for bias-corrected, grouped and hashed
-routers. Costs about 1 % of a forward; keeps nothing itself, so memory is the listener's business.
+A forward pre-hook on each experts module sees the chosen indices and gate weights, whatever the
+router did to get them; recomputing top-k from router logits disagrees for bias-corrected, grouped
+and hashed routers. Costs about 1 % of a forward; keeps nothing itself, so memory is the listener's
+business.
 """
 
 # Dims: T tokens (B*S, row-major), K experts per token, E experts
@@ -26,10 +27,10 @@ OnRouting = Callable[[int, Tensor, Tensor], None]
 class RoutingTap:
     """Calls `on_routing(site index, index_TK, weight_TK)` once per site and forward, inside `with`.
 
-    index_TK is int64 and detached, T = B*S flattened row-major, padding included; a slot that reaches
-    no routed expert (gate weight 0, or an index >= E: skip and identity experts) holds -1. weight_TK
-    is detached, in the model's precision. Recomputation under gradient checkpointing is not reported.
-    Hooks are gone after `with`, also after an error.
+    index_TK is int64 and detached, T = B*S flattened row-major, padding included; a slot that
+    reaches no routed expert (gate weight 0, or an index >= E: skip and identity experts) holds -1.
+    weight_TK is detached, in the model's precision. Recomputation under gradient checkpointing is
+    not reported. Hooks are gone after `with`, also after an error.
     """
 
     def __init__(self, sites: Sequence[Site], on_routing: OnRouting) -> None:
@@ -73,7 +74,8 @@ def _as_slots(index: Tensor, weight: Tensor, site: Site) -> tuple[Tensor, Tensor
     if weight_TK.shape != index_TK.shape:
         if weight_TK.shape != (index_TK.shape[0], site.num_experts):
             raise ModelError(
-                f"{site.name}: expected gate weights of shape {tuple(index_TK.shape)} like the chosen "
+                f"{site.name}: expected gate weights of shape {tuple(index_TK.shape)} like the "
+                "chosen "
                 f"indices, found {tuple(weight_TK.shape)}. Its routing cannot be read."
             )
         # Some routers hand over scores of all experts; the chosen ones are the gate weights.
