@@ -1,0 +1,249 @@
+"""A run as a directory: what each file in it is, and the one derivation of its state.
+
+Readers open it by path, anywhere, and never write. Everything that changes it holds its lock. It
+accepts reading small files again at every look; nothing is cached, so nothing is stale.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
+from trace_engine.errors import RunError
+from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
+from trace_engine.runs.disk import read_json, read_last_line, read_lines, write_json, write_text
+from trace_engine.runs.lock import FileLock, is_locked
+
+FINAL_STATES = ("done", "stopped", "failed")
+"""States that a worker writes as its last word; without one, a free lock means `interrupted`."""
+ACTIVE_STATES = ("starting", "queued", "running")
+STALLED_SECONDS = 60.0
+_KIND_ORDER = {"train": 0, "eval": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    state: str
+    """starting, queued, running, done, stopped, failed or interrupted."""
+    message: str
+    """One sentence for a person; empty when there is nothing to say."""
+    attempt: int
+    step: int
+    """The last optimizer update that was recorded."""
+    max_steps: int
+    stalled: bool
+    """Active, but silent for a minute: slow or hanging. Never a reason to call it dead."""
+    silent_seconds: float | None
+    """Since the worker last reported; None when it has ended."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way, e.g. a damaged checkpoint that was passed over."""
+    process: dict[str, Any] | None = None
+    """Id and start time of the worker."""
+    created: float = 0.0
+    """When the run was first launched, in seconds since the epoch."""
+    updated: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether a worker holds the run now."""
+        return self.state in ACTIVE_STATES
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a new attempt may continue it."""
+        return self.state in ("stopped", "failed", "interrupted")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "notes": list(self.notes),
+            "active": self.active,
+            "resumable": self.resumable,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    path: Path
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).absolute())
+        object.__setattr__(self, "id", self.path.name)
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def config(self) -> ProfileConfig | UnlearnConfig:
+        """The settings the run was launched with. Raises InputError when they were damaged."""
+        return read_config(self.path / "config.yaml")
+
+    def status(self) -> RunStatus:
+        """The state now, derived from the lock and the worker's last word. Raises RunError if there
+        is no run."""
+        locked = is_locked(self.lock_path)
+        recorded = self._recorded()
+        state = recorded["state"]
+        # The lock was free before the file was read, so a final state would be in it, unless a new
+        # attempt began in between: then the lock is held by now.
+        if state not in FINAL_STATES and not locked and not is_locked(self.lock_path):
+            state = "interrupted"
+        return self._status(state, recorded)
+
+    def _recorded(self) -> dict[str, Any]:
+        recorded = read_json(self.path / "status.json")
+        if not isinstance(recorded, dict) or "state" not in recorded:
+            raise RunError(f"{self.path.name} is not a run: it has no status.json.")
+        return recorded
+
+    def _status(self, state: str, recorded: dict[str, Any]) -> RunStatus:
+        step = int(recorded.get("step", 0))
+        updated = float(recorded.get("updated", 0.0))
+        progress = self.path / "progress.json"
+        if state in ACTIVE_STATES or state == "interrupted":
+            last = read_last_line(self.path / "metrics.jsonl")
+            if last is not None and last.get("attempt") == recorded.get("attempt"):
+                step = int(last["step"])
+            if progress.exists():
+                updated = max(updated, progress.stat().st_mtime)
+        message = str(recorded.get("message", ""))
+        if state == "interrupted":
+            message = (
+                f"The worker ended without a word at step {step}: killed, often out of memory, or the "
+                "machine went down. Resume continues from the last complete checkpoint."
+            )
+        silent = max(0.0, time.time() - updated) if state in ACTIVE_STATES else None
+        return RunStatus(
+            state=state,
+            message=message,
+            attempt=int(recorded.get("attempt", 1)),
+            step=step,
+            max_steps=int(recorded.get("max_steps", 0)),
+            stalled=state == "running" and silent is not None and silent > STALLED_SECONDS,
+            silent_seconds=silent,
+            notes=tuple(recorded.get("notes", ())),
+            process=recorded.get("process"),
+            created=float(recorded.get("created", 0.0)),
+            updated=updated,
+        )
+
+    def rows(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The curve: one row per (kind, step), the last written, in order of step; `kind` filters.
+
+        Each row carries `attempt`. Raises RunError naming a damaged line.
+        """
+        last: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in read_lines(self.path / "metrics.jsonl"):
+            last[str(row["kind"]), int(row["step"])] = row
+        rows = [row for row in last.values() if kind is None or row["kind"] == kind]
+        return sorted(rows, key=lambda row: (row["step"], _KIND_ORDER.get(row["kind"], 2)))
+
+    def facts(self) -> dict[str, Any]:
+        """What the run found out before training: model, sets, selection, weights; empty until it
+        has."""
+        return read_json(self.path / "facts.json") or {}
+
+    def progress(self) -> dict[str, Any] | None:
+        """The last `Progress` as a mapping, or None."""
+        data = read_json(self.path / "progress.json")
+        return data if isinstance(data, dict) else None
+
+    def log_tail(self, count: int = 50) -> list[str]:
+        """The last lines of the worker's log."""
+        try:
+            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        return text.splitlines()[-count:]
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The complete checkpoints, oldest first."""
+        return list_checkpoints(self.path / "checkpoints")
+
+    def profile_before(self) -> Path | None:
+        """The folder of the profile that the run calibrated on, once it is there."""
+        return self._finished("profile-before")
+
+    def profile_after(self) -> Path | None:
+        """The folder of the changed model's profile, once the run is done."""
+        return self._finished("profile-after")
+
+    def model_folder(self) -> Path | None:
+        """The folder of the changed model, once the run is done."""
+        return self._finished("model")
+
+    def _finished(self, name: str) -> Path | None:
+        # Folders are renamed into place when they are complete.
+        path = self.path / name
+        return path if path.is_dir() else None
+
+    # ---- writing, under the lock ---------------------------------------------------------------
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "lock"
+
+    def lock(self) -> FileLock:
+        """Take the run. Raises LockedError when a worker has it, RunError when there is no such
+        run."""
+        if not (self.path / "config.yaml").exists():
+            raise RunError(f"{self.path.name} is not a run: it has no config.yaml.")
+        return FileLock.take(
+            self.lock_path, f"Run {self.id} is in use by its worker. Stop it first."
+        )
+
+    def create(self, config: ProfileConfig | UnlearnConfig) -> FileLock:
+        """Make the directory and take its lock before anyone can find it. Raises RunError if it is
+        there."""
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            if not self.path.is_dir() or any(self.path.iterdir()):
+                raise RunError(
+                    f"{self.path.name} exists and is not empty. Name another folder, or continue what is in "
+                    "it with `trace-moe runs resume`. Nothing was changed."
+                ) from None
+        lock = FileLock.take(self.lock_path, f"Run {self.id} is being launched by another process.")
+        if (self.path / "config.yaml").exists():
+            lock.release()
+            raise RunError(f"{self.path.name} was made into a run by another process meanwhile.")
+        write_text(self.path / "config.yaml", to_yaml(config))
+        now = time.time()
+        write_json(
+            self.path / "status.json",
+            {
+                "state": "starting",
+                "message": "",
+                "attempt": 1,
+                "step": 0,
+                "max_steps": getattr(config, "max_steps", 0),
+                "notes": [],
+                "process": None,
+                "created": now,
+                "updated": now,
+            },
+        )
+        return lock
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of status.json. The caller holds the lock. `done` is never overwritten."""
+        recorded = self._recorded()
+        if recorded["state"] == "done":
+            raise RunError(f"Run {self.id} is done; a finished run is never changed.")
+        write_json(self.path / "status.json", recorded | {"updated": time.time()} | changes)
+
+    def log(self, text: str) -> None:
+        """Add a line, or a traceback, to log.txt. The caller holds the lock."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
+
+    def begin_attempt(self) -> int:
+        """Open the next attempt of a run that ended. The caller holds the lock. Raises RunError
+        when done."""
+        recorded = self._recorded()
+        if recorded["state"] == "done":
+            raise RunError(f"Run {self.id} is done; there is nothing to resume.")
+        attempt = int(recorded["attempt"]) + 1
+        # Its last report is from the attempt before, and would look like a stall.
+        (self.path / "progress.json").unlink(missing_ok=True)
+        self.update(state="starting", message="", attempt=attempt, process=None)
+        return attempt

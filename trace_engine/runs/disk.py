@@ -1,0 +1,181 @@
+"""Writing so that a reader, or a machine that loses power, sees the old file or the new one, never
+half.
+
+Small files are replaced atomically; metrics are appended to, and their unterminated last line does
+not exist. It accepts a few milliseconds of fsync per file.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trace_engine.errors import RunError
+
+
+class DiskFullError(RunError):
+    """There is no room for what must be written next; everything written before is intact."""
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names inside `path` durable, not only the files' contents."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def commit(temporary: Path, target: Path) -> None:
+    """Flush `temporary` and let it take the place of `target`, in the same directory."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    fsync_directory(target.parent)
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace `path` atomically. Raises DiskFullError when there is no room."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        commit(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise_if_full(error, path.parent, len(text))
+        raise
+
+
+def write_json(path: Path, data: Any, *, mode: int = 0o644) -> None:
+    """Replace `path` atomically by strict JSON; NaN and infinity become null."""
+    write_text(path, json.dumps(strict(data), ensure_ascii=False, indent=1) + "\n", mode=mode)
+
+
+def write_json_quickly(path: Path, data: Any) -> None:
+    """Replace `path` so that no reader sees half, without waiting for the disk: for what may be
+    lost."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(strict(data), ensure_ascii=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`, or None when there is no such file. Raises RunError when it is
+    damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{path.name} is damaged: it is not JSON ({error}).") from None
+
+
+def strict(data: Any) -> Any:
+    """`data` with every NaN and infinity as None: JSON has neither, and a plot shows a gap."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {str(key): strict(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [strict(value) for value in data]
+    return data
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every complete line of a JSON-lines file; a last line without its newline is still being
+    written.
+
+    Raises RunError naming the physical line when a complete one is not JSON.
+    """
+    try:
+        complete, _, _ = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(complete.split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise RunError(f"{path.name}, line {number} is damaged: it is not JSON.") from None
+    return rows
+
+
+def read_last_line(path: Path, window: int = 65536) -> dict[str, Any] | None:
+    """The last complete line of a JSON-lines file, read from its end; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - window))
+            complete = file.read().rpartition(b"\n")[0]
+    except FileNotFoundError:
+        return None
+    try:
+        row = json.loads(complete.rpartition(b"\n")[2])
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+class Appender:
+    """The one writer of a JSON-lines file; opening it cuts a line that a killed writer left
+    unfinished."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._path = path
+        content = path.read_bytes()
+        os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row as one line, in one write. Raises DiskFullError when there is no room."""
+        line = (json.dumps(strict(row), ensure_ascii=False) + "\n").encode()
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise_if_full(error, self._path.parent, len(line))
+            raise
+
+    def sync(self) -> None:
+        """Make the rows so far durable: a checkpoint must never be newer than its curve."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise DiskFullError unless `needed` bytes are free where `folder` is."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFullError(f"disk full, {size(needed)} needed, {size(free)} free.")
+
+
+def raise_if_full(error: OSError, folder: Path, needed: int) -> None:
+    """Turn "no space left" and "over quota" into the sentence that says how much is missing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(folder).free
+        raise DiskFullError(f"disk full, {size(needed)} needed, {size(free)} free.") from error
+
+
+def size(count: int) -> str:
+    """A byte count for a person: 812 B, 3.4 MB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,244 @@
+"""Starting, stopping, continuing and deleting runs, and listing them: what a page or a shell may
+do.
+
+It never computes and never imports torch. Launching takes the run's lock first and hands it to the
+worker, so there is no moment in which a starting run looks dead or could be started twice.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import trace_engine
+from trace_engine.config import ProfileConfig, UnlearnConfig
+from trace_engine.errors import RunError, TraceError
+from trace_engine.runs import places
+from trace_engine.runs.checkpoints import require_same
+from trace_engine.runs.directory import RunDirectory, RunStatus
+from trace_engine.runs.disk import read_json, write_json
+from trace_engine.runs.identity import identity_of
+from trace_engine.runs.lock import FileLock, LockedError
+
+WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
+"""How a worker is started; the run's directory and options are appended."""
+_SAME_START_SECONDS = 1.0
+_children: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One row of a list of runs."""
+
+    id: str
+    kind: str
+    name: str
+    """The label; show it as text, never as a path."""
+    status: RunStatus
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, "kind": self.kind, "name": self.name, **self.status.to_dict()}
+
+
+def launch(
+    config: ProfileConfig | UnlearnConfig, home: Path | None = None, token: str | None = None
+) -> str:
+    """Start a detached worker on `config` and return the run's id.
+
+    The same settings (name aside, source files untouched) that an active run already computes
+    return that run's id: two tabs, or two clicks, are one run. With `token` (one per press of a
+    button) the same settings and token return the same run even after it has ended. Raises RunError
+    when no process starts.
+    """
+    question = _question(config)
+    with _launching(home):
+        known = _known(question, token, home)
+        if known is not None:
+            return known
+        run = RunDirectory(places.subfolder("runs", home) / places.new_run_id())
+        lock = run.create(config)
+        write_json(
+            run.path / "launch.json", {"question": question, "token": token, "folder": os.getcwd()}
+        )
+        _start(run, lock, home, Path.cwd())
+    return run.id
+
+
+def resume(run_id: str, home: Path | None = None) -> str:
+    """Continue a stopped, failed or interrupted run as a new attempt; returns its id.
+
+    Raises LockedError while a worker has it, RunError when it is done or its settings were changed.
+    """
+    resume_directory(RunDirectory(places.run_path(run_id, home)), home)
+    return run_id
+
+
+def resume_directory(run: RunDirectory, home: Path | None = None) -> None:
+    """`resume` for a run directory anywhere."""
+    lock = reopen(run)
+    folder = Path((read_json(run.path / "launch.json") or {}).get("folder", ""))
+    _start(run, lock, home, folder if folder.is_dir() else Path.cwd())
+
+
+def reopen(run: RunDirectory) -> FileLock:
+    """Take a run that ended and open its next attempt. Raises as `resume` does; then nothing was
+    changed."""
+    lock = run.lock()
+    try:
+        recorded = run.facts().get("identity", {}).get("config")
+        if recorded is not None:
+            require_same({"config": recorded}, {"config": identity_of(run.config())})
+        run.begin_attempt()
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def stop(run_id: str, home: Path | None = None, *, force: bool = False) -> None:
+    """Ask a run's worker to finish its step, save and end; asking twice is asking once.
+
+    `force` sends the second signal, which ends it at once (interrupted, resumable). Raises RunError
+    when the run is not active or its worker is still being started.
+    """
+    stop_directory(RunDirectory(places.run_path(run_id, home)), force=force)
+
+
+def stop_directory(run: RunDirectory, *, force: bool = False) -> None:
+    """`stop` for a run directory anywhere on this machine."""
+    status = run.status()
+    if not status.active:
+        raise RunError(f"Run {run.id} is {status.state}; there is nothing to stop.")
+    request = run.path / f"stop-{status.attempt:03d}"
+    if status.process is None:
+        raise RunError(f"Run {run.id} is only just starting. Stop it in a moment.")
+    try:
+        process = psutil.Process(int(status.process["pid"]))
+        same = abs(process.create_time() - status.process["started"]) < _SAME_START_SECONDS
+    except psutil.NoSuchProcess:
+        same = False
+    if not same:
+        raise RunError(f"Run {run.id} is held by a process of another machine, or is just ending.")
+    try:
+        request.touch(exist_ok=False)
+    except FileExistsError:
+        if not force:
+            return
+    process.terminate()
+
+
+def delete(run_id: str, home: Path | None = None) -> None:
+    """Remove a run's directory. Raises LockedError while its worker lives."""
+    delete_directory(RunDirectory(places.run_path(run_id, home)))
+
+
+def delete_directory(run: RunDirectory) -> None:
+    """`delete` for a run directory anywhere."""
+    try:
+        lock = run.lock()
+    except LockedError:
+        raise LockedError(
+            f"Run {run.id} is in use by its worker. Stop it first; nothing was deleted."
+        ) from None
+    with lock:
+        # Renamed first: a reader finds a whole run or none.
+        doomed = run.path.with_name(f".deleted-{run.id}")
+        os.replace(run.path, doomed)
+        shutil.rmtree(doomed)
+
+
+def list_runs(home: Path | None = None) -> list[RunSummary]:
+    """Every run under the home, newest first; a damaged one is listed with state `damaged` and the
+    reason."""
+    found = []
+    for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
+        if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+            continue
+        run = RunDirectory(path)
+        try:
+            config = run.config()
+            found.append(RunSummary(run.id, config.kind, config.name, run.status()))
+        except TraceError as error:
+            broken = RunStatus("damaged", str(error), 0, 0, 0, False, None)
+            found.append(RunSummary(run.id, "", "", broken))
+    return found
+
+
+@contextmanager
+def _launching(home: Path | None) -> Iterator[None]:
+    """One launch at a time per home: otherwise two tabs would both find no run yet."""
+    path = places.home(home) / "launch.lock"
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            lock = FileLock.take(path, "Another launch is under way. Try again.")
+            break
+        except LockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    with lock:
+        yield
+
+
+def _question(config: ProfileConfig | UnlearnConfig) -> str:
+    """Hash of the settings and of the state of the files they name."""
+    files = []
+    for source in (config.model.source, config.forget.source, config.retain.source):
+        path = Path(source)
+        if path.exists():
+            stat = path.stat()
+            files.append([str(path.absolute()), stat.st_mtime_ns, stat.st_size])
+    text = json.dumps([identity_of(config), files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _known(question: str, token: str | None, home: Path | None) -> str | None:
+    """The run that already answers this question: active, or of the same press of the button."""
+    for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
+        record = read_json(path / "launch.json") if path.is_dir() else None
+        if record is None or record.get("question") != question:
+            continue
+        same_press = token is not None and record.get("token") == token
+        if same_press or RunDirectory(path).status().active:
+            return path.name
+    return None
+
+
+def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -> None:
+    """Hand the lock to a new detached worker process."""
+    # Ended workers of this process are collected here; they would stay zombies until it ends.
+    _children[:] = [child for child in _children if child.poll() is None]
+    package = str(Path(trace_engine.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [*WORKER, str(run.path), "--home", str(places.home(home))]
+    try:
+        with (run.path / "log.txt").open("ab") as log:
+            _children.append(
+                subprocess.Popen(
+                    [*command, "--lock", str(lock.descriptor)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=folder,
+                    env=environment,
+                    pass_fds=(lock.descriptor,),
+                    start_new_session=True,
+                )
+            )
+    except OSError as error:
+        run.update(state="failed", message=f"failed: the worker could not be started ({error}).")
+        lock.release()
+        raise RunError(f"The worker of run {run.id} could not be started ({error}).") from error
+    lock.disown()

@@ -1,0 +1,84 @@
+"""Where runs, profiles, uploads and slots live under one home, and the names that may appear there.
+
+Ids are made here, from the clock and chance; what a person types is a label inside the settings and
+never part of a path. It accepts that ids are ugly.
+"""
+
+import json
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+from trace_engine.errors import RunError
+from trace_engine.runs.disk import write_text
+from trace_engine.sets import DocumentSet
+
+_RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_KEY = re.compile(r"[0-9a-f]{16,64}")
+
+
+def home(path: Path | None = None) -> Path:
+    """The folder of runs, profiles and uploads: `path`, else TRACE_HOME, else ~/.trace-moe; made
+    0700."""
+    folder = path or Path(os.environ.get("TRACE_HOME") or Path.home() / ".trace-moe")
+    folder = folder.expanduser().absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def subfolder(name: str, base: Path | None = None) -> Path:
+    """A folder of the home (`runs`, `profiles`, `sets`, `slots`), made when missing."""
+    folder = home(base) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def new_run_id() -> str:
+    """A fresh id, sortable by time (UTC) to the second: 20260314-150926-a1b2c3."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+def run_path(run_id: str, base: Path | None = None) -> Path:
+    """The directory of an existing run. Raises RunError for anything but the id of one."""
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        shown = repr(run_id) if len(repr(run_id)) <= 60 else repr(run_id)[:60] + "…"
+        raise RunError(f"{shown} is not a run id; `trace-moe runs list` shows the ids there are.")
+    path = subfolder("runs", base) / run_id
+    if path.is_symlink() or not path.is_dir():
+        raise RunError(f"There is no run {run_id}; `trace-moe runs list` shows the ids there are.")
+    return path
+
+
+def profile_path(key: str, base: Path | None = None) -> Path:
+    """Where the profile with this content address is, or would be. Raises RunError for a bad
+    key."""
+    if not _KEY.fullmatch(key):
+        raise RunError(f"{key[:60]!r} is not a profile key.")
+    return subfolder("profiles", base) / key
+
+
+def find_profile(key: str, base: Path | None = None) -> Path | None:
+    """The folder of the cached profile with this key, or None. Raises RunError when it is not a
+    key."""
+    path = profile_path(key, base)
+    return path if path.is_dir() else None
+
+
+def store_set(documents: DocumentSet, base: Path | None = None) -> str:
+    """Keep a set (an upload, text from the editor) under its fingerprint; returns the path to use
+    as source.
+
+    The file is JSON lines, readable by its owner only; the same set stored twice is one file.
+    """
+    path = subfolder("sets", base) / f"{documents.fingerprint}.jsonl"
+    if not path.exists():
+        lines = []
+        for document in documents.documents:
+            row = {"id": document.id, "text": document.text}
+            if document.prompt is not None:
+                row["prompt"] = document.prompt
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        write_text(path, "".join(lines), mode=0o600)
+    return str(path)

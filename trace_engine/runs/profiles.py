@@ -1,0 +1,75 @@
+"""Profiles by content address: the same question about the same bytes is computed once.
+
+`HOME/profiles/<key>` is written beside and renamed into place, so whoever finds it finds all of it.
+It accepts that two workers who ask at the same moment both compute, and the second result is
+dropped.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from trace_engine.config import ProfileConfig
+from trace_engine.models import inspect_model, open_model
+from trace_engine.progress import ProgressCallback
+from trace_engine.routing import Profile, profile, profile_key
+from trace_engine.runs.disk import fsync_directory
+from trace_engine.runs.places import find_profile, subfolder
+from trace_engine.sets import DocumentSet, check_pair, load_set
+
+
+def place_folder(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a new folder, make it durable, and rename it to `target`, replacing what is
+    there."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(temporary)
+        for path in temporary.rglob("*"):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    fsync_directory(target.parent)
+
+
+def keep_profile(key: str, result: Profile, base: Path | None = None) -> Path:
+    """Put a profile under its key, unless it is there; returns its folder."""
+    target = subfolder("profiles", base) / key
+    # A complete one that another worker put there meanwhile says the same; leave it to its readers.
+    if not target.exists():
+        place_folder(target, result.save)
+    return target
+
+
+class ProfileAnswer:
+    """A profile with its address and the identity of what it was asked about."""
+
+    def __init__(self, config: ProfileConfig) -> None:
+        """Read the sets and the model's hashes. Raises InputError or ModelError before any
+        computation."""
+        self.config = config
+        self.forget: DocumentSet = load_set(config.forget)
+        self.retain: DocumentSet = load_set(config.retain)
+        check_pair(self.forget, self.retain)
+        self.model = inspect_model(config.model)
+        self.fingerprints = {
+            "model": self.model.fingerprint,
+            "forget": self.forget.fingerprint,
+            "retain": self.retain.fingerprint,
+        }
+        self.key = profile_key(config, *self.fingerprints.values())
+
+    def get(self, report: ProgressCallback, base: Path | None = None) -> tuple[Path, bool]:
+        """The cached folder, computed first when it is not there; and whether it was."""
+        found = find_profile(self.key, base)
+        if found is not None:
+            return found, True
+        opened = open_model(self.config.model)
+        result: Profile = profile(opened, self.forget, self.retain, self.config, report)
+        return keep_profile(self.key, result, base), False

@@ -1,0 +1,149 @@
+"""The process that owns a run: `python -m trace_engine.runs.worker DIR`.
+
+It holds the run's lock for its whole life, listens to SIGTERM before anything slow is imported, and
+turns every end into a state and one sentence. Its exit status says nothing; `status.json` does.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from trace_engine.errors import TraceError
+from trace_engine.progress import Progress, ProgressCallback, ignore_progress
+from trace_engine.runs.directory import RunDirectory, RunStatus
+from trace_engine.runs.disk import raise_if_full, write_json_quickly
+from trace_engine.runs.lock import FileLock
+from trace_engine.runs.queue import slot
+from trace_engine.runs.stopping import StopFlag, StopRequestedError
+
+Job = Callable[[RunDirectory, StopFlag, ProgressCallback, Path | None], str]
+"""Does a run's work and returns the sentence of its end. Raises StopRequestedError when it was
+stopped."""
+
+_REPORT_SECONDS = 0.25
+
+
+def default_job(
+    run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: Path | None
+) -> str:
+    """What the run's settings ask for."""
+    from trace_engine.runs.jobs import perform  # torch and transformers: seconds
+
+    return perform(run, stop, report, base)
+
+
+def work(
+    run: RunDirectory,
+    stop: StopFlag,
+    *,
+    base: Path | None = None,
+    report: ProgressCallback = ignore_progress,
+    on_wait: Callable[[int], None] | None = None,
+    job: Job = default_job,
+) -> RunStatus:
+    """Wait for a slot, do the run's job, and record how it ended. The caller holds the run's lock.
+
+    Never raises for what goes wrong inside the job: the status says it. `report` hears all
+    progress.
+    """
+    run.update(process=own_process())
+
+    def queued(ahead: int) -> None:
+        jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
+        run.update(state="queued", message=f"Waiting: {jobs} ahead.")
+        if on_wait is not None:
+            on_wait(ahead)
+
+    try:
+        with slot(run.config().kind, stop, queued, base):
+            run.update(state="running", message="")
+            message = job(run, stop, _recorder(run, report), base)
+            run.update(state="done", message=message)
+    except StopRequestedError as stopped:
+        run.update(state="stopped", message=str(stopped) or "Stopped before the first step.")
+    except TraceError as error:
+        run.log(f"failed: {error}")
+        run.update(state="failed", message=_sentence(error))
+    except Exception as error:
+        # The page shows one sentence; whoever repairs the engine needs the rest.
+        run.log(traceback.format_exc())
+        run.update(state="failed", message=_explain(run, error))
+    return run.status()
+
+
+def own_process() -> dict[str, float | int]:
+    """This process's id and start time: together they are never recycled."""
+    process = psutil.Process()
+    return {"pid": process.pid, "started": process.create_time()}
+
+
+def _recorder(run: RunDirectory, listener: ProgressCallback) -> ProgressCallback:
+    last = -float("inf")
+
+    def record(progress: Progress) -> None:
+        nonlocal last
+        listener(progress)
+        now = time.monotonic()
+        if now - last >= _REPORT_SECONDS or progress.done >= progress.total:
+            last = now
+            write_json_quickly(run.path / "progress.json", progress.to_dict())
+
+    return record
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text if text.startswith("failed") else f"failed: {text}"
+
+
+def _explain(run: RunDirectory, error: Exception) -> str:
+    name = type(error).__name__
+    if isinstance(error, OSError):
+        try:
+            raise_if_full(error, run.path, 0)
+        except TraceError as full:
+            return _sentence(full)
+    if name == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            "failed: out of memory. Lower batch_size or max_length, or train fewer parameters "
+            "(trainable.kind: selected_experts or lora). The last checkpoint is intact."
+        )
+    return (
+        f"failed: an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
+    )
+
+
+def main(arguments: list[str] | None = None, job: Job = default_job) -> int:
+    """Entry of the detached process. Returns 0 whatever became of the run, 1 when it could not take
+    it."""
+    stop = StopFlag()
+    stop.install()
+    parser = argparse.ArgumentParser(prog="python -m trace_engine.runs.worker")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--lock", type=int, help="open file that holds the run's lock")
+    options = parser.parse_args(arguments)
+    run = RunDirectory(options.directory)
+    try:
+        if options.lock is not None:
+            lock = FileLock.inherit(options.lock, run.lock_path)
+        else:
+            lock = run.lock()
+            if run.status().process is not None:
+                run.begin_attempt()
+    except TraceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    with lock, contextlib.suppress(KeyboardInterrupt):
+        work(run, stop, base=options.home, job=job)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
