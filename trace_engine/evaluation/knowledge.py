@@ -4,9 +4,9 @@ Forgetting what was never known looks like success. With questions the answer is
 them it is only whether the text is predicted better than by its own word frequencies, which is weaker, and says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,6 +44,11 @@ class KnowledgeCheck:
             "baseline": self.baseline,
             "measure": self.measure,
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "estimate": Estimate(**data["estimate"])})
 
 
 def knowledge_check(
@@ -131,7 +136,7 @@ def unigram_entropy(encoded: Sequence[Encoded]) -> float:
     demanding test there. Raises InputError when there is no label.
     """
     labels = [
-        token for document in encoded for token in document.ids[max(document.label_start, 1) :]
+        token for document in encoded for token in document.ids[document.label_start :]
     ]
     if not labels:
         raise InputError("No document of the forget set has a token to predict.")

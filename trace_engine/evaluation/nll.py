@@ -14,10 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trace_engine.models import Batch, Encoded, OpenModel, make_batches
-
-IGNORED = -100
-"""Label of a position that is not in the loss (padding, a prompt), as in transformers."""
+from trace_engine.models import NO_LOSS, Batch, Encoded, OpenModel, make_batches
 
 
 def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
@@ -30,14 +27,14 @@ def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     if logits_BTV.dtype in (torch.float16, torch.bfloat16):
         logits_BTV = logits_BTV.float()
     flat_N = F.cross_entropy(
-        logits_BTV.flatten(0, 1), labels_BS[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
+        logits_BTV.flatten(0, 1), labels_BS[:, 1:].flatten(), ignore_index=NO_LOSS, reduction="none"
     )
     return flat_N.view(labels_BS.shape[0], -1)
 
 
 def label_mask(labels_BS: Tensor) -> Tensor:
     """Which shifted positions are in the loss: (B, S) -> bool (B, S-1); the calibration mask."""
-    return labels_BS[:, 1:] != IGNORED
+    return labels_BS[:, 1:] != NO_LOSS
 
 
 def sequence_nll(nll_BT: Tensor) -> Tensor:
@@ -47,24 +44,8 @@ def sequence_nll(nll_BT: Tensor) -> Tensor:
 
 def forward_nll(opened: OpenModel, batch: Batch) -> Tensor:
     """One forward pass, with whatever gradient mode is on: token NLL (B, S-1) of a batch on the model's device."""
-    logits_BSV = opened.model(
-        input_ids=batch.input_ids_BS,
-        attention_mask=batch.attention_mask_BS,
-        position_ids=batch.position_ids_BS,
-        use_cache=False,
-    ).logits
+    logits_BSV = opened.model(**batch.inputs, use_cache=False).logits
     return token_nll(logits_BSV, batch.labels_BS)
-
-
-def on_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`; `document_B` stays where it is."""
-    return Batch(
-        batch.input_ids_BS.to(device),
-        batch.attention_mask_BS.to(device),
-        batch.position_ids_BS.to(device),
-        batch.labels_BS.to(device),
-        batch.document_B,
-    )
 
 
 def document_nll(
@@ -82,10 +63,10 @@ def document_nll(
     try:
         with torch.no_grad():
             for batch in make_batches(encoded, tokens_per_batch):
-                placed = on_device(batch, opened.device)
-                index_B = np.asarray(batch.document_B)
-                nll_D[index_B] = sequence_nll(forward_nll(opened, placed).double()).cpu().numpy()
-                labels_D[index_B] = label_mask(batch.labels_BS).sum(dim=1).cpu().numpy()
+                nll_BT = forward_nll(opened, batch.to(opened.device))
+                document_B = batch.document_B.numpy()
+                nll_D[document_B] = sequence_nll(nll_BT.double()).cpu().numpy()
+                labels_D[document_B] = label_mask(batch.labels_BS).sum(dim=1).numpy()
     finally:
         opened.model.train(was_training)
     return nll_D, labels_D

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trace_engine.evaluation.loss import encode_documents
-from trace_engine.evaluation.nll import on_device
 from trace_engine.models import OpenModel, RoutingTap, Site, backbone, make_batches
 from trace_engine.sets import Document
 
@@ -58,17 +57,11 @@ def routing_probe(
     try:
         with torch.no_grad(), RoutingTap(opened.sites, recorder):
             for batch in make_batches(encoded, tokens_per_batch):
-                placed = on_device(batch, opened.device)
-                body(
-                    input_ids=placed.input_ids_BS,
-                    attention_mask=placed.attention_mask_BS,
-                    position_ids=placed.position_ids_BS,
-                    use_cache=False,
-                )
+                body(**batch.to(opened.device).inputs, use_cache=False)
                 index_TLK = recorder.take().cpu().numpy().astype(np.int16)
                 index_BSLK = index_TLK.reshape(*batch.input_ids_BS.shape, *index_TLK.shape[1:])
-                valid_BS = batch.attention_mask_BS.cpu().numpy() == 1
-                for row, document in enumerate(np.asarray(batch.document_B).tolist()):
+                valid_BS = batch.valid_BS.numpy()
+                for row, document in enumerate(batch.document_B.tolist()):
                     per_document[document] = index_BSLK[row][valid_BS[row]]
     finally:
         opened.model.train(was_training)

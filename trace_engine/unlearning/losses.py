@@ -9,10 +9,9 @@ which may include the load-balancing term: gradient ascent would ascend it too.
 import torch.nn.functional as F
 from torch import Tensor
 
-from trace_engine.evaluation.nll import IGNORED, label_mask, sequence_nll, token_nll
+from trace_engine.evaluation.nll import label_mask, sequence_nll, token_nll
 
 __all__ = [
-    "IGNORED",
     "graddiff_forget",
     "label_mask",
     "npo_forget",

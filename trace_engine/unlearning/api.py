@@ -1,0 +1,86 @@
+"""Unlearning as one Python call: the same loop as the page's worker and the CLI, without a run directory.
+
+For runs that must survive a crash use `runs.launch` or `trace-moe unlearn`; here rows are kept in memory, and written to
+`out` only when one is named.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trace_engine.config import UnlearnConfig, to_yaml
+from trace_engine.errors import InputError
+from trace_engine.progress import Meter, ProgressCallback, ignore_progress
+from trace_engine.routing import Profile
+from trace_engine.unlearning.loop import Row, drive
+from trace_engine.unlearning.session import Session
+from trace_engine.unlearning.setup import FindProfile
+
+
+@dataclass(frozen=True, slots=True)
+class UnlearnResult:
+    """A finished run."""
+
+    rows: list[Row]
+    """Train and eval rows in the order they came."""
+    facts: dict[str, Any]
+    """What was decided before training."""
+    session: Session
+    """Still open: `session.opened.model` is the unlearned model; `session.close()` releases it."""
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """The eval rows, first the start model's, last the final model's."""
+        return [row for row in self.rows if row["kind"] == "eval"]
+
+
+def unlearn(
+    config: UnlearnConfig,
+    *,
+    out: str | Path | None = None,
+    profile: Profile | None = None,
+    find_profile: FindProfile | None = None,
+    report: ProgressCallback = ignore_progress,
+    on_row: Callable[[Row], None] | None = None,
+) -> UnlearnResult:
+    """Run `config` to its end in this process. Raises a TraceError when it cannot.
+
+    `out`, a folder that does not exist yet or is empty, gets `config.yaml`, `facts.json`, `metrics.jsonl` (row by row) and
+    `model/`. `on_row` sees each row as it comes; `report` gets progress of profiling and training.
+    """
+    folder = None if out is None else _empty_folder(Path(out))
+    session = Session(config, profile=profile, find_profile=find_profile, report=report)
+    facts = session.facts()
+    if folder is not None:
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (folder / "facts.json").write_text(
+            json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8"
+        )
+    rows: list[Row] = []
+    meter = Meter("unlearning", config.max_steps, "steps", report)
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        if folder is not None:
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        if row["kind"] == "train":
+            meter.add(1)
+        if on_row is not None:
+            on_row(row)
+
+    drive(session, on_row=keep)
+    if folder is not None:
+        session.save_model(folder / "model")
+    return UnlearnResult(rows, facts, session)
+
+
+def _empty_folder(folder: Path) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder}: expected a new or empty folder for the result. Nothing was written; name another one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

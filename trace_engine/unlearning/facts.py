@@ -1,0 +1,108 @@
+"""What a run decided before its first step, as one JSON dictionary: the report's and the page's source.
+
+Everything a reader needs to judge the numbers or to repeat them stands here once, with its n.
+"""
+
+import math
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import trace_engine
+from trace_engine.evaluation.knowledge import KnowledgeCheck
+from trace_engine.unlearning.setup import Setup, Side
+
+
+def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
+    """The facts of a run; JSON values only, NaN and infinity as None."""
+    summary = setup.trainable.summary
+    config = setup.config
+    facts = {
+        "model": setup.opened.info.to_dict(),
+        "forget": _side(setup.forget),
+        "retain": _side(setup.retain),
+        "overlap": {
+            "count": setup.overlap.count,
+            "forget_total": setup.overlap.forget_total,
+            "retain_total": setup.overlap.retain_total,
+        },
+        "held_out": setup.held_out,
+        "loss_curve": (
+            "held-out documents, never trained on" if setup.held_out else "training documents"
+        ),
+        "questions": _question_counts(setup),
+        "knowledge": knowledge.to_dict(),
+        "profile_key": setup.profile_key,
+        "selection": {
+            "cells": [list(cell) for cell in setup.selection.cells],
+            "table": setup.selection.table.to_dict("records"),
+        },
+        "weights": {
+            "rule": config.weights.rule,
+            "diagnostics": setup.weights.diagnostics,
+            "table": setup.weights.table.to_dict("records"),
+        },
+        "trainable": {
+            "kind": summary.kind,
+            "parameters": summary.parameters,
+            "total": summary.total,
+            "share": summary.parameters / summary.total,
+            "cells": [list(cell) for cell in summary.cells],
+        },
+        "versions": {
+            "trace": trace_engine.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+        "dropout": "off: the model trains in eval mode",
+        "saved_model": "whole model; LoRA is merged into its weights",
+    }
+    return dict(jsonable(facts))
+
+
+def jsonable(value: Any) -> Any:
+    """The value with numpy scalars, tuples and non-finite floats turned into what JSON has."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "name": side.documents.name,
+        "source": side.documents.source,
+        "fingerprint": side.documents.fingerprint,
+        "documents": len(side.documents.documents),
+        "trained_on": len(side.training),
+        "training_tokens": sum(item.labels for item in side.training),
+        "without_labels": side.without_labels,
+        "truncated": side.truncated,
+        "measured_on": len(side.measured),
+    }
+
+
+def _question_counts(setup: Setup) -> dict[str, Any] | None:
+    if setup.questions is None:
+        return None
+    counts: dict[str, int] = {}
+    for question in setup.questions:
+        counts[question.category] = counts.get(question.category, 0) + 1
+    return {
+        "counts": counts,
+        "forget_category": setup.config.evaluation.forget_category,
+        "style": setup.config.evaluation.style,
+    }

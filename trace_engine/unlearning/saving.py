@@ -1,0 +1,15 @@
+"""Saves the unlearned model as a folder that opens like any other: weights, configuration, tokenizer.
+
+LoRA adapters are merged into a copy of the weights while saving, so that every run's result is one kind of thing; the
+session's own model stays as it was. Accepted cost: with LoRA, the model is in memory twice while it is saved.
+"""
+
+from pathlib import Path
+
+from trace_engine.errors import RunError
+from trace_engine.models import OpenModel, Trainable
+
+
+def save_whole_model(opened: OpenModel, trainable: Trainable, folder: Path) -> None:
+    """Write safetensors, config and tokenizer to `folder`. Raises RunError when the disk refuses."""
+    raise NotImplementedError

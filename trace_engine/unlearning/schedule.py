@@ -1,0 +1,47 @@
+"""Which documents a step sees and how fast it learns, as functions of the step number alone.
+
+A resumed run therefore needs no generator state. Each side walks through seeded permutations of its documents, one an
+epoch; accepted trade-off: an epoch's permutation is rebuilt whenever a step asks for it, a few microseconds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FORGET, RETAIN = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentOrder:
+    """Endless, seeded order of `documents` documents in batches of at most `batch_size`."""
+
+    seed: int
+    side: int
+    documents: int
+    batch_size: int
+
+    @property
+    def per_step(self) -> int:
+        """Documents a step sees: a set smaller than the batch is seen whole, never twice in a step."""
+        return min(self.batch_size, self.documents)
+
+    def batch(self, step: int) -> list[int]:
+        """Document indices of step `step` (from 0), in drawn order."""
+        first, last = step * self.per_step, (step + 1) * self.per_step
+        chosen: list[int] = []
+        for epoch in range(first // self.documents, (last - 1) // self.documents + 1):
+            start = epoch * self.documents
+            order = np.random.default_rng([self.seed, self.side, epoch]).permutation(self.documents)
+            chosen += order[max(first - start, 0) : last - start].tolist()
+        return chosen
+
+    def drawn(self, steps: int) -> list[int]:
+        """Every document the first `steps` steps will see, ascending, each once."""
+        if steps * self.per_step >= self.documents:
+            return list(range(self.documents))
+        return sorted({index for step in range(steps) for index in self.batch(step)})
+
+
+def learning_rate(peak: float, warmup_steps: int, step: int) -> float:
+    """Rate of step `step` (from 0): linear up to `peak` over `warmup_steps`, constant after."""
+    return peak * min(1.0, (step + 1) / warmup_steps) if warmup_steps else peak

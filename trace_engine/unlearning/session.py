@@ -1,0 +1,303 @@
+"""One unlearning run in memory: it can take a step, measure itself, and hand out or take back its whole state.
+
+It writes no file and has no clock in its results but the seconds a step took. The model stays in eval mode throughout
+(no dropout, no router jitter), so a step's numbers follow from weights and step number alone; see design/0003.
+"""
+
+# Dims: B documents, S positions, T = S - 1 shifted positions, N labels, C selected cells
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from trace_engine.config import UnlearnConfig
+from trace_engine.errors import NonFiniteLossError, RunError
+from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check
+from trace_engine.evaluation.nll import document_nll, forward_nll
+from trace_engine.models import collate
+from trace_engine.progress import ProgressCallback, ignore_progress
+from trace_engine.routing import Profile, profile
+from trace_engine.unlearning import losses, packing
+from trace_engine.unlearning.facts import collect_facts
+from trace_engine.unlearning.measure import evaluation_row, probe
+from trace_engine.unlearning.retain import RetainWeighting
+from trace_engine.unlearning.saving import save_whole_model
+from trace_engine.unlearning.schedule import FORGET, RETAIN, DocumentOrder, learning_rate
+from trace_engine.unlearning.setup import FindProfile, set_up
+
+REFERENCE_BUDGET = 4096
+"""Padded tokens per forward of the passes before the first step."""
+
+
+class Session:
+    """A run that is ready to step. Raises a TraceError while being built when the run cannot be.
+
+    `profile` is a profile of the start model made before; `find_profile(key)` looks one up. `close` gives
+    the model's hooks and torch's thread count back.
+    """
+
+    def __init__(
+        self,
+        config: UnlearnConfig,
+        *,
+        profile: Profile | None = None,
+        find_profile: FindProfile | None = None,
+        report: ProgressCallback = ignore_progress,
+    ) -> None:
+        self._config = config
+        self._report = report
+        self._threads_before = torch.get_num_threads()
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.setup = set_up(
+            config, profile_before=profile, find_profile=find_profile, report=report
+        )
+        setup = self.setup
+        self.opened, self.profile = setup.opened, setup.profile
+        self.profile_key = setup.profile_key
+        self.selection, self.weights = setup.selection, setup.weights
+        self.trainable = setup.trainable
+        self.step = 0
+        """Optimizer updates made so far."""
+        self._orders = {
+            side: DocumentOrder(config.seed, side, len(documents.training), config.batch_size)
+            for side, documents in ((FORGET, setup.forget), (RETAIN, setup.retain))
+        }
+        self._weighting = RetainWeighting(
+            setup.opened, setup.selection, setup.weights, config.weights
+        )
+        self._parameters = self.trainable.parameters()
+        # One implementation, whatever torch's default becomes: the choice is part of the bits.
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._start_NLK: Tensor | None = None
+        self._reference_nll_D: Tensor | None = None
+        self._knowledge: KnowledgeCheck | None = None
+
+    @property
+    def config(self) -> UnlearnConfig:
+        """The settings, as given."""
+        return self._config
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates have been made."""
+        return self.step >= self.config.max_steps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release what training attached to the model; the model keeps its trained weights."""
+        self.trainable.close()
+        torch.set_num_threads(self._threads_before)
+
+    # What only the start model can tell -----------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Measure the start model once; a loaded state brings these numbers with it."""
+        if self._start_NLK is not None:
+            return
+        setup, config = self.setup, self.config
+        self._knowledge = knowledge_check(
+            setup.opened,
+            setup.forget.measured,
+            setup.questions,
+            config.evaluation.forget_category,
+            style=config.evaluation.style,
+            max_length=config.max_length,
+        )
+        if config.method == "npo":
+            self._reference_nll_D = self._forget_reference()
+        if self._weighting.frozen:
+            drawn = self._orders[RETAIN].drawn(config.max_steps)
+            self._weighting.freeze(setup.opened, setup.retain.training, drawn, REFERENCE_BUDGET)
+        self._start_NLK = torch.from_numpy(probe(setup))
+
+    def _forget_reference(self) -> Tensor:
+        """NLL (D,) of the forget documents the run will draw, NaN for the others, under the start model."""
+        training = self.setup.forget.training
+        drawn = self._orders[FORGET].drawn(self.config.max_steps)
+        nll, _ = document_nll(self.opened, [training[index] for index in drawn], REFERENCE_BUDGET)
+        reference_D = torch.full((len(training),), math.nan, dtype=torch.float64)
+        reference_D[torch.tensor(drawn)] = torch.from_numpy(nll)
+        return reference_D
+
+    # One step -------------------------------------------------------------------------------------
+
+    def train_step(self) -> dict[str, Any]:
+        """Make one optimizer update and return its `train` row.
+
+        `forget_loss` and `retain_loss` are the terms as optimised (retain weighted), `forget_nll` and
+        `retain_nll` the plain means over the batch's labels. Raises NonFiniteLossError before the update when loss
+        or gradient norm is NaN or infinite, and RunError when the run is finished.
+        """
+        if self.finished:
+            raise RunError(f"The run has made all its {self.config.max_steps} updates.")
+        self._prepare()
+        started = time.monotonic()
+        config = self.config
+        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        self._optimizer.zero_grad(set_to_none=True)
+        forget_loss, forget_nll = self._forget_pass()
+        retain_loss, weight_row = self._retain_pass()
+        self.trainable.after_backward()
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._require_finite(float(norm), "gradient norm")
+        if config.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, config.grad_clip, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(config.learning_rate, config.warmup_steps, self.step)
+        self._optimizer.step()
+        self.trainable.after_step()
+        self.step += 1
+        return {
+            "kind": "train",
+            "step": self.step,
+            "loss": config.gamma * forget_loss + config.alpha * retain_loss,
+            "forget_loss": forget_loss,
+            "retain_loss": retain_loss,
+            "forget_nll": forget_nll,
+            **weight_row,
+            "grad_norm": float(norm),
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "seconds": time.monotonic() - started,
+        }
+
+    def _forget_pass(self) -> tuple[float, float]:
+        """Forward and backward of the forget term: its value and the batch's plain NLL."""
+        config = self.config
+        drawn = self._orders[FORGET].batch(self.step)
+        batch = collate(self.setup.forget.training, drawn).to(self.opened.device)
+        nll_BT = forward_nll(self.opened, batch)
+        mask_BT = losses.label_mask(batch.labels_BS)
+        if self._reference_nll_D is None:
+            loss = losses.graddiff_forget(nll_BT, mask_BT)
+        else:
+            nll_B = losses.sequence_nll(nll_BT)
+            reference_B = self._reference_nll_D[torch.tensor(drawn)].to(nll_B)
+            loss = losses.npo_forget(nll_B, reference_B, config.beta)
+        value = self._require_finite(float(loss.detach()), "loss")
+        (config.gamma * loss).backward()
+        return value, float(nll_BT.detach().sum() / mask_BT.sum())
+
+    def _retain_pass(self) -> tuple[float, dict[str, Any]]:
+        """Forward and backward of the retain term: its value and what is logged of its weights."""
+        batch = collate(self.setup.retain.training, self._orders[RETAIN].batch(self.step))
+        batch = batch.to(self.opened.device)
+        with self._weighting.tap():
+            nll_BT = forward_nll(self.opened, batch)
+        mask_BT = losses.label_mask(batch.labels_BS)
+        weighed = self._weighting.weigh(batch)
+        loss = losses.retain_nll(nll_BT, mask_BT, None if weighed is None else weighed.weights_BT)
+        value = self._require_finite(float(loss.detach()), "loss")
+        (self.config.alpha * loss).backward()
+        row = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
+        return value, row | self._weighting.describe(weighed)
+
+    def _require_finite(self, value: float, what: str) -> float:
+        if math.isfinite(value):
+            return value
+        kind = "NaN" if math.isnan(value) else "infinite"
+        raise NonFiniteLossError(
+            f"{what} became {kind} at step {self.step + 1}. The weights are those of step {self.step}; a lower "
+            f"learning_rate or gamma, or a grad_clip, usually helps."
+        )
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the model as it is now: one `eval` row."""
+        self._prepare()
+        assert self._start_NLK is not None
+        return evaluation_row(self.setup, self.step, self._start_NLK.numpy())
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was decided or found before training, JSON values only."""
+        self._prepare()
+        assert self._knowledge is not None
+        return collect_facts(self.setup, self._knowledge)
+
+    def profile_after(self) -> Profile:
+        """Profile both sets with the model as it is now, under the settings of the profile before."""
+        sets = self.setup.forget.documents, self.setup.retain.documents
+        return profile(self.opened, *sets, self.config.profile_config(), self._report)
+
+    # State ----------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All a fresh session needs to continue bit for bit: tensors for safetensors, the rest JSON."""
+        self._prepare()
+        assert self._start_NLK is not None
+        assert self._knowledge is not None
+        tensors = {
+            f"trainable/{name}": packing.snapshot(value)
+            for name, value in self.trainable.tensors().items()
+        }
+        tensors |= packing.optimizer_tensors(self._optimizer)
+        tensors["fixed/start_probe"] = packing.snapshot(self._start_NLK)
+        if self._reference_nll_D is not None:
+            tensors["fixed/reference_nll"] = packing.snapshot(self._reference_nll_D)
+        tensors |= {
+            f"frozen/{index}": packing.snapshot(value)
+            for index, value in self._weighting.frozen_active.items()
+        }
+        data = {
+            "schema": packing.SCHEMA,
+            "step": self.step,
+            "config": self.config.model_dump(mode="json"),
+            "identity": self._identity(),
+            "weights": self.weights.to_dict(),
+            "knowledge": self._knowledge.to_dict(),
+        }
+        return tensors, data
+
+    def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+        """Continue from a state. Raises RunError, naming the field, when it is another run's."""
+        if data.get("schema") != packing.SCHEMA:
+            raise RunError(
+                f"The checkpoint has schema {data.get('schema')!r}, this version reads {packing.SCHEMA}. "
+                f"Nothing was loaded."
+            )
+        packing.check_same_settings(data["config"], self.config.model_dump(mode="json"))
+        packing.check_same_settings(data["identity"], self._identity())
+        self.trainable.load(packing.under(tensors, "trainable"))
+        packing.load_optimizer(self._optimizer, tensors)
+        self.weights = type(self.weights).from_dict(data["weights"])
+        self._weighting.weights = self.weights
+        fixed = packing.under(tensors, "fixed")
+        self._start_NLK = fixed["start_probe"].clone()
+        reference = fixed.get("reference_nll")
+        self._reference_nll_D = None if reference is None else reference.clone()
+        self._weighting.frozen_active = {
+            int(name): value.clone() for name, value in packing.under(tensors, "frozen").items()
+        }
+        self._knowledge = KnowledgeCheck.from_dict(data["knowledge"])
+        self.step = int(data["step"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same in a resumed run beside its settings."""
+        setup = self.setup
+        return {
+            "model": setup.opened.info.fingerprint,
+            "forget": setup.forget.documents.fingerprint,
+            "retain": setup.retain.documents.fingerprint,
+            "selected cells": [list(cell) for cell in setup.selection.cells],
+        }
+
+    def save_model(self, folder: str | Path) -> None:
+        """Save the whole model with its tokenizer; LoRA is merged into the saved weights."""
+        save_whole_model(self.opened, self.trainable, Path(folder))

@@ -1,0 +1,206 @@
+"""Everything a run decides before its first step: sets, profile, selection, weights, what trains.
+
+Kept apart from the loop so that each decision can be read, printed and tested without training. Accepted cost: a
+profile is always made, also for an unweighted run, because the run's report compares routing before and after.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trace_engine.bundled import resolve_source
+from trace_engine.calibration import FittedWeights, Selection, fit_weights, select_experts
+from trace_engine.config import EvaluationConfig, UnlearnConfig
+from trace_engine.errors import CalibrationError, InputError
+from trace_engine.evaluation.loss import encode_documents
+from trace_engine.models import Encoded, OpenModel, Trainable, make_trainable, open_model
+from trace_engine.progress import ProgressCallback, ignore_progress
+from trace_engine.routing import Profile, mismatch, profile, profile_key
+from trace_engine.sets import (
+    Document,
+    DocumentSet,
+    Overlap,
+    Question,
+    check_pair,
+    load_set,
+    read_questions,
+    split_documents,
+)
+from trace_engine.unlearning.schedule import FORGET, RETAIN
+
+FindProfile = Callable[[str], Profile | None]
+"""Looks a profile up by its key; None where there is none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One set of a run: what is trained on, what is measured on."""
+
+    documents: DocumentSet
+    training: tuple[Encoded, ...]
+    """Documents with at least one label, as token ids; an order's indices point here."""
+    without_labels: int
+    """Training documents that tokenize to nothing to predict; left out."""
+    truncated: int
+    """Training documents cut at `max_length`."""
+    measured: tuple[Document, ...]
+    """Documents of the loss curve and the drift probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A run, ready to start."""
+
+    config: UnlearnConfig
+    opened: OpenModel
+    forget: Side
+    retain: Side
+    overlap: Overlap
+    held_out: bool
+    """Whether the loss curves are on documents kept out of training."""
+    questions: tuple[Question, ...] | None
+    profile: Profile
+    profile_key: str
+    selection: Selection
+    weights: FittedWeights
+    trainable: Trainable
+
+
+def set_up(
+    config: UnlearnConfig,
+    *,
+    profile_before: Profile | None = None,
+    find_profile: FindProfile | None = None,
+    report: ProgressCallback = ignore_progress,
+) -> Setup:
+    """Open, load, check, profile, select, weigh. Raises a TraceError with the sentence to show.
+
+    `profile_before` is used as given when it belongs to this model and these sets; else `find_profile(key)` is asked;
+    else the sets are profiled here.
+    """
+    sets = load_set(config.forget), load_set(config.retain)
+    overlap = check_pair(*sets)
+    questions = read_chosen_questions(config.evaluation, config.seed)
+    opened = open_model(config.model)
+    # Train mode would add dropout and, in some families, random routing: see design/0003.
+    opened.model.eval()
+    forget = make_side(config, opened, sets[0], FORGET, held_out=questions is None)
+    retain = make_side(config, opened, sets[1], RETAIN, held_out=questions is None)
+    settings = config.profile_config()
+    key = profile_key(
+        settings, opened.info.fingerprint, sets[0].fingerprint, sets[1].fingerprint
+    )
+    before = profile_before
+    if before is None and find_profile is not None:
+        before = find_profile(key)
+    if before is None:
+        before = profile(opened, sets[0], sets[1], settings, report)
+    check_profile(before, opened, *sets)
+    scores = (
+        mismatch(before, config.selection.statistic) if config.selection.score == "z" else None
+    )
+    selection = select_experts(before, config.selection, scores)
+    weights = fit_weights(before, selection, config.weights)
+    if config.weights.rule != "uniform" and not selection.cells:
+        raise CalibrationError(
+            "The selection holds no expert, so there is nothing to calibrate. Lower the threshold, switch the "
+            "floor off, add a cell by hand, or set the weighting rule to uniform."
+        )
+    trainable = make_trainable(opened, config.trainable, selection.cells)
+    return Setup(
+        config=config,
+        opened=opened,
+        forget=forget,
+        retain=retain,
+        overlap=overlap,
+        held_out=questions is None,
+        questions=questions,
+        profile=before,
+        profile_key=key,
+        selection=selection,
+        weights=weights,
+        trainable=trainable,
+    )
+
+
+def make_side(
+    config: UnlearnConfig, opened: OpenModel, documents: DocumentSet, side: int, *, held_out: bool
+) -> Side:
+    """Split, encode and sample one set. Raises InputError when nothing is left to train on."""
+    training: Sequence[Document] = documents.documents
+    measured: Sequence[Document] = documents.documents
+    if held_out:
+        kept, out = split_documents(documents, config.evaluation.held_out, config.seed)
+        training, measured = kept.documents, out.documents
+    encoded = encode_documents(opened, training, config.max_length)
+    usable = tuple(item for item in encoded if item.labels)
+    if not usable:
+        raise InputError(
+            f"{documents.name}: none of its {len(encoded)} documents has a token to predict after tokenizing, "
+            f"so there is nothing to train on."
+        )
+    return Side(
+        documents=documents,
+        training=usable,
+        without_labels=len(encoded) - len(usable),
+        truncated=sum(item.truncated for item in usable),
+        measured=sample_documents(
+            measured, config.evaluation.max_documents, (config.seed, side)
+        ),
+    )
+
+
+def sample_documents(
+    documents: Sequence[Document], limit: int, seed: tuple[int, int]
+) -> tuple[Document, ...]:
+    """At most `limit` documents, drawn with the seed, in the set's order."""
+    if len(documents) <= limit:
+        return tuple(documents)
+    chosen = np.random.default_rng([*seed, 1]).permutation(len(documents))[:limit]
+    return tuple(documents[index] for index in sorted(chosen.tolist()))
+
+
+def read_chosen_questions(config: EvaluationConfig, seed: int) -> tuple[Question, ...] | None:
+    """The questions to ask, at most `max_questions` a category, drawn with the seed; None without a file.
+
+    Raises InputError when no question has the forget category.
+    """
+    if config.questions is None:
+        return None
+    questions = read_questions(resolve_source(config.questions))
+    groups: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(question.category, []).append(index)
+    if config.forget_category not in groups:
+        raise InputError(
+            f"{config.questions}: no question has the forget category {config.forget_category!r}. "
+            f"The file has: {', '.join(sorted(groups))}."
+        )
+    chosen: list[int] = []
+    for number, category in enumerate(sorted(groups)):
+        order = np.random.default_rng([seed, number, 2]).permutation(groups[category])
+        chosen += order[: config.max_questions].tolist()
+    return tuple(questions[index] for index in sorted(chosen))
+
+
+def check_profile(
+    before: Profile, opened: OpenModel, forget: DocumentSet, retain: DocumentSet
+) -> None:
+    """Refuse a profile of another model or other sets, naming what differs (InputError)."""
+    sites = tuple(site.layer for site in opened.sites)
+    if before.layers != sites:
+        raise InputError(
+            f"The profile was made on another model: it has MoE layers {list(before.layers)}, "
+            f"{opened.info.source} has {list(sites)}. Profile these sets with this model."
+        )
+    for name, documents, counts in (
+        ("forget", forget, before.forget),
+        ("retain", retain, before.retain),
+    ):
+        expected = tuple(document.id for document in documents.documents)
+        if counts.document_ids != expected:
+            raise InputError(
+                f"The profile was made on another {name} set: it covers {len(counts.document_ids)} documents, "
+                f"{documents.name} has {len(expected)} with other names. Profile these sets with this model."
+            )
