@@ -1,3 +1,94 @@
-"""TRACE: which experts of a Mixture-of-Experts model carry a body of knowledge, and can it be removed?"""
+"""TRACE: which experts of a Mixture-of-Experts model carry a body of knowledge, and can it be removed?
+
+The public Python API. Names are loaded when first used, so that `import trace_engine` costs nothing and a process that
+only reads settings or profiles never loads torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from trace_engine.calibration import FittedWeights, Selection, fit_weights, select_experts
+    from trace_engine.config import (
+        Cell,
+        EvaluationConfig,
+        ModelConfig,
+        ProfileConfig,
+        SelectionConfig,
+        SetConfig,
+        TrainableConfig,
+        UnlearnConfig,
+        WeightsConfig,
+        read_config,
+        to_yaml,
+    )
+    from trace_engine.errors import TraceError
+    from trace_engine.evaluation import (
+        Estimate,
+        knowledge_check,
+        routing_probe,
+        score_questions,
+        set_loss,
+    )
+    from trace_engine.models import OpenModel, inspect_model, open_model
+    from trace_engine.routing import Profile, contexts, drift, expert_card, mismatch, profile
+    from trace_engine.sets import (
+        Document,
+        DocumentSet,
+        Question,
+        load_set,
+        overlap,
+        read_questions,
+        split_documents,
+    )
+    from trace_engine.unlearning import Session, UnlearnResult, drive, unlearn
+
+_ROOMS: dict[str, tuple[str, ...]] = {
+    "calibration": ("FittedWeights", "Selection", "fit_weights", "select_experts"),
+    "config": (
+        "Cell",
+        "EvaluationConfig",
+        "ModelConfig",
+        "ProfileConfig",
+        "SelectionConfig",
+        "SetConfig",
+        "TrainableConfig",
+        "UnlearnConfig",
+        "WeightsConfig",
+        "read_config",
+        "to_yaml",
+    ),
+    "errors": ("TraceError",),
+    "evaluation": ("Estimate", "knowledge_check", "routing_probe", "score_questions", "set_loss"),
+    "models": ("OpenModel", "inspect_model", "open_model"),
+    "routing": ("Profile", "contexts", "drift", "expert_card", "mismatch", "profile"),
+    "sets": (
+        "Document",
+        "DocumentSet",
+        "Question",
+        "load_set",
+        "overlap",
+        "read_questions",
+        "split_documents",
+    ),
+    "unlearning": ("Session", "UnlearnResult", "drive", "unlearn"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "__version__",
+    *_ROOM_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module 'trace_engine' has no attribute {name!r}")
+    return getattr(import_module(f"trace_engine.{room}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
