@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
 SCHEMA = 1
 HEAD = "profile.json"
+DAMAGE = (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged npz or JSON file can raise."""
 
 Arrays = dict[str, NDArray[Any]]
 _SAMPLE_DTYPES = {
@@ -111,9 +114,9 @@ def load_profile(directory: Path) -> Profile:
             sample_retain=sampled["retain"],
             token_text={int(i): text for i, text in json.loads(data["vocabulary.json"]).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (*DAMAGE, TypeError, AttributeError) as error:
         raise InputError(
             f"{directory}: the profile is damaged ({type(error).__name__}: {error}). "
             "Profile the sets again; nothing else was lost."
