@@ -59,7 +59,7 @@ class Checkpoint:
                 raise RunError(f"Checkpoint {self.path.name} is damaged: {name} is missing.")
             if sha256_file(file) != expected:
                 raise RunError(
-                    f"Checkpoint {self.path.name} is damaged: {name} differs from its recorded hash."
+                    f"Checkpoint {self.path.name} is damaged: {name} differs from its hash."
                 )
 
 

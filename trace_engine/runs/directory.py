@@ -108,8 +108,8 @@ class RunDirectory:
         message = str(recorded.get("message", ""))
         if state == "interrupted":
             message = (
-                f"The worker ended without a word at step {step}: killed, often out of memory, or the "
-                "machine went down. Resume continues from the last complete checkpoint."
+                f"The worker ended without a word at step {step}: killed, often out of memory, or "
+                "the machine went down. Resume continues from the last complete checkpoint."
             )
         silent = max(0.0, time.time() - updated) if state in ACTIVE_STATES else None
         return RunStatus(
@@ -199,8 +199,8 @@ class RunDirectory:
         except FileExistsError:
             if not self.path.is_dir() or any(self.path.iterdir()):
                 raise RunError(
-                    f"{self.path.name} exists and is not empty. Name another folder, or continue what is in "
-                    "it with `trace-moe runs resume`. Nothing was changed."
+                    f"{self.path.name} exists and is not empty. Name another folder, or continue "
+                    "what is in it with `trace-moe runs resume`. Nothing was changed."
                 ) from None
         lock = FileLock.take(self.lock_path, f"Run {self.id} is being launched by another process.")
         if (self.path / "config.yaml").exists():

@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,24 @@ class Appender:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def place_folder(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a new folder, make it durable, and rename it to `target`, replacing what is
+    there."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(temporary)
+        for path in temporary.rglob("*"):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    fsync_directory(target.parent)
 
 
 def sha256_file(path: Path) -> str:

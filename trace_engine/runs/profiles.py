@@ -5,37 +5,15 @@ It accepts that two workers who ask at the same moment both compute, and the sec
 dropped.
 """
 
-import os
-import secrets
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig
 from trace_engine.models import inspect_model, open_model
 from trace_engine.progress import ProgressCallback
 from trace_engine.routing import Profile, profile, profile_key
-from trace_engine.runs.disk import fsync_directory
+from trace_engine.runs.disk import place_folder
 from trace_engine.runs.places import find_profile, subfolder
 from trace_engine.sets import DocumentSet, check_pair, load_set
-
-
-def place_folder(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new folder, make it durable, and rename it to `target`, replacing what is
-    there."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(temporary)
-        for path in temporary.rglob("*"):
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    fsync_directory(target.parent)
 
 
 def keep_profile(key: str, result: Profile, base: Path | None = None) -> Path:

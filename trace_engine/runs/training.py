@@ -1,0 +1,155 @@
+"""A training session made durable: rows appended, checkpoints saved, and continued where they end.
+
+The loop is `unlearning.drive`, the same for every door; here is only what happens to its rows and
+states, in an order that any kill can interrupt. It accepts that a kill after the last step repeats
+the final profile.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trace_engine.config import UnlearnConfig
+from trace_engine.progress import Progress, ProgressCallback
+from trace_engine.runs.checkpoints import newest_sound, require_same, save_checkpoint
+from trace_engine.runs.directory import RunDirectory
+from trace_engine.runs.disk import Appender, place_folder, require_space, write_json
+from trace_engine.runs.identity import identity_of
+from trace_engine.runs.stopping import StopFlag, StopRequestedError
+from trace_engine.unlearning import Session, drive
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that is ready, with what the directory records about it."""
+
+    session: Session
+    fingerprints: dict[str, str]
+    """Of the model and both sets: what a resume must find again."""
+    profile_before: Path
+    """The cached profile's folder."""
+
+
+class Interruptible:
+    """Progress that ends the work at once when asked to stop, while nothing is lost by that."""
+
+    def __init__(self, stop: StopFlag, report: ProgressCallback) -> None:
+        self.armed = True
+        self._stop, self._report = stop, report
+
+    def __call__(self, progress: Progress) -> None:
+        if self.armed:
+            self._stop.check()
+        self._report(progress)
+
+
+def train(
+    run: RunDirectory, config: UnlearnConfig, stop: StopFlag, report: Interruptible, opened: Opened
+) -> str:
+    """Bring the run to its end from wherever it is; returns the sentence of its end.
+
+    Raises StopRequestedError when stopped (saved at the step it names), RunError when the run's
+    directory belongs to another question, and whatever the session raises.
+    """
+    session, attempt = opened.session, run.status().attempt
+    identity = {"config": identity_of(config), **opened.fingerprints}
+    _continue(run, session, identity)
+    if run.profile_before() is None:
+        place_folder(
+            run.path / "profile-before", lambda to: shutil.copytree(opened.profile_before, to)
+        )
+    write_json(run.path / "facts.json", session.facts() | {"identity": identity})
+    _preflight(run, session)
+    stop.check()
+    rows = Appender(run.path / "metrics.jsonl")
+    first, started = session.step, time.monotonic()
+
+    def on_row(row: dict[str, Any]) -> None:
+        rows.append({"attempt": attempt, **row})
+        if row["kind"] == "train":
+            done, elapsed = int(row["step"]), time.monotonic() - started
+            rate = (done - first) / elapsed if elapsed > 0 else None
+            eta = (config.max_steps - done) / rate if rate else None
+            report(Progress("unlearning", done, config.max_steps, "steps", rate, eta))
+
+    def on_checkpoint(session: Session) -> None:
+        # The curve first: a checkpoint must never be ahead of the rows that led to it.
+        rows.sync()
+        tensors, state = session.state()
+        save_checkpoint(
+            run.path / "checkpoints",
+            tensors,
+            state,
+            step=session.step,
+            attempt=attempt,
+            identity=identity,
+        )
+
+    report.armed = False
+    try:
+        reason = drive(
+            session,
+            on_row=on_row,
+            on_checkpoint=on_checkpoint,
+            should_stop=lambda: stop.requested,
+        )
+        rows.sync()
+    finally:
+        rows.close()
+    if reason == "stopped":
+        raise StopRequestedError(f"Stopped at step {session.step} of {config.max_steps}; saved.")
+    # From here on everything can be repeated from the last checkpoint.
+    report.armed = True
+    place_folder(run.path / "model", session.save_model)
+    place_folder(run.path / "profile-after", session.profile_after().save)
+    _write_report(run)
+    return f"All {config.max_steps} steps done."
+
+
+def _continue(run: RunDirectory, session: Session, identity: dict[str, Any]) -> None:
+    """Load the newest sound checkpoint, if any, and say what was passed over.
+
+    Raises RunError when the run was begun on another question.
+    """
+    checkpoint, notes = newest_sound(run.path / "checkpoints")
+    recorded = checkpoint.identity if checkpoint else run.facts().get("identity")
+    if recorded:
+        require_same(recorded, identity)
+    if checkpoint is not None:
+        tensors, state = checkpoint.load()
+        session.load_state(tensors, state)
+    status = run.status()
+    if status.attempt > 1:
+        start = f"step {checkpoint.step}" if checkpoint else "the beginning"
+        notes.append(f"Attempt {status.attempt} continued from {start}.")
+    for note in notes:
+        run.log(note)
+    run.update(step=session.step, notes=[*status.notes, *notes])
+
+
+def _preflight(run: RunDirectory, session: Session) -> None:
+    """Refuse to start what could not be saved: twice a checkpoint must be free. Raises
+    DiskFullError."""
+    tensors, _ = session.state()
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    # Before the first update a state lacks AdamW's two moments of everything that trains.
+    require_space(run.path, 2 * size * (3 if session.step == 0 else 1))
+
+
+def _write_report(run: RunDirectory) -> None:
+    """report/summary.json: first and last evaluation and what was paid, for lists and
+    comparisons."""
+    evaluations, training = run.rows("eval"), run.rows("train")
+    folder = run.path / "report"
+    folder.mkdir(exist_ok=True)
+    summary = {
+        "run": run.id,
+        "start": evaluations[0] if evaluations else None,
+        "end": evaluations[-1] if evaluations else None,
+        "steps": training[-1]["step"] if training else 0,
+        "train_seconds": sum(row["seconds"] for row in training),
+        "attempts": run.status().attempt,
+    }
+    write_json(folder / "summary.json", summary)
