@@ -1,7 +1,7 @@
 """The shell around every page: the list of pages, the sidebar, and errors as sentences.
 
-Pages are files of `pages/`, one question each. Only a `TraceError` becomes a sentence here; anything else is a
-bug and stays visible as one (Streamlit logs it and shows no details to the browser).
+Pages are files of `pages/`, one question each. Only a `TraceError` becomes a sentence here;
+anything else is a bug and stays visible as one (logged by Streamlit, no details in the browser).
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def path_of(page: str) -> str:
 
 
 def go(page: str) -> None:
-    """Open a page; what pages share travels with it. Not inside a callback (Streamlit forbids it there)."""
+    """Open a page; what pages share travels with it. Streamlit forbids it inside callbacks."""
     st.switch_page(path_of(page))
 
 

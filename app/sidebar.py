@@ -1,14 +1,14 @@
 """The sidebar: what is being compared, what is selected, teaching mode, reset.
 
-It repeats on every page what a number on the page is about. Accepted trade-off: it opens the profile on every
-page, which the cache makes cheap after the first.
+It repeats on every page what a number on the page is about. Accepted trade-off: it opens the
+profile on every page, which the cache makes cheap after the first.
 """
 
 import importlib.util
 
 import streamlit as st
 
-from app import state, wording
+from app import findings, state, wording
 
 
 def draw() -> None:
@@ -18,17 +18,16 @@ def draw() -> None:
     if view is None:
         st.caption(wording.NO_PROFILE)
         return
-    profile = view.profile
-    with st.container(border=True):
+    with st.container(border=True, gap="xsmall"):
         st.caption("Being compared")
-        st.text(f"Model   {model_name(profile.meta)}")
-        st.text(
-            f"Forget  {view.forget_name} ({wording.count(len(profile.forget.document_ids))} documents)"
-        )
-        st.text(
-            f"Retain  {view.retain_name} ({wording.count(len(profile.retain.document_ids))} documents)"
-        )
-    _selection()
+        _fact("Model", findings.model_name(view.profile.meta))
+        for side, name in (("Forget", view.forget_name), ("Retain", view.retain_name)):
+            counts = view.profile.counts(side.lower())
+            documents = wording.count(len(counts.document_ids))
+            _fact(side, name, f"{documents} documents, {wording.count(counts.tokens)} tokens")
+    with st.container(border=True, gap="xsmall"):
+        st.caption("Selection")
+        st.text(_selection())
     st.button(
         "Reset to the first screen",
         on_click=state.reset,
@@ -37,14 +36,11 @@ def draw() -> None:
     )
 
 
-def model_name(meta: dict[str, object]) -> str:
-    """The model's source as the profile recorded it."""
-    model = meta.get("model")
-    source = model.get("source") if isinstance(model, dict) else model
-    return str(source) if source else "not recorded"
+def _fact(label: str, value: str, more: str = "") -> None:
+    st.text(f"{label}: {value}" + (f"\n{more}" if more else ""))
 
 
-def _selection() -> None:
+def _selection() -> str:
     config = state.selection_config()
     what = {
         "per_layer": f"top {config.top_k} per layer",
@@ -54,13 +50,11 @@ def _selection() -> None:
     }[config.scope]
     by_hand = f", {len(config.add)} added" if config.add else ""
     by_hand += f", {len(config.remove)} left out" if config.remove else ""
-    with st.container(border=True):
-        st.caption("Selection")
-        st.text(f"{what} by {config.score}{by_hand}")
+    return f"{what}, by {config.score.replace('_', ' ')}{by_hand}"
 
 
 def _teaching() -> None:
-    """Teaching mode's switch is its own module's business; without that module there is no switch."""
+    """Teaching mode owns its switch; without that module there is no switch."""
     if importlib.util.find_spec("app.teaching") is None:
         return
     from app import teaching

@@ -1,12 +1,11 @@
-"""What pages share: the profile, the current cell, selection, weights and run, mirrored in the URL.
+"""What pages share: the profile, the current cell, selection, weights and the run.
 
-The session is the truth while it lives; the URL seeds a new session and is read again only when the page
-changes. Accepted trade-off: editing the address by hand on the same page needs a reload (which browsers do
-anyway), in exchange a fast click is never undone by the address it has just outrun.
+Everything is kept as text in `app.address`, mirrored in the URL, and validated here against the
+profile whenever it is read: what is refused becomes a sentence and the default, never a traceback.
+Accepted trade-off: the check is repeated on every read, which costs microseconds.
 """
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +14,11 @@ import numpy as np
 import streamlit as st
 from pydantic import BaseModel, ValidationError
 
+from app.address import begin, bound, core, notice, put, take_notices
 from trace_engine.bundled import PACK
 from trace_engine.config import Cell, SelectionConfig, WeightsConfig, describe
 from trace_engine.errors import InputError, TraceError
-from trace_engine.routing import Mismatch, Profile, mismatch
+from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
 from trace_engine.runs import find_profile
 
 BUNDLED = "bundled"
@@ -27,9 +27,8 @@ BUNDLED_PATH = PACK / "profile"
 SAME_STYLE = "same_style"
 """Key of the second bundled profile: hazard against general glosses, same style of text."""
 
-T = TypeVar("T")
 Settings = TypeVar("Settings", bound=BaseModel)
-_CORE = ("profile", "layer", "expert", "sel", "weights", "run")
+__all__ = ["begin", "bound", "notice", "take_notices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,70 +51,6 @@ class ProfileView:
         return side_name(self.profile, "retain")
 
 
-# --- notices: what was refused this run, shown once above the page -------------------------------
-
-
-def notice(sentence: str) -> None:
-    """Keep a sentence for the person; `navigation` shows it above the page, once."""
-    waiting: list[str] = st.session_state.setdefault("_notices", [])
-    if sentence not in waiting:
-        waiting.append(sentence)
-
-
-def take_notices() -> list[str]:
-    """The sentences that wait, oldest first; afterwards none wait."""
-    waiting: list[str] = st.session_state.get("_notices", [])
-    st.session_state["_notices"] = []
-    return waiting
-
-
-# --- the core values and their mirror ------------------------------------------------------------
-
-
-def begin(page: str) -> None:
-    """Called once per run before a page: reads the URL where it counts, then mirrors the session."""
-    if st.session_state.get("_page") != page:
-        st.session_state["_page"] = page
-        _seed()
-    _mirror()
-
-
-def _core() -> dict[str, str]:
-    if "_core" not in st.session_state:
-        st.session_state["_core"] = {}
-        _seed()
-    core: dict[str, str] = st.session_state["_core"]
-    return core
-
-
-def _seed() -> None:
-    core: dict[str, str] = st.session_state.setdefault("_core", {})
-    for name in _CORE:
-        if name in st.query_params:
-            core[name] = st.query_params[name]
-
-
-def _put(**values: str | None) -> None:
-    core = _core()
-    for name, value in values.items():
-        if value is None:
-            core.pop(name, None)
-        else:
-            core[name] = value
-    _mirror()
-
-
-def _mirror() -> None:
-    core = _core()
-    for name in _CORE:
-        value = core.get(name)
-        if value is None:
-            if name in st.query_params:
-                del st.query_params[name]
-        elif st.query_params.get(name) != value:
-            st.query_params[name] = value
-
-
 # --- profiles ------------------------------------------------------------------------------------
 
 
@@ -130,6 +65,9 @@ def side_name(profile: Profile, side: str) -> str:
 @st.cache_resource(max_entries=8, show_spinner="Reading the profile …")
 def _open(path: str, modified: int) -> tuple[Profile, Mismatch]:
     profile = Profile.load(Path(path))
+    # The worker saves the map beside its profile; one copied without it is computed once here.
+    if (Path(path) / "mismatch.npz").is_file():
+        return profile, load_mismatch(path)
     return profile, mismatch(profile)
 
 
@@ -140,7 +78,7 @@ def _modified(path: Path) -> int:
 def profile_path(key: str) -> Path | None:
     """The directory behind a profile key, or None when there is no such profile.
 
-    Keys are looked up, never joined to a path by the app; `find_profile` refuses anything that is no key.
+    Keys are looked up, never joined to a path by the app: `find_profile` refuses what is no key.
     """
     if key == BUNDLED:
         path = BUNDLED_PATH
@@ -158,7 +96,7 @@ def profile_path(key: str) -> Path | None:
 
 
 def open_profile(key: str) -> ProfileView | None:
-    """The profile behind a key, or None when there is none. Raises TraceError when it is damaged."""
+    """The profile behind a key, or None if there is none. Raises TraceError when damaged."""
     path = profile_path(key)
     if path is None:
         return None
@@ -169,10 +107,10 @@ def open_profile(key: str) -> ProfileView | None:
 def current_profile() -> ProfileView | None:
     """The profile that every page looks at: the URL's `profile`, else the bundled one.
 
-    None when neither is there (a checkout without the pack); pages then say so with `wording.NO_PROFILE`
-    and point to Data & model. An unknown key becomes a notice and the bundled profile.
+    None when neither is there (a checkout without the pack); pages then say so with
+    `wording.NO_PROFILE`. An unknown key becomes a notice and the bundled profile.
     """
-    key = _core().get("profile", BUNDLED)
+    key = core().get("profile", BUNDLED)
     try:
         view = open_profile(key)
     except TraceError as error:
@@ -180,16 +118,17 @@ def current_profile() -> ProfileView | None:
         view = None
     if view is None and key != BUNDLED:
         notice(
-            f"There is no profile {key[:80]!r} on this machine. The bundled profile is shown instead."
+            f"There is no profile {key[:80]!r} on this machine. "
+            "The bundled profile is shown instead."
         )
-        _put(profile=None, layer=None, expert=None)
+        put(profile=None, layer=None, expert=None)
         view = open_profile(BUNDLED)
     return view
 
 
 def set_profile(key: str) -> None:
-    """Make `key` the current profile; cell and selection belong to the old one and go back to default."""
-    _put(profile=None if key == BUNDLED else key, layer=None, expert=None, sel=None)
+    """Make `key` the current profile; cell and selection go back to their defaults."""
+    put(profile=None if key == BUNDLED else key, layer=None, expert=None, sel=None)
 
 
 # --- the cell ------------------------------------------------------------------------------------
@@ -197,43 +136,31 @@ def set_profile(key: str) -> None:
 
 def strongest_cell(view: ProfileView) -> Cell:
     """The cell with the largest forget minus retain frequency; ties break by (layer, expert)."""
-    difference_LE = np.where(_exists_LE(view.profile), view.mismatch.difference, -np.inf)
+    difference_LE = np.where(view.profile.cell_mask_LE(), view.mismatch.difference, -np.inf)
     row, expert = np.unravel_index(int(np.argmax(difference_LE)), difference_LE.shape)
     return Cell(int(view.profile.layers[row]), int(expert))
 
 
-def _exists_LE(profile: Profile) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which (L, E) positions are real experts, where sites differ in E."""
-    widest = max(profile.num_experts_L)
-    counts = np.asarray(profile.num_experts_L)
-    return np.arange(widest)[None, :] < counts[:, None]
-
-
 def check_cell(profile: Profile, layer: int, expert: int) -> Cell:
     """The cell, if the profile has it. Raises InputError naming what there is."""
-    site = profile.site_of(layer)
-    experts = profile.num_experts_L[site]
-    if not 0 <= expert < experts:
-        raise InputError(
-            f"Layer {layer} has experts 0 to {experts - 1}; there is no expert {expert}."
-        )
+    profile.check_cell(layer, expert)
     return Cell(layer, expert)
 
 
 def cell() -> Cell | None:
-    """The cell in focus: the URL's `layer` and `expert`, else the strongest; None without a profile."""
+    """The cell in focus: as the URL says, else the strongest; None without a profile."""
     view = current_profile()
     if view is None:
         return None
-    core = _core()
-    if "layer" not in core and "expert" not in core:
+    known = core()
+    if "layer" not in known and "expert" not in known:
         return strongest_cell(view)
     try:
-        layer, expert = (_whole(core.get(name), name) for name in ("layer", "expert"))
+        layer, expert = (_whole(known.get(name), name) for name in ("layer", "expert"))
         return check_cell(view.profile, layer, expert)
     except InputError as error:
         notice(f"{error} The strongest cell is shown instead.")
-        _put(layer=None, expert=None)
+        put(layer=None, expert=None)
         return strongest_cell(view)
 
 
@@ -252,14 +179,14 @@ def set_cell(cell: Cell | tuple[int, int]) -> None:
     if view is None:
         return
     checked = check_cell(view.profile, int(cell[0]), int(cell[1]))
-    _put(layer=str(checked.layer), expert=str(checked.expert))
+    put(layer=str(checked.layer), expert=str(checked.expert))
 
 
 # --- selection, weights, run ---------------------------------------------------------------------
 
 
 def _settings(name: str, kind: type[Settings]) -> Settings:
-    text = _core().get(name)
+    text = core().get(name)
     if text is None:
         return kind()
     try:
@@ -267,17 +194,17 @@ def _settings(name: str, kind: type[Settings]) -> Settings:
     except (json.JSONDecodeError, ValidationError) as error:
         reason = describe(error) if isinstance(error, ValidationError) else "it is not JSON."
         notice(f"The address's {name!r} was refused: {reason} The defaults are used instead.")
-        _put(**{name: None})
+        put(**{name: None})
         return kind()
 
 
 def _set_settings(name: str, config: BaseModel) -> None:
     changed = config.model_dump(mode="json", exclude_defaults=True)
-    _put(**{name: json.dumps(changed, separators=(",", ":")) if changed else None})
+    put(**{name: json.dumps(changed, separators=(",", ":")) if changed else None})
 
 
 def selection_config() -> SelectionConfig:
-    """How forget-critical experts are chosen; hand-picked cells that the profile lacks are dropped and named."""
+    """How experts are chosen; hand-picked cells that the profile lacks are dropped and named."""
     config = _settings("sel", SelectionConfig)
     view = current_profile()
     if view is None:
@@ -354,12 +281,12 @@ def unpick(cell: Cell) -> None:
 
 def run_id() -> str | None:
     """The run in the URL, if any. Not validated here: look it up with `trace_engine.runs`."""
-    return _core().get("run")
+    return core().get("run")
 
 
 def set_run_id(run: str | None) -> None:
     """Put a run in focus, or none."""
-    _put(run=run)
+    put(run=run)
 
 
 def reset() -> None:
@@ -372,62 +299,6 @@ def reset() -> None:
         del st.query_params[name]
 
 
-# --- widgets that live in the URL ----------------------------------------------------------------
-
-
 def cell_name(cell: Cell | tuple[int, int]) -> str:
     """How a cell is written for people, everywhere the same: `L2 E13`."""
     return f"L{cell[0]} E{cell[1]}"
-
-
-def bound(
-    name: str,
-    default: T,
-    options: Iterable[T] | None = None,
-    read: Callable[[str], T] | None = None,
-) -> T:
-    """Bind the widget `key=name` to the URL; call right before the widget, give the widget no default.
-
-    The order of what counts: the widget's own value, then the URL, then what it was when its page was last
-    seen, then `default`. `read` turns the URL's text into a value and raises ValueError when it can't; without
-    it the text is matched against `options` (or taken as it is). A refused value becomes a notice.
-    """
-    allowed = list(options) if options is not None else None
-    kept = st.session_state.setdefault("_kept", {})
-    value: T = default
-    if name in st.session_state:
-        value = st.session_state[name]
-    elif name in st.query_params:
-        value = _from_url(name, default, allowed, read)
-    elif name in kept:
-        value = kept[name]
-    if allowed is not None and value not in allowed:
-        value = default
-    st.session_state[name] = value
-    kept[name] = value
-    if value == default:
-        if name in st.query_params:
-            del st.query_params[name]
-    elif st.query_params.get(name) != str(value):
-        st.query_params[name] = str(value)
-    return value
-
-
-def _from_url(name: str, default: T, allowed: list[T] | None, read: Callable[[str], T] | None) -> T:
-    text = st.query_params[name]
-    try:
-        if read is not None:
-            value = read(text)
-            if allowed is None or value in allowed:
-                return value
-        elif allowed is None:
-            return text  # type: ignore[return-value]
-        else:
-            for option in allowed:
-                if str(option) == text:
-                    return option
-    except ValueError:
-        pass
-    choices = f" It can be: {', '.join(map(str, allowed[:12]))}." if allowed else ""
-    notice(f"The address's {name!r} was refused (found {text[:40]!r}).{choices}")
-    return default

@@ -1,11 +1,13 @@
 """Tables on screen and as files: CSV that a spreadsheet can open safely, JSON, Parquet.
 
 Text that starts like a formula is prefixed in CSV only; JSON and Parquet keep it as it is, because
-nothing evaluates it there. Numbers stay numbers everywhere. Files are made when asked for, not on every run.
+nothing evaluates it there. Numbers stay numbers everywhere. Files are made when asked for, not on
+every run.
 """
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -19,8 +21,10 @@ def _safe(value: Any) -> Any:
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
-    """CSV (UTF-8 with BOM, so that spreadsheets read accents); text that starts with = + - @ tab or CR is
-    prefixed with an apostrophe, column names included."""
+    """CSV, UTF-8 with BOM so that spreadsheets read accents.
+
+    Text that starts with = + - @ tab or CR is prefixed with an apostrophe, column names included.
+    """
     text_columns = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     safe = table.assign(**{str(c): table[c].map(_safe) for c in text_columns})
     safe.columns = pd.Index([_safe(str(c)) for c in safe.columns])
@@ -49,16 +53,21 @@ FORMATS: dict[str, tuple[Callable[[pd.DataFrame], bytes], str]] = {
 def downloads(table: pd.DataFrame, name: str, *, key: str | None = None) -> None:
     """A small menu with one button per format; `name` is the file name without its ending."""
     with st.popover("Download", icon=":material/download:", type="tertiary"):
-        for label, (make, mime) in FORMATS.items():
-            st.download_button(
-                f"{name}.{label.lower()}",
-                data=lambda make=make: make(table),
-                file_name=f"{name}.{label.lower()}",
-                mime=mime,
-                key=f"{key or name}-{label}",
-                on_click="ignore",
-                type="tertiary",
-            )
+        buttons(table, name, key=key)
+
+
+def buttons(table: pd.DataFrame, name: str, *, key: str | None = None) -> None:
+    """One download button per format; files are made when a button is pressed."""
+    for label, (make, mime) in FORMATS.items():
+        st.download_button(
+            f"{name}.{label.lower()}",
+            data=partial(make, table),
+            file_name=f"{name}.{label.lower()}",
+            mime=mime,
+            key=f"{key or name}-{label}",
+            on_click="ignore",
+            type="tertiary",
+        )
 
 
 def show(
@@ -69,8 +78,12 @@ def show(
     column_config: dict[str, Any] | None = None,
     height: int | None = None,
     key: str | None = None,
+    download: pd.DataFrame | None = None,
 ) -> None:
-    """A table with its downloads under it. `alt` describes it for a screen reader."""
+    """A table with its downloads under it. `alt` describes it for a screen reader.
+
+    `download` is what the files hold when that is more than the screen shows.
+    """
     st.dataframe(
         table,
         hide_index=True,
@@ -78,4 +91,4 @@ def show(
         height=height if height is not None else "auto",
         alt=alt,
     )
-    downloads(table, name, key=key)
+    downloads(table if download is None else download, name, key=key)

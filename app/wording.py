@@ -6,9 +6,9 @@ Activation is evidence of use, not of knowledge: nothing here says that an exper
 import math
 
 ABOUT = (
-    "TRACE measures which experts of a Mixture-of-Experts language model are used more by a forget set than "
-    "by a retain set, and calibrates unlearning by it. Method: Routing-Aware Expert Calibration for Machine "
-    "Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
+    "TRACE measures which experts of a Mixture-of-Experts language model a forget set uses more "
+    "than a retain set does, and calibrates unlearning by it. Method: Routing-Aware Expert Calibration "
+    "for Machine Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
 )
 NO_PROFILE = (
     "No routing profile is here yet: this checkout has no bundled profile. "
@@ -37,8 +37,10 @@ def interval(low: float, high: float, digits: int = 1, scale: float = 100.0) -> 
 
 
 def ratio(value: float) -> str:
-    """How many times as much; unbounded when the retain side is 0."""
-    return f"{value:.1f}×" if math.isfinite(value) else "unbounded (retain side is 0)"
+    """How many times as much."""
+    if not math.isfinite(value):
+        return "not computable"
+    return f"{value:.2g}×" if value < 1 else f"{value:.1f}×"
 
 
 def p_value(p: float, permutations: int | None = None) -> str:

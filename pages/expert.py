@@ -1,3 +1,41 @@
+"""What goes to this expert? Its numbers, its tokens, its partners, and words in context."""
+
 import streamlit as st
 
-st.title("expert")
+from app import charts, expert_view, findings, maps, navigation, state, wording
+
+st.title("What goes to this expert?")
+view = state.current_profile()
+if view is None:
+    st.info(wording.NO_PROFILE, icon=":material/info:")
+    navigation.link("data_model", "Use my own data", icon=":material/upload:")
+    st.stop()
+
+cell = state.cell() or state.strongest_cell(view)
+facts = findings.cell_facts(view, cell)
+
+fields, buttons = st.columns([2, 3], vertical_alignment="bottom")
+with fields:
+    maps.cell_fields(view, cell)
+with buttons:
+    expert_view.step_buttons(view, cell)
+
+st.subheader(f"Layer {cell.layer}, expert {cell.expert}")
+expert_view.metrics(facts, view.forget_name, view.retain_name)
+st.caption(
+    f"{wording.p_value(facts.p)} over all cells. {maps.controls_sentence(view, cell)} "
+    f"{wording.ONLY_ACTIVATION}"
+)
+expert_view.selection_buttons(view, cell)
+
+st.subheader("Tokens in context")
+state.bound("examples", 10, (5, 10, 20, 40))
+shown = st.segmented_control("Examples per side", (5, 10, 20, 40), key="examples", required=True)
+expert_view.both_sides(view, cell, n=shown, key="expert", window=12)
+
+expert_view.top_tokens(view, cell)
+expert_view.partners(view, cell)
+
+st.subheader("The rest of its layer")
+figure, table, sentence = expert_view.layer_figure(view, cell)
+charts.show(figure, name="layer_shares", alt=sentence, table=table)

@@ -1,0 +1,133 @@
+"""The model picker: bundled, a folder, or a hub id, and what its configuration file says.
+
+The page reads `config.json` and file names only; it never opens weights, and never asks the hub.
+Accepted trade-off: that a folder's routers can be tapped is only known once the worker has opened
+it, and the page says so.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import state
+from trace_engine.bundled import MODELS, resolve_source
+from trace_engine.config import ModelConfig
+from trace_engine.errors import InputError
+
+KINDS = ("Bundled", "Folder", "Hub id")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_LARGEST_CONFIG = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNote:
+    """What can be said about a model without opening it."""
+
+    problem: str | None
+    """Why it cannot be used, or None."""
+    facts: tuple[str, ...]
+    """What its configuration says, or what is only known later."""
+
+
+def read_folder(source: str) -> ModelNote:
+    """Look at a folder (or `demo:` name): its configuration and its weights' file names."""
+    try:
+        folder = Path(resolve_source(source)).expanduser()
+    except InputError as error:
+        return ModelNote(str(error), ())
+    if "\0" in source or not folder.is_dir():
+        return ModelNote(f"There is no folder {source!r}. Nothing was launched.", ())
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        return ModelNote(f"{source!r} holds no config.json, so it is not a model folder.", ())
+    if config_file.stat().st_size > _LARGEST_CONFIG:
+        return ModelNote(f"{source!r}: config.json is larger than 2 MB; no model's is.", ())
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return ModelNote(f"{source!r}: config.json is not readable JSON ({error}).", ())
+    if not isinstance(config, dict):
+        return ModelNote(f"{source!r}: config.json holds no settings.", ())
+    names = [path.name for path in folder.iterdir()]
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = sorted(name for name in names if name.endswith(_PICKLED))
+        if pickled:
+            return ModelNote(
+                f"{source!r} holds only pickled weights ({pickled[0]}), which can run code when "
+                "opened and are refused. Save the model as safetensors.",
+                (),
+            )
+        return ModelNote(f"{source!r} holds no *.safetensors weights.", ())
+    if "auto_map" in config and "model_type" not in config:
+        return ModelNote(f"{source!r} needs code from its own folder, which is never run.", ())
+    return ModelNote(None, _facts(config, folder))
+
+
+def _facts(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    inner = config.get("text_config")
+    settings = {**config, **inner} if isinstance(inner, dict) else config
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    architecture = config.get("architectures")
+    facts = [
+        str(architecture[0]) if isinstance(architecture, list) and architecture else "unnamed type",
+        f"{settings.get('num_hidden_layers', 'unknown number of')} decoder layers",
+        f"weights {size / 1e6:,.0f} MB",
+    ]
+    experts = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in settings.items()
+        if "expert" in name and isinstance(value, int) and not isinstance(value, bool)
+    ]
+    facts += experts[:4] or [
+        "its settings name no experts; a dense model is refused when the worker opens it"
+    ]
+    return tuple(facts)
+
+
+def picker() -> tuple[ModelConfig | None, str | None]:
+    """Draw the picker; the chosen model and None, or None and the reason why there is none."""
+    state.bound("model_kind", KINDS[0], KINDS)
+    kind = st.segmented_control(
+        "Where is the model?", KINDS, key="model_kind", required=True, label_visibility="collapsed"
+    )
+    if kind == "Bundled":
+        present = [name for name in MODELS if read_folder(f"demo:{name}").problem is None]
+        if not present:
+            return None, "This checkout has no bundled model."
+        state.bound("model_name", present[0], present)
+        source = "demo:" + st.selectbox("Bundled model", present, key="model_name")
+    else:
+        source = _typed(kind)
+        if not source:
+            return None, "No model is named yet."
+        if kind == "Hub id":
+            if not _HUB_ID.fullmatch(source):
+                return None, f"{source[:100]!r} is not a hub id. It looks like owner/name."
+            st.caption(
+                "The worker fetches it (that needs a network), reads safetensors only, and never "
+                "runs code from the hub."
+            )
+            revision = st.text_input("Revision (optional)", key="model_revision").strip() or None
+            return ModelConfig(source=source, revision=revision), None
+    note = read_folder(source)
+    if note.problem is not None:
+        return None, note.problem
+    st.caption(" · ".join(note.facts))
+    return ModelConfig(source=source), None
+
+
+def _typed(kind: str) -> str:
+    folder = kind == "Folder"
+    typed = st.text_input(
+        "Model folder" if folder else "Hub id",
+        key="model_folder" if folder else "model_hub",
+        max_chars=1000,
+        placeholder="/path/to/model" if folder else "owner/name",
+        persist_state="session",
+    )
+    return typed.strip()
