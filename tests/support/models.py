@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import (
+    AutoModelForCausalLM,
     DeepseekV3Config,
     GptOssConfig,
     LlamaConfig,
@@ -95,6 +96,13 @@ def save_tiny_dense(folder: str | Path, *, seed: int = 0) -> Path:
         eos_token_id=2,
     )
     return _save(LlamaForCausalLM(config), folder)
+
+
+def save_tiny(family: str, folder: str | Path, *, seed: int = 0) -> Path:
+    """A random model of one of `tiny_configs` and its tokenizer, saved to `folder`."""
+    torch.manual_seed(seed)
+    build: Any = AutoModelForCausalLM
+    return _save(build.from_config(tiny_configs()[family]), folder)
 
 
 _kept: list[TemporaryDirectory[str]] = []

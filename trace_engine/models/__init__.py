@@ -4,6 +4,12 @@ from trace_engine.models.batches import Batch, Encoded, collate, encode, make_ba
 from trace_engine.models.open import ModelInfo, OpenModel, backbone, inspect_model, open_model
 from trace_engine.models.sites import Site, expert_parameters, find_sites
 from trace_engine.models.tap import RoutingTap
+from trace_engine.models.trainable import (
+    Trainable,
+    TrainableSummary,
+    check_cells,
+    make_trainable,
+)
 
 __all__ = [
     "Batch",
@@ -12,12 +18,16 @@ __all__ = [
     "OpenModel",
     "RoutingTap",
     "Site",
+    "Trainable",
+    "TrainableSummary",
     "backbone",
+    "check_cells",
     "collate",
     "encode",
     "expert_parameters",
     "find_sites",
     "inspect_model",
     "make_batches",
+    "make_trainable",
     "open_model",
 ]

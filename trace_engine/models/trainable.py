@@ -1,0 +1,309 @@
+"""What may train: every parameter, the chosen experts' slices of fused tensors, or LoRA adapters.
+
+A fused expert tensor holds all experts of a layer, and an optimizer with momentum or weight decay
+would move the ones that were not chosen. So the optimizer never sees it: small copies of the chosen
+slices train, and are written back after each step. Accepted cost: backward still forms the whole
+tensor's gradient, one tensor at a time, before the slices are taken from it.
+"""
+
+# Dims: S chosen experts of one tensor, E experts of a site
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trace_engine.config import Cell, TrainableConfig
+from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
+from trace_engine.models.open import OpenModel
+from trace_engine.models.sites import Site, expert_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableSummary:
+    """What a run will change, said before it runs."""
+
+    kind: Literal["all", "selected_experts", "lora"]
+    parameters: int
+    """Numbers that the optimizer moves."""
+    total: int
+    """Numbers in the model."""
+    cells: tuple[Cell, ...]
+    """The experts that alone train, sorted; empty for `all` and `lora`, which are not limited to
+    experts."""
+    names: tuple[str, ...]
+    """Trained tensors; a slice names its experts: `model.layers.0.mlp.experts.down_proj[3,7]`."""
+
+
+class Trainable(ABC):
+    """The part of a model that trains, seen by the loop in the same way for every kind.
+
+    Per update: backward (once or several times), `after_backward`, clip and step over
+    `parameters()`, `after_step`. `close` leaves a plain transformers model with what was trained in
+    its weights.
+    """
+
+    summary: TrainableSummary
+
+    def __init__(self, opened: OpenModel) -> None:
+        self._model = opened.model
+        self._before = {n: p.requires_grad for n, p in opened.model.named_parameters()}
+        self._total = sum(p.numel() for p in opened.model.parameters())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the trained tensors, in the order of `parameters()`."""
+        return tuple(self._leaves())
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What to hand to the optimizer, to gradient clipping, and to `zero_grad`."""
+        return list(self._leaves().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained values by name, detached and not copied: all that a checkpoint needs."""
+        return {name: leaf.detach() for name, leaf in self._leaves().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take values as `tensors` gave them. Raises RunError when names or shapes differ, before
+        any change."""
+        leaves = self._leaves()
+        if set(tensors) != set(leaves):
+            odd = sorted(set(tensors) ^ set(leaves))
+            raise RunError(
+                f"The saved weights belong to another trainable set: {odd[0]} is on one side only "
+                f"({len(odd)} such tensors). The model was not changed."
+            )
+        for name, leaf in leaves.items():
+            if tensors[name].shape != leaf.shape:
+                raise RunError(
+                    f"Saved tensor {name} has shape {tuple(tensors[name].shape)}, the model's has "
+                    f"{tuple(leaf.shape)}. The model was not changed."
+                )
+        with torch.no_grad():
+            for name, leaf in leaves.items():
+                leaf.copy_(tensors[name])
+        self.after_step()
+
+    def after_backward(self) -> None:  # noqa: B027 - only some kinds have work here
+        """Call after the backward passes of an update, before clipping."""
+
+    def after_step(self) -> None:  # noqa: B027 - only some kinds have work here
+        """Call after the optimizer's step: makes the model use the new values."""
+
+    def plain_model(self) -> Any:
+        """A transformers model with the trained values in its own weights, to save while training
+        goes on.
+
+        The model itself where nothing was added to it; a merged copy for LoRA.
+        """
+        return self._model
+
+    def close(self) -> None:
+        """End training: the model is plain again and keeps its trained values; gradients are
+        cleared."""
+        for name, parameter in self._model.named_parameters():
+            parameter.grad = None
+            parameter.requires_grad_(self._before.get(name, True))
+
+    @abstractmethod
+    def _leaves(self) -> dict[str, nn.Parameter]: ...
+
+    def _freeze(self) -> None:
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+
+    def _summarise(
+        self, kind: Literal["all", "selected_experts", "lora"], cells: tuple[Cell, ...] = ()
+    ) -> TrainableSummary:
+        count = sum(leaf.numel() for leaf in self._leaves().values())
+        return TrainableSummary(kind, count, self._total, cells, self.names)
+
+
+def make_trainable(
+    opened: OpenModel, config: TrainableConfig, cells: Sequence[Cell] = (), *, seed: int = 0
+) -> Trainable:
+    """Prepare a model for training; everything outside the set is frozen.
+
+    `cells` matter to `selected_experts` only; `seed` fixes LoRA's first weights (the adapted model
+    starts equal to the model whatever it is). Raises CalibrationError when nothing would train,
+    InputError for a cell that the model does not have, ModelError where the experts' storage does
+    not allow the kind.
+    """
+    if config.kind == "all":
+        return _All(opened)
+    if config.kind == "lora":
+        return _Lora(opened, config, seed)
+    return _SelectedExperts(opened, cells)
+
+
+class _All(Trainable):
+    def __init__(self, opened: OpenModel) -> None:
+        super().__init__(opened)
+        for parameter in opened.model.parameters():
+            if parameter.is_floating_point():
+                parameter.requires_grad_(True)
+        self._parameters = {n: p for n, p in opened.model.named_parameters() if p.requires_grad}
+        self.summary = self._summarise("all")
+
+    def _leaves(self) -> dict[str, nn.Parameter]:
+        return self._parameters
+
+
+@dataclass(slots=True)
+class _Slice:
+    """The chosen experts of one fused tensor."""
+
+    whole: nn.Parameter
+    rows: Tensor
+    """Row indices on dim 0, int64: the experts' rows, in expert order."""
+    leaf: nn.Parameter
+    """(len(rows), ...) copy that trains."""
+
+
+class _SelectedExperts(Trainable):
+    def __init__(self, opened: OpenModel, cells: Sequence[Cell]) -> None:
+        chosen = check_cells(opened.sites, cells)
+        if not chosen:
+            raise CalibrationError(
+                "No expert is selected, so nothing would train. Select at least one expert, or "
+                "train all "
+                "parameters."
+            )
+        super().__init__(opened)
+        self._slices: dict[str, _Slice] = {}
+        self._handles: list[RemovableHandle] = []
+        found = [(site, expert_parameters(site)) for site in opened.sites if site.layer in chosen]
+        for site, tensors in found:
+            if not tensors:
+                raise ModelError(
+                    f"{site.name}: its experts are not stored along the first dimension of a "
+                    "tensor, so "
+                    "single experts cannot train. Train all parameters instead."
+                )
+        self._freeze()
+        for site, tensors in found:
+            experts = chosen[site.layer]
+            for name, (whole, rows_per_expert) in tensors.items():
+                self._add(name, whole, experts, rows_per_expert)
+        every = tuple(Cell(layer, e) for layer in sorted(chosen) for e in chosen[layer])
+        self.summary = self._summarise("selected_experts", every)
+
+    def after_step(self) -> None:
+        with torch.no_grad():
+            for piece in self._slices.values():
+                piece.whole.index_copy_(0, piece.rows, piece.leaf.detach())
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for piece in self._slices.values():
+            piece.leaf.grad = None
+        super().close()
+
+    def _leaves(self) -> dict[str, nn.Parameter]:
+        return {name: piece.leaf for name, piece in self._slices.items()}
+
+    def _add(self, name: str, whole: nn.Parameter, experts: list[int], per_expert: int) -> None:
+        rows = torch.tensor(
+            [row for e in experts for row in range(e * per_expert, (e + 1) * per_expert)],
+            device=whole.device,
+        )
+        piece = _Slice(whole, rows, nn.Parameter(whole.detach().index_select(0, rows)))
+        whole.requires_grad_(True)
+        self._handles.append(whole.register_post_accumulate_grad_hook(_gather_into(piece)))
+        self._slices[f"{name}[{','.join(map(str, experts))}]"] = piece
+
+
+def _gather_into(piece: _Slice) -> Callable[[Tensor], None]:
+    # At once, not after the whole backward: the full gradients of all layers would not fit together.
+    def gather(whole: Tensor) -> None:
+        if whole.grad is None:
+            return
+        part = whole.grad.index_select(0, piece.rows)
+        whole.grad = None
+        piece.leaf.grad = part if piece.leaf.grad is None else piece.leaf.grad + part
+
+    return gather
+
+
+class _Lora(Trainable):
+    def __init__(self, opened: OpenModel, config: TrainableConfig, seed: int) -> None:
+        from peft import LoraConfig, LoraModel
+
+        super().__init__(opened)
+        for site in opened.sites:
+            if not _fused_names(site):
+                raise ModelError(
+                    f"{site.name}: its experts are not fused tensors of the module itself, which "
+                    "LoRA "
+                    "cannot reach. Train all parameters or selected experts instead."
+                )
+        settings = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=_attention_linears(opened.model),
+            target_parameters=[name for site in opened.sites for name in _fused_names(site)],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._tuner: Any = LoraModel(opened.model, settings, "default")
+        self._freeze()
+        self._parameters = {}
+        for name, parameter in opened.model.named_parameters():
+            if ".lora_" in name:
+                parameter.requires_grad_(True)
+                self._parameters[name] = parameter
+        self.summary = self._summarise("lora")
+
+    def plain_model(self) -> Any:
+        return copy.deepcopy(self._tuner).merge_and_unload()
+
+    def close(self) -> None:
+        self._tuner.merge_and_unload()
+        super().close()
+
+    def _leaves(self) -> dict[str, nn.Parameter]:
+        return self._parameters
+
+
+def check_cells(sites: Sequence[Site], cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """The cells as layer -> sorted experts, repeats dropped. Raises InputError naming what there
+    is."""
+    experts_of = {site.layer: site.num_experts for site in sites}
+    chosen: dict[int, set[int]] = defaultdict(set)
+    for layer, expert in cells:
+        if layer not in experts_of:
+            raise InputError(
+                f"The model has no routed experts in layer {layer}. Its MoE layers are "
+                f"{', '.join(map(str, sorted(experts_of)))}."
+            )
+        if not 0 <= expert < experts_of[layer]:
+            raise InputError(
+                f"Layer {layer} has no expert {expert}: its experts are 0 to "
+                f"{experts_of[layer] - 1}."
+            )
+        chosen[layer].add(expert)
+    return {layer: sorted(experts) for layer, experts in chosen.items()}
+
+
+def _fused_names(site: Site) -> list[str]:
+    owned = {f"{site.name}.{name}" for name, _ in site.module.named_parameters(recurse=False)}
+    return [n for n, (p, _) in expert_parameters(site).items() if n in owned and p.ndim == 3]
+
+
+def _attention_linears(model: nn.Module) -> list[str]:
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any("att" in part for part in name.split(".")[:-1])
+    ]
