@@ -1,8 +1,11 @@
-"""TRACE: which experts of a Mixture-of-Experts model carry a body of knowledge, and can it be removed?
+"""TRACE: which experts of a Mixture-of-Experts model carry a body of knowledge, and can it be
+removed?
 
-The public Python API. Names are loaded when first used, so that `import trace_engine` costs nothing and a process that
-only reads settings or profiles never loads torch.
+The public Python API. Names are loaded when first used, so that `import trace_engine` costs
+nothing and a process that only reads settings or profiles never loads torch.
 """
+
+# ruff: noqa: F401 (the imports below are for type checkers; __getattr__ does them at run time)
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

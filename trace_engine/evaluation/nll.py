@@ -1,10 +1,11 @@
 """Negative log-likelihood of documents, computed by ourselves from the logits.
 
-The HF heads' `.loss` may include the load-balancing term, so nothing here asks for it. The price is one float32
-copy of a batch's logits; `tokens_per_batch` bounds it.
+The HF heads' `.loss` may include the load-balancing term, so nothing here asks for it. The price
+is one float32 copy of a batch's logits; `tokens_per_batch` bounds it.
 """
 
-# Dims: D documents, B documents of a batch, S positions of a row, T = S - 1 shifted positions, V vocabulary
+# Dims: D documents, B documents of a batch, S positions of a row, T = S - 1 shifted positions, V
+# vocabulary
 
 from collections.abc import Sequence
 
@@ -14,14 +15,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trace_engine.models import NO_LOSS, Batch, Encoded, OpenModel, make_batches
+from trace_engine.models import Batch, Encoded, OpenModel, make_batches
+
+NO_LOSS = -100
+"""Label of a position that is not in the loss (padding, a prompt), as in transformers."""
 
 
 def token_nll(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     """Negative log-likelihood in nats of each shifted label.
 
-    logits (B, S, V), labels (B, S) unshifted, -100 where no loss -> (B, S-1), at least float32: entry t is
-    the loss of predicting label t+1 from position t, and exactly 0 where label t+1 is -100.
+    logits (B, S, V), labels (B, S) unshifted, -100 where no loss -> (B, S-1), at least float32:
+    entry t is the loss of predicting label t+1 from position t, and exactly 0 where label t+1 is
+    -100.
     """
     logits_BTV = logits_BSV[:, :-1]
     if logits_BTV.dtype in (torch.float16, torch.bfloat16):
@@ -43,7 +48,9 @@ def sequence_nll(nll_BT: Tensor) -> Tensor:
 
 
 def forward_nll(opened: OpenModel, batch: Batch) -> Tensor:
-    """One forward pass, with whatever gradient mode is on: token NLL (B, S-1) of a batch on the model's device."""
+    """One forward pass, with whatever gradient mode is on: token NLL (B, S-1) of a batch on the
+    model's device.
+    """
     logits_BSV = opened.model(**batch.inputs, use_cache=False).logits
     return token_nll(logits_BSV, batch.labels_BS)
 
@@ -53,8 +60,9 @@ def document_nll(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Summed NLL (D,) float64 in nats and number of labels (D,) of each encoded document.
 
-    Without gradients and in eval mode; the model's own mode is restored. Batches are composed by length, so a
-    document's number does not depend on the order of the list beyond float32 rounding.
+    Without gradients and in eval mode; the model's own mode is restored. Batches are composed by
+    length, so a document's number does not depend on the order of the list beyond float32
+    rounding.
     """
     nll_D = np.zeros(len(encoded), dtype=np.float64)
     labels_D = np.zeros(len(encoded), dtype=np.int64)

@@ -1,7 +1,8 @@
-"""Unlearning as one Python call: the same loop as the page's worker and the CLI, without a run directory.
+"""Unlearning as one Python call: the same loop as the page's worker and the CLI, without a run
+directory.
 
-For runs that must survive a crash use `runs.launch` or `trace-moe unlearn`; here rows are kept in memory, and written to
-`out` only when one is named.
+For runs that must survive a crash use `runs.launch` or `trace-moe unlearn`; here rows are kept in
+memory, and written to `out` only when one is named.
 """
 
 import json
@@ -47,8 +48,9 @@ def unlearn(
 ) -> UnlearnResult:
     """Run `config` to its end in this process. Raises a TraceError when it cannot.
 
-    `out`, a folder that does not exist yet or is empty, gets `config.yaml`, `facts.json`, `metrics.jsonl` (row by row) and
-    `model/`. `on_row` sees each row as it comes; `report` gets progress of profiling and training.
+    `out`, a folder that does not exist yet or is empty, gets `config.yaml`, `facts.json`,
+    `metrics.jsonl` (row by row) and `model/`. `on_row` sees each row as it comes; `report` gets
+    progress of profiling and training.
     """
     folder = None if out is None else _empty_folder(Path(out))
     session = Session(config, profile=profile, find_profile=find_profile, report=report)
@@ -80,7 +82,8 @@ def unlearn(
 def _empty_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{folder}: expected a new or empty folder for the result. Nothing was written; name another one."
+            f"{folder}: expected a new or empty folder for the result. Nothing was written; name "
+            "another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder

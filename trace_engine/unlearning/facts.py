@@ -1,4 +1,5 @@
-"""What a run decided before its first step, as one JSON dictionary: the report's and the page's source.
+"""What a run decided before its first step, as one JSON dictionary: the report's and the page's
+source.
 
 Everything a reader needs to judge the numbers or to repeat them stands here once, with its n.
 """
@@ -36,14 +37,12 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         "questions": _question_counts(setup),
         "knowledge": knowledge.to_dict(),
         "profile_key": setup.profile_key,
-        "selection": {
-            "cells": [list(cell) for cell in setup.selection.cells],
-            "table": setup.selection.table.to_dict("records"),
-        },
+        "selection": setup.selection.to_dict(),
         "weights": {
             "rule": config.weights.rule,
             "diagnostics": setup.weights.diagnostics,
             "table": setup.weights.table.to_dict("records"),
+            "notes": list(setup.weights.notes),
         },
         "trainable": {
             "kind": summary.kind,

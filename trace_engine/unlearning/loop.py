@@ -1,4 +1,5 @@
-"""The one loop that page, CLI and Python share; what differs is only what they do with rows and checkpoints.
+"""The one loop that page, CLI and Python share; what differs is only what they do with rows and
+checkpoints.
 
 An evaluation comes before the checkpoint of the same step, so that a resumed run never lacks a row.
 """
@@ -34,8 +35,9 @@ def drive(
 ) -> Reason:
     """Train until the run is finished or `should_stop()` says so between two steps.
 
-    `on_row` gets every train and eval row; the start is evaluated unless the session was resumed. `on_checkpoint` is
-    called every `checkpoint_every` updates, at the end, and when stopped, unless nothing changed since the last one.
+    `on_row` gets every train and eval row; the start is evaluated unless the session was resumed.
+    `on_checkpoint` is called every `checkpoint_every` updates, at the end, and when stopped,
+    unless nothing changed since the last one.
     """
     evaluate_every = session.config.evaluation.every
     checkpoint_every = session.config.checkpoint_every
@@ -50,9 +52,7 @@ def drive(
         on_row(session.train_step())
         if session.step % evaluate_every == 0 or session.finished:
             on_row(session.evaluate())
-        if on_checkpoint is not None and (
-            session.step % checkpoint_every == 0 or session.finished
-        ):
+        if on_checkpoint is not None and (session.step % checkpoint_every == 0 or session.finished):
             on_checkpoint()
             saved = session.step
     return "done"

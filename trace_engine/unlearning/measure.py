@@ -1,7 +1,8 @@
 """What a run is judged on while it trains: accuracy per category, loss per side, routing drift.
 
-The probe and the questions are fixed at the start, so that rows of one run, and of two runs with the same settings, are
-comparable. Accepted cost: every evaluation is a few hundred forward passes; `evaluation.every` spaces them.
+The probe and the questions are fixed at the start, so that rows of one run, and of two runs with
+the same settings, are comparable. Accepted cost: every evaluation is a few hundred forward
+passes; `evaluation.every` spaces them.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from trace_engine.sets import Document
 from trace_engine.unlearning.setup import Setup
 
 PROBE_DOCUMENTS = 64
-"""Documents per side of the drift probe, at most: overlap per layer is known to about a percent with as many."""
+"""Documents per side of the drift probe, at most: overlap per layer is known to about a percent
+with as many.
+"""
 
 
 def probe_documents(setup: Setup) -> list[Document]:

@@ -1,7 +1,7 @@
 """A session's state as named tensors and plain JSON, so that a checkpoint needs no pickle.
 
-Names are `trainable/<tensor>`, `optimizer/<parameter number>/<moment>` and `fixed/<what>`; tensors are copies on the CPU, so
-that training on does not change a state already taken.
+Names are `trainable/<tensor>`, `optimizer/<parameter number>/<moment>` and `fixed/<what>`;
+tensors are copies on the CPU, so that training on does not change a state already taken.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     count = sum(len(group["params"]) for group in head["param_groups"])
     if entries and sorted(entries) != list(range(count)):
         raise RunError(
-            f"The checkpoint holds optimizer moments of {len(entries)} tensors, this run trains {count}. "
+            f"The checkpoint holds optimizer moments of {len(entries)} tensors, this run trains "
+            f"{count}. "
             f"Nothing was loaded; start a new run."
         )
     optimizer.load_state_dict({"state": entries, "param_groups": head["param_groups"]})
@@ -65,6 +66,7 @@ def check_same_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) ->
             inner = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))[0]
             field, before, now = f"{field}.{inner}", before.get(inner), now.get(inner)
         raise RunError(
-            f"The checkpoint was made with {field} = {before!r}, this run has {now!r}. Nothing was loaded; "
+            f"The checkpoint was made with {field} = {before!r}, this run has {now!r}. Nothing "
+            "was loaded; "
             f"resume with the same settings or start a new run."
         )

@@ -1,10 +1,13 @@
-"""Token weights of a retain batch, from the routing of the very forward that gives its loss, or of the start model.
+"""Token weights of a retain batch, from the routing of the very forward that gives its loss, or
+of the start model.
 
-Weights are detached and computed in float64; the tap sits on the selected cells' layers only. For frozen routing the
-start model's activity is kept for the documents the run will draw: one byte per label and selected cell.
+Weights are detached and computed in float64; the tap sits on the selected cells' layers only. For
+frozen routing the start model's activity is kept for the documents the run will draw: one byte
+per label and selected cell.
 """
 
-# Dims: B documents, T shifted positions, N labels of a batch in row-major order, S selected cells, L tapped sites
+# Dims: B documents, T shifted positions, N labels of a batch in row-major order, S selected
+# cells, L tapped sites
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -38,7 +41,9 @@ class Weighed:
 
 
 class RetainWeighting:
-    """Turns a batch into its token weights; `active` is False for the unweighted method, which is not tapped."""
+    """Turns a batch into its token weights; `active` is False for the unweighted method, which is
+    not tapped.
+    """
 
     def __init__(
         self,
@@ -59,7 +64,9 @@ class RetainWeighting:
         self._recorder = RoutingRecorder(self._sites)
 
     def tap(self) -> AbstractContextManager[Any]:
-        """Around the forward whose routing weighs its loss; nothing when no live routing is needed."""
+        """Around the forward whose routing weighs its loss; nothing when no live routing is
+        needed.
+        """
         if not self.active or self.frozen:
             return nullcontext()
         return RoutingTap(self._sites, self._recorder)
@@ -80,14 +87,17 @@ class RetainWeighting:
         weights_N = self.weights.token_weights(active_NS, dtype=torch.float64)
         weights_BT = weights_N.new_zeros(mask_BT.shape)
         weights_BT[mask_BT] = weights_N
-        # Set-wide normalising is in the fitted weights already; batch and sequence are known only here.
+        # Set-wide normalising is in the fitted weights already; batch and sequence are known only
+        # here.
         weights_BT = normalise_weights(weights_BT, self.weights.normalise, mask_BT)
         return Weighed(weights_BT, weights_BT[mask_BT], active_NS)
 
     def describe(self, weighed: Weighed | None) -> dict[str, float | None]:
-        """What a `train` row says of a batch's weights; an unweighted batch has ESS share 1 and no gap measured.
+        """What a `train` row says of a batch's weights; an unweighted batch has ESS share 1 and
+        no gap measured.
 
-        `weighted_gap` is the mean over selected cells of |forget frequency - weighted retain frequency of the batch|.
+        `weighted_gap` is the mean over selected cells of |forget frequency - weighted retain
+        frequency of the batch|.
         """
         if weighed is None:
             return {"ess_share": 1.0, "mean_weight": 1.0, "max_weight": 1.0, "weighted_gap": None}
@@ -104,7 +114,7 @@ class RetainWeighting:
     def freeze(
         self, opened: OpenModel, encoded: Sequence[Encoded], documents: Sequence[int], budget: int
     ) -> None:
-        """Record the current model's activity of `documents`; called once, before the first step."""
+        """Record the current model's activity of `documents`; called once, before step 1."""
         chosen = [encoded[index] for index in documents]
         body = backbone(opened.model)
         with torch.no_grad(), RoutingTap(self._sites, self._recorder):

@@ -1,7 +1,8 @@
 """Which documents a step sees and how fast it learns, as functions of the step number alone.
 
-A resumed run therefore needs no generator state. Each side walks through seeded permutations of its documents, one an
-epoch; accepted trade-off: an epoch's permutation is rebuilt whenever a step asks for it, a few microseconds.
+A resumed run therefore needs no generator state. Each side walks through seeded permutations of
+its documents, one an epoch; accepted trade-off: an epoch's permutation is rebuilt whenever a step
+asks for it, a few microseconds.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ class DocumentOrder:
 
     @property
     def per_step(self) -> int:
-        """Documents a step sees: a set smaller than the batch is seen whole, never twice in a step."""
+        """Documents a step sees: a set smaller than the batch is seen whole, never twice in a
+        step.
+        """
         return min(self.batch_size, self.documents)
 
     def batch(self, step: int) -> list[int]:

@@ -1,7 +1,9 @@
-"""One unlearning run in memory: it can take a step, measure itself, and hand out or take back its whole state.
+"""One unlearning run in memory: it can take a step, measure itself, and hand out or take back its
+whole state.
 
-It writes no file and has no clock in its results but the seconds a step took. The model stays in eval mode throughout
-(no dropout, no router jitter), so a step's numbers follow from weights and step number alone; see design/0003.
+It writes no file and has no clock in its results but the seconds a step took. The model stays in
+eval mode throughout (no dropout, no router jitter), so a step's numbers follow from weights and
+step number alone; see design/0003.
 """
 
 # Dims: B documents, S positions, T = S - 1 shifted positions, N labels, C selected cells
@@ -37,8 +39,8 @@ REFERENCE_BUDGET = 4096
 class Session:
     """A run that is ready to step. Raises a TraceError while being built when the run cannot be.
 
-    `profile` is a profile of the start model made before; `find_profile(key)` looks one up. `close` gives
-    the model's hooks and torch's thread count back.
+    `profile` is a profile of the start model made before; `find_profile(key)` looks one up.
+    `close` gives the model's hooks and torch's thread count back.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class Session:
         self._start_NLK = torch.from_numpy(probe(setup))
 
     def _forget_reference(self) -> Tensor:
-        """NLL (D,) of the forget documents the run will draw, NaN for the others, under the start model."""
+        """NLL (D,) of the forget documents the run will draw, NaN for the others, under the start
+        model.
+        """
         training = self.setup.forget.training
         drawn = self._orders[FORGET].drawn(self.config.max_steps)
         nll, _ = document_nll(self.opened, [training[index] for index in drawn], REFERENCE_BUDGET)
@@ -140,9 +144,10 @@ class Session:
     def train_step(self) -> dict[str, Any]:
         """Make one optimizer update and return its `train` row.
 
-        `forget_loss` and `retain_loss` are the terms as optimised (retain weighted), `forget_nll` and
-        `retain_nll` the plain means over the batch's labels. Raises NonFiniteLossError before the update when loss
-        or gradient norm is NaN or infinite, and RunError when the run is finished.
+        `forget_loss` and `retain_loss` are the terms as optimised (retain weighted), `forget_nll`
+        and `retain_nll` the plain means over the batch's labels. Raises NonFiniteLossError before
+        the update when loss or gradient norm is NaN or infinite, and RunError when the run is
+        finished.
         """
         if self.finished:
             raise RunError(f"The run has made all its {self.config.max_steps} updates.")
@@ -213,7 +218,8 @@ class Session:
             return value
         kind = "NaN" if math.isnan(value) else "infinite"
         raise NonFiniteLossError(
-            f"{what} became {kind} at step {self.step + 1}. The weights are those of step {self.step}; a lower "
+            f"{what} became {kind} at step {self.step + 1}. The weights are those of step "
+            f"{self.step}; a lower "
             f"learning_rate or gamma, or a grad_clip, usually helps."
         )
 
@@ -232,14 +238,18 @@ class Session:
         return collect_facts(self.setup, self._knowledge)
 
     def profile_after(self) -> Profile:
-        """Profile both sets with the model as it is now, under the settings of the profile before."""
+        """Profile both sets with the model as it is now, under the settings of the profile
+        before.
+        """
         sets = self.setup.forget.documents, self.setup.retain.documents
         return profile(self.opened, *sets, self.config.profile_config(), self._report)
 
     # State ----------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All a fresh session needs to continue bit for bit: tensors for safetensors, the rest JSON."""
+        """All a fresh session needs to continue bit for bit: tensors for safetensors, the rest
+        JSON.
+        """
         self._prepare()
         assert self._start_NLK is not None
         assert self._knowledge is not None
@@ -269,7 +279,8 @@ class Session:
         """Continue from a state. Raises RunError, naming the field, when it is another run's."""
         if data.get("schema") != packing.SCHEMA:
             raise RunError(
-                f"The checkpoint has schema {data.get('schema')!r}, this version reads {packing.SCHEMA}. "
+                f"The checkpoint has schema {data.get('schema')!r}, this version reads "
+                f"{packing.SCHEMA}. "
                 f"Nothing was loaded."
             )
         packing.check_same_settings(data["config"], self.config.model_dump(mode="json"))

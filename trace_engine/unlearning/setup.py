@@ -1,7 +1,8 @@
 """Everything a run decides before its first step: sets, profile, selection, weights, what trains.
 
-Kept apart from the loop so that each decision can be read, printed and tested without training. Accepted cost: a
-profile is always made, also for an unweighted run, because the run's report compares routing before and after.
+Kept apart from the loop so that each decision can be read, printed and tested without training.
+Accepted cost: a profile is always made, also for an unweighted run, because the run's report
+compares routing before and after.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from trace_engine.errors import CalibrationError, InputError
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.models import Encoded, OpenModel, Trainable, make_trainable, open_model
 from trace_engine.progress import ProgressCallback, ignore_progress
-from trace_engine.routing import Profile, mismatch, profile, profile_key
+from trace_engine.routing import Profile, profile, profile_key
 from trace_engine.sets import (
     Document,
     DocumentSet,
@@ -76,8 +77,8 @@ def set_up(
 ) -> Setup:
     """Open, load, check, profile, select, weigh. Raises a TraceError with the sentence to show.
 
-    `profile_before` is used as given when it belongs to this model and these sets; else `find_profile(key)` is asked;
-    else the sets are profiled here.
+    `profile_before` is used as given when it belongs to this model and these sets; else
+    `find_profile(key)` is asked; else the sets are profiled here.
     """
     sets = load_set(config.forget), load_set(config.retain)
     overlap = check_pair(*sets)
@@ -88,26 +89,22 @@ def set_up(
     forget = make_side(config, opened, sets[0], FORGET, held_out=questions is None)
     retain = make_side(config, opened, sets[1], RETAIN, held_out=questions is None)
     settings = config.profile_config()
-    key = profile_key(
-        settings, opened.info.fingerprint, sets[0].fingerprint, sets[1].fingerprint
-    )
+    key = profile_key(settings, opened.info.fingerprint, sets[0].fingerprint, sets[1].fingerprint)
     before = profile_before
     if before is None and find_profile is not None:
         before = find_profile(key)
     if before is None:
         before = profile(opened, sets[0], sets[1], settings, report)
     check_profile(before, opened, *sets)
-    scores = (
-        mismatch(before, config.selection.statistic) if config.selection.score == "z" else None
-    )
-    selection = select_experts(before, config.selection, scores)
-    weights = fit_weights(before, selection, config.weights)
+    selection = select_experts(before, config.selection)
     if config.weights.rule != "uniform" and not selection.cells:
         raise CalibrationError(
-            "The selection holds no expert, so there is nothing to calibrate. Lower the threshold, switch the "
-            "floor off, add a cell by hand, or set the weighting rule to uniform."
+            f"There is nothing to calibrate. {selection.why_empty} Change the selection, or set "
+            "the "
+            f"weighting rule to uniform."
         )
-    trainable = make_trainable(opened, config.trainable, selection.cells)
+    weights = fit_weights(before, selection, config.weights)
+    trainable = make_trainable(opened, config.trainable, selection.cells, seed=config.seed)
     return Setup(
         config=config,
         opened=opened,
@@ -137,7 +134,8 @@ def make_side(
     usable = tuple(item for item in encoded if item.labels)
     if not usable:
         raise InputError(
-            f"{documents.name}: none of its {len(encoded)} documents has a token to predict after tokenizing, "
+            f"{documents.name}: none of its {len(encoded)} documents has a token to predict "
+            "after tokenizing, "
             f"so there is nothing to train on."
         )
     return Side(
@@ -145,9 +143,7 @@ def make_side(
         training=usable,
         without_labels=len(encoded) - len(usable),
         truncated=sum(item.truncated for item in usable),
-        measured=sample_documents(
-            measured, config.evaluation.max_documents, (config.seed, side)
-        ),
+        measured=sample_documents(measured, config.evaluation.max_documents, (config.seed, side)),
     )
 
 
@@ -162,7 +158,8 @@ def sample_documents(
 
 
 def read_chosen_questions(config: EvaluationConfig, seed: int) -> tuple[Question, ...] | None:
-    """The questions to ask, at most `max_questions` a category, drawn with the seed; None without a file.
+    """The questions to ask, at most `max_questions` a category, drawn with the seed; None without
+    a file.
 
     Raises InputError when no question has the forget category.
     """
@@ -201,6 +198,8 @@ def check_profile(
         expected = tuple(document.id for document in documents.documents)
         if counts.document_ids != expected:
             raise InputError(
-                f"The profile was made on another {name} set: it covers {len(counts.document_ids)} documents, "
-                f"{documents.name} has {len(expected)} with other names. Profile these sets with this model."
+                f"The profile was made on another {name} set: it covers "
+                f"{len(counts.document_ids)} documents, "
+                f"{documents.name} has {len(expected)} with other names. Profile these sets with "
+                "this model."
             )
