@@ -1,0 +1,174 @@
+"""Which selected experts a token uses, and the frequencies that follow: plain arrays, no profile.
+
+Everything here takes numpy arrays, and `active_matrix` torch tensors too, without importing torch
+at module time: the page previews weights in a process that never loads it. Accepted trade-off:
+array functions are typed by overloads around an untyped core.
+
+Dims: N sampled tokens, T tokens of a batch, L MoE sites, K experts per token, S selected cells, P
+unique patterns, E experts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trace_engine.config import Cell
+from trace_engine.errors import CalibrationError
+from trace_engine.routing import TokenSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer[Any]]
+
+
+@overload
+def active_matrix(index_NLK: Ints, layers: Sequence[int], cells: Sequence[Cell]) -> Bools: ...
+@overload
+def active_matrix(
+    index_NLK: "Tensor", layers: Sequence[int], cells: Sequence[Cell]
+) -> "Tensor": ...
+def active_matrix(index_NLK: Any, layers: Sequence[int], cells: Sequence[Cell]) -> Any:
+    """a[n, s]: whether token n routes to cell s.
+
+    index_NLK (N, L, K) integers, -1 for a skipped slot; `layers[l]` is the decoder layer of site l.
+    Returns bool (N, S), numpy or torch as given, on the same device. Raises CalibrationError when a
+    cell's layer is not among `layers`.
+    """
+    if index_NLK.ndim != 3 or index_NLK.shape[1] != len(layers):
+        raise CalibrationError(
+            f"Routing of shape {tuple(index_NLK.shape)} does not fit {len(layers)} MoE layers: "
+            "expected (tokens, layers, experts per token)."
+        )
+    by_layer = {layer: index_NLK[:, site] for site, layer in enumerate(layers)}
+    return active_columns(by_layer, cells, like=index_NLK)
+
+
+def active_columns(index_of_layer: Mapping[int, Any], cells: Sequence[Cell], *, like: Any) -> Any:
+    """As `active_matrix`, from one (T, K) index per decoder layer, as a routing tap delivers it.
+
+    Only the layers of `cells` are read. `like` gives kind, device and, with no cells, T.
+    """
+    missing = sorted({cell.layer for cell in cells} - set(index_of_layer))
+    if missing:
+        raise CalibrationError(
+            f"Layer {missing[0]} has no routing here. MoE layers: {_listed(index_of_layer)}."
+        )
+    if isinstance(like, np.ndarray):
+        active: Any = np.zeros((like.shape[0], len(cells)), dtype=np.bool_)
+    else:
+        import torch
+
+        active = torch.zeros((like.shape[0], len(cells)), dtype=torch.bool, device=like.device)
+    for column, cell in enumerate(cells):
+        active[:, column] = (index_of_layer[cell.layer] == cell.expert).any(-1)
+    return active
+
+
+def calibration_frequencies(
+    sample: TokenSample, layers: Sequence[int], cells: Sequence[Cell]
+) -> Floats:
+    """Share of labelled tokens that route to each cell, shape (S,).
+
+    The mask is that of calibration: positions whose label t+1 is in the loss, BOS included. Raises
+    CalibrationError when the sample has no such position.
+    """
+    labelled_N = labelled(sample)
+    active_NS = active_matrix(sample.index_NLK[labelled_N], layers, cells)
+    return np.asarray(active_NS.mean(axis=0), dtype=np.float64)
+
+
+def labelled(sample: TokenSample) -> Bools:
+    """The sample's calibration mask, (N,). Raises CalibrationError when it is empty."""
+    if not sample.labelled_N.any():
+        raise CalibrationError(
+            "The token sample has no position with a label in the loss, so there is nothing to "
+            "calibrate on. Check that the documents hold more than one token."
+        )
+    return sample.labelled_N
+
+
+def weighted_frequency(
+    sample: TokenSample,
+    layers: Sequence[int],
+    weights_N: Floats,
+    num_experts: int | None = None,
+) -> Floats:
+    """Weighted activation frequency of every cell over the labelled tokens, shape (L, E).
+
+    `weights_N` has one weight per sampled token, and the result does not depend on their scale.
+    With `skipped_slots` it sums to K in every layer, whatever the weights (method.md, property
+    4). E is `num_experts`, or one more than the largest expert in the sample.
+    """
+    mask_N = labelled(sample)
+    index_NLK, w_N = sample.index_NLK[mask_N], np.asarray(weights_N, dtype=np.float64)[mask_N]
+    experts = int(index_NLK.max(initial=0)) + 1 if num_experts is None else num_experts
+    slots_NK = np.broadcast_to(w_N[:, None], (index_NLK.shape[0], index_NLK.shape[2]))
+    frequency_LE = np.zeros((len(layers), experts))
+    for site in range(len(layers)):
+        real_NK = index_NLK[:, site] >= 0
+        frequency_LE[site] = np.bincount(
+            index_NLK[:, site][real_NK], weights=slots_NK[real_NK], minlength=experts
+        )
+    return np.asarray(frequency_LE / w_N.sum())
+
+
+def skipped_slots(sample: TokenSample, weights_N: Floats) -> Floats:
+    """Weighted mean number of slots per labelled token that chose no expert, shape (L,)."""
+    mask_N = labelled(sample)
+    w_N = np.asarray(weights_N, dtype=np.float64)[mask_N]
+    empty_NL = (sample.index_NLK[mask_N] < 0).sum(axis=-1)
+    return np.asarray(w_N @ empty_NL / w_N.sum(), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patterns:
+    """Unique rows of an activity matrix: all that a token's weight depends on."""
+
+    active_PS: Bools
+    counts_P: NDArray[np.int64]
+    inverse_N: NDArray[np.int64]
+    """Row of `active_PS` for each token."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.inverse_N)
+
+    @property
+    def share_P(self) -> Floats:
+        """Share of tokens with each pattern; sums to 1."""
+        return self.counts_P / self.tokens
+
+    @property
+    def frequency_S(self) -> Floats:
+        """Unweighted frequency of each column: an integer over an integer, rounded once."""
+        return (self.counts_P @ self.active_PS) / self.tokens
+
+
+def unique_patterns(active_NS: Bools) -> Patterns:
+    """Reduce an activity matrix (N, S) to its unique rows, sorted, so that token order is gone.
+
+    Rows are packed into 64-bit words and ranked one word after the other, so any S costs only
+    sorts of integers.
+    """
+    tokens, cells = active_NS.shape
+    packed = np.packbits(active_NS, axis=1)
+    padded = np.zeros((tokens, -(-cells // 64) * 8), dtype=np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    rank_N = np.zeros(tokens, dtype=np.int64)
+    for word_N in padded.view(np.uint64).T:
+        values, place_N = np.unique(word_N, return_inverse=True)
+        rank_N = np.unique(rank_N * len(values) + place_N, return_inverse=True)[1]
+    counts_P = np.bincount(rank_N, minlength=1 if tokens else 0)
+    first_P = np.zeros(len(counts_P), dtype=np.int64)
+    first_P[rank_N] = np.arange(tokens)
+    return Patterns(active_NS[first_P], counts_P.astype(np.int64), rank_N)
+
+
+def _listed(layers: Mapping[int, Any]) -> str:
+    return ", ".join(str(layer) for layer in sorted(layers)) or "none"
