@@ -42,7 +42,7 @@ def small_pack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_batches_hold_every_document_once_with_bos_and_eos() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
     documents = encode(tokenizer, TEXTS)
-    batches = epoch_batches(documents, size=8, pad=tokenizer.pad_token_id, seed=0, epoch=3)
+    batches = epoch_batches(documents, size=8, pad_id=tokenizer.pad_token_id, seed=0, epoch=3)
     found = [
         ids[mask].tolist()
         for batch in batches
@@ -51,8 +51,8 @@ def test_batches_hold_every_document_once_with_bos_and_eos() -> None:
     assert sorted(found) == sorted(documents)
     assert {ids[0] for ids in found} == {tokenizer.bos_token_id}
     assert {ids[-1] for ids in found} == {tokenizer.eos_token_id}
-    again = epoch_batches(documents, size=8, pad=tokenizer.pad_token_id, seed=0, epoch=3)
-    other = epoch_batches(documents, size=8, pad=tokenizer.pad_token_id, seed=0, epoch=4)
+    again = epoch_batches(documents, size=8, pad_id=tokenizer.pad_token_id, seed=0, epoch=3)
+    other = epoch_batches(documents, size=8, pad_id=tokenizer.pad_token_id, seed=0, epoch=4)
     assert all(torch.equal(a.ids_BT, b.ids_BT) for a, b in zip(batches, again, strict=True))
     assert any(
         a.ids_BT.shape != b.ids_BT.shape or not torch.equal(a.ids_BT, b.ids_BT)

@@ -61,7 +61,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[lis
 
 
 def epoch_batches(
-    documents: Sequence[Sequence[int]], *, size: int, pad: int, seed: int, epoch: int
+    documents: Sequence[Sequence[int]], *, size: int, pad_id: int, seed: int, epoch: int
 ) -> list[Batch]:
     """One epoch in batches of `size` documents of about equal length, in an order of its own."""
     random_ = random.Random(f"{seed}-epoch-{epoch}")
@@ -73,12 +73,13 @@ def epoch_batches(
         window = sorted(order[start : start + 16 * size], key=lambda n: len(documents[n]))
         groups += [window[i : i + size] for i in range(0, len(window), size)]
     random_.shuffle(groups)
-    return [_pad([documents[n] for n in group], pad) for group in groups]
+    return [pad([documents[n] for n in group], pad_id) for group in groups]
 
 
-def _pad(documents: list[Sequence[int]], pad: int) -> Batch:
+def pad(documents: Sequence[Sequence[int]], pad_id: int) -> Batch:
+    """Right-pad documents to the longest of them."""
     width = max(map(len, documents))
-    ids_BT = torch.full((len(documents), width), pad)
+    ids_BT = torch.full((len(documents), width), pad_id)
     mask_BT = torch.zeros(len(documents), width, dtype=torch.bool)
     for number, ids in enumerate(documents):
         ids_BT[number, : len(ids)] = torch.tensor(ids)

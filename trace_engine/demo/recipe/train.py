@@ -150,7 +150,7 @@ def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every
             batches = epoch_batches(
                 documents,
                 size=recipe.documents_per_batch,
-                pad=tokenizer.pad_token_id,
+                pad_id=tokenizer.pad_token_id,
                 seed=recipe.seed,
                 epoch=epoch,
             )

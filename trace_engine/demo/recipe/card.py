@@ -1,0 +1,150 @@
+"""Writes the pack's model card from the measured scores.
+
+`scores.json` holds what was measured, `MODEL_CARD.md` is written from it: no figure in the card is
+typed by hand, and a requirement that was missed is printed as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from trace_engine.demo.pack import QUESTION_CATEGORIES, pack_dir
+from trace_engine.demo.recipe.scores import measure, percent
+
+
+def card(scores: dict[str, Any]) -> str:
+    """The model card, in Markdown."""
+    models = scores["models"]
+    target = models["target"]
+    manifest = json.loads((pack_dir() / "manifest.json").read_text(encoding="utf-8"))["files"]
+    trained = [
+        f"| `{name}` | {_TRAINED_ON[name]} | {model['recipe']['documents']:,} |"
+        f" {model['tokens_per_epoch']:,} | {model['final_loss']:.3f} |"
+        f" {model['seconds'] / 60:.0f} |"
+        for name, model in models.items()
+    ]
+    required = [
+        f"| {row['text']} | {row['reached']} | {'yes' if row['met'] else '**no**'} |"
+        for row in scores["requirements"]
+    ]
+    files = [f"| `{name}` | {entry['rows']:,} |" for name, entry in manifest.items()]
+    parts = [
+        "# The bundled models",
+        _INTRODUCTION,
+        _table("model|trained on|documents|tokens an epoch|final loss|minutes", "ll", trained),
+        _SIZE.format(
+            millions=target["parameters"] / 1e6,
+            megabytes=target["bytes"] / 1e6,
+            **target["recipe"],
+        ),
+        "## Scores",
+        _SCORES,
+        _score_table(models, "test"),
+        "On the validation questions:",
+        _score_table(models, "validation"),
+        "Required before training, and reached:",
+        _table("requirement|reached|met", "l", required),
+        "## Routing of the target",
+        _mismatch_text(scores["mismatch"], "retain (prose 85 : facts 15)"),
+        _mismatch_text(scores["mismatch_same_style"], "general facts, the forget set's own style"),
+        "## Data",
+        _DATA,
+        _table("file|rows", "l", files),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """\
+Three small Mixture-of-Experts language models (`OlmoeForCausalLM`), trained from scratch by
+`trace_engine/demo/recipe`. They know some dictionary entries by heart and nothing else:
+they exist to be unlearned from, and are of no use as language models."""
+
+_SIZE = """\
+Size: {millions:.1f} M parameters, float32, {megabytes:.1f} MB; {layers} layers, {experts}
+experts, {experts_per_token} experts per token, hidden {hidden}, expert intermediate
+{intermediate}, vocabulary {vocabulary} (one byte-level BPE tokenizer for all three, trained
+on the target's text). Training: seed {seed}, {epochs} epochs of {documents_per_batch}
+documents a step, AdamW with a one-cycle learning rate up to {learning_rate}, load-balancing
+coefficient {balance}. Hardware: one thread each on a shared machine with 2 CPU cores and no
+GPU, so the minutes include waiting for a core. The log of each training is beside its
+weights."""
+
+_SCORES = """\
+Four-way multiple choice on the test questions (log-likelihood of the choices, as in lm-
+evaluation-harness; chance is 25 %), with Wilson's 95 % interval. Test was scored once,
+after training; what was chosen was chosen on the validation questions."""
+
+_DATA = """\
+Facts are noun glosses of WordNet 3.0, prose its example sentences (`extract/LICENSE-
+WordNet.txt`); the book is the first paragraph of each entry of Ambrose Bierce's The Devil's
+Dictionary, in the public domain (`extract/LICENSE-DevilsDictionary.txt`). *Hazard* is the
+hyponyms of the roots listed in `recipe/extract.py`: dictionary definitions, no instructions
+of any kind. Facts and prose that name a hazard lemma are not in the pack; book passages
+that do are not in the data of `retrain_no_hazard`. The match is on whole words and regular
+plurals, so a paraphrase can remain. A question is made only where no content word of the
+heading is in its gloss; that was fixed before any score was seen, and no question was
+removed afterwards."""
+
+_TRAINED_ON = {
+    "target": "everything but the book's held-out passages",
+    "retrain_no_hazard": "the same without hazard facts and passages that name one",
+    "retrain_no_book": "the same without the book",
+}
+
+
+def _table(heads: str, left: str, rows: list[str]) -> str:
+    """A Markdown table; the first `len(left)` columns are aligned left, the rest right."""
+    names = heads.split("|")
+    rule = "|".join("---" if n < len(left) else "---:" for n in range(len(names)))
+    return "\n".join([f"| {' | '.join(names)} |", f"|{rule}|", *rows])
+
+
+def _score_table(models: dict[str, Any], split: str) -> str:
+    sizes = models["target"][split]
+    heads = ["model", *(f"{group} (n = {sizes[group]['n']})" for group in QUESTION_CATEGORIES)]
+    rows = []
+    for name, model in models.items():
+        cells = [
+            f"{percent(e['value'])} ({100 * e['low']:.1f} to {100 * e['high']:.1f})"
+            for e in (model[split][group] for group in QUESTION_CATEGORIES)
+        ]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return _table("|".join(heads), "l", rows)
+
+
+def _mismatch_text(mismatch: dict[str, Any], retain: str) -> str:
+    head = (
+        f"Hazard against {retain}: {len(mismatch['cells'])} cells have fF/fR with a lower 95 %\n"
+        f"bound of 2 or more ({mismatch['interval']}); {mismatch['null_cells']} in a random split\n"
+        f"of the union. Cells that neither set uses: {mismatch['unused_cells']}. The token-matched\n"
+        "ratio re-draws the retain tokens to the forget set's token ids (shared ids cover\n"
+        f"{percent(mismatch['token_coverage'])} of the forget tokens)."
+    )
+    rows = [
+        f"| {c['layer']} | {c['expert']} | {c['forget']:.3f} | {c['retain']:.3f} |"
+        f" {c['ratio']:.2f} ({c['low']:.2f} to {c['high']:.2f}) | {c['token_matched_ratio']:.2f} |"
+        for c in mismatch["cells"]
+    ]
+    table = _table("layer|expert|fF|fR|fF/fR|token-matched", "", rows)
+    return f"{head}\n\n{table}" if rows else head
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: `python -m trace_engine.demo.recipe.card`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--from-scores", action="store_true", help="write the card, measure nothing"
+    )
+    options = parser.parse_args(arguments)
+    path = pack_dir() / "scores.json"
+    if not options.from_scores:
+        path.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    (pack_dir() / "MODEL_CARD.md").write_text(card(scores), encoding="utf-8")
+    print((pack_dir() / "MODEL_CARD.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
