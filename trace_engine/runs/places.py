@@ -10,10 +10,13 @@ import re
 import secrets
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trace_engine.errors import RunError
 from trace_engine.runs.disk import write_text
-from trace_engine.sets import DocumentSet
+
+if TYPE_CHECKING:
+    from trace_engine.sets import DocumentSet
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -66,7 +69,7 @@ def find_profile(key: str, base: Path | None = None) -> Path | None:
     return path if path.is_dir() else None
 
 
-def store_set(documents: DocumentSet, base: Path | None = None) -> str:
+def store_set(documents: "DocumentSet", base: Path | None = None) -> str:
     """Keep a set (an upload, text from the editor) under its fingerprint; returns the path to use
     as source.
 

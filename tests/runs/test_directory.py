@@ -1,0 +1,125 @@
+"""State is derived from lock and last word; rows are the last of each step; nothing here waits."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs.light_worker import config
+from trace_engine.errors import RunError
+from trace_engine.runs.directory import STALLED_SECONDS, RunDirectory
+from trace_engine.runs.disk import Appender, write_json
+from trace_engine.runs.lock import LockedError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def test_a_free_lock_without_a_last_word_is_interrupted(run: RunDirectory, tmp_path: Path) -> None:
+    lock = run.create(config(tmp_path, max_steps=9))
+    assert run.status().state == "starting"
+    run.update(state="running")
+    rows = Appender(run.path / "metrics.jsonl")
+    rows.append({"attempt": 1, "kind": "train", "step": 4, "loss": 1.0})
+    rows.close()
+    assert run.status().state == "running"
+    lock.release()
+    status = run.status()
+    assert (status.state, status.step, status.max_steps) == ("interrupted", 4, 9)
+    assert status.resumable
+    assert "step 4" in status.message
+
+
+@pytest.mark.parametrize("state", ["done", "stopped", "failed"])
+def test_a_last_word_stays(run: RunDirectory, tmp_path: Path, state: str) -> None:
+    with run.create(config(tmp_path)):
+        run.update(state=state, message="why")
+    assert (run.status().state, run.status().message) == (state, "why")
+    assert run.status().resumable == (state != "done")
+
+
+def test_done_is_written_once(run: RunDirectory, tmp_path: Path) -> None:
+    with run.create(config(tmp_path)):
+        run.update(state="done")
+        with pytest.raises(RunError, match="done"):
+            run.update(state="failed")
+        with pytest.raises(RunError, match="nothing to resume"):
+            run.begin_attempt()
+
+
+def test_silence_is_only_stalled(run: RunDirectory, tmp_path: Path) -> None:
+    with run.create(config(tmp_path)):
+        run.update(state="running")
+        write_json(run.path / "progress.json", {"done": 1})
+        late = time.time() - STALLED_SECONDS - 5
+        recorded = run._recorded()
+        write_json(run.path / "status.json", recorded | {"updated": late})
+        os.utime(run.path / "progress.json", (late, late))
+        status = run.status()
+        assert (status.state, status.stalled) == ("running", True)
+        os.utime(run.path / "progress.json")
+        assert not run.status().stalled
+
+
+def test_readers_keep_the_last_row_of_a_step(run: RunDirectory, tmp_path: Path) -> None:
+    run.create(config(tmp_path)).release()
+    rows = Appender(run.path / "metrics.jsonl")
+    for attempt, kind, step in [
+        (1, "eval", 0),
+        (1, "train", 1),
+        (1, "train", 2),
+        (1, "eval", 2),
+        (2, "train", 2),
+        (2, "eval", 2),
+        (2, "train", 3),
+    ]:
+        rows.append({"attempt": attempt, "kind": kind, "step": step})
+    rows.close()
+    assert [(r["step"], r["kind"], r["attempt"]) for r in run.rows()] == [
+        (0, "eval", 1),
+        (1, "train", 1),
+        (2, "train", 2),
+        (2, "eval", 2),
+        (3, "train", 2),
+    ]
+    assert [r["step"] for r in run.rows("eval")] == [0, 2]
+
+
+def test_create_refuses_a_folder_with_something_in_it(run: RunDirectory, tmp_path: Path) -> None:
+    run.path.mkdir()
+    (run.path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        run.create(config(tmp_path))
+    assert [p.name for p in run.path.iterdir()] == ["thesis.tex"]
+
+
+def test_settings_round_trip_whatever_the_label_is(run: RunDirectory, tmp_path: Path) -> None:
+    label = "../../etc\0 /abs <script> é" + "x" * 300
+    settings = config(tmp_path, name=label, learning_rate=1e-4)
+    run.create(settings).release()
+    assert run.config() == settings
+    assert run.id == "run"
+
+
+def test_lock_refuses_a_second_holder_and_a_missing_run(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run"):
+        run.lock()
+    with run.create(config(tmp_path)), pytest.raises(LockedError, match="in use by its worker"):
+        run.lock()
+
+
+def test_a_copied_directory_opens_elsewhere(run: RunDirectory, tmp_path: Path) -> None:
+    lock = run.create(config(tmp_path))
+    run.update(state="running")
+    copy = tmp_path / "elsewhere" / "copy"
+    copy.parent.mkdir()
+    # As `cp -r` of a live run would: files, no lock.
+    copy.mkdir()
+    for path in run.path.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert RunDirectory(copy).status().state == "interrupted"
+    assert run.status().state == "running"
+    lock.release()
