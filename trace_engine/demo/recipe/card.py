@@ -117,9 +117,10 @@ def _score_table(models: dict[str, Any], split: str) -> str:
 def _mismatch_text(mismatch: dict[str, Any], retain: str) -> str:
     head = (
         f"Hazard against {retain}: {len(mismatch['cells'])} cells have fF/fR with a lower 95 %\n"
-        f"bound of 2 or more ({mismatch['interval']}); {mismatch['null_cells']} in a random split\n"
-        f"of the union. Cells that neither set uses: {mismatch['unused_cells']}. The token-matched\n"
-        "ratio re-draws the retain tokens to the forget set's token ids (shared ids cover\n"
+        f"bound of 2 or more ({mismatch['interval']}); {mismatch['null_cells']} in a random\n"
+        "split of the union. Cells that neither set uses:\n"
+        f"{mismatch['unused_cells']}. The token-matched ratio re-draws the retain tokens\n"
+        "to the forget set's token ids (shared ids cover\n"
         f"{percent(mismatch['token_coverage'])} of the forget tokens)."
     )
     rows = [
