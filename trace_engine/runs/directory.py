@@ -13,12 +13,13 @@ from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_ya
 from trace_engine.errors import RunError
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
 from trace_engine.runs.disk import read_json, read_last_line, read_lines, write_json, write_text
-from trace_engine.runs.lock import FileLock, is_locked
+from trace_engine.runs.lock import FileLock, LockedError, is_locked
 
 FINAL_STATES = ("done", "stopped", "failed")
 """States that a worker writes as its last word; without one, a free lock means `interrupted`."""
 ACTIVE_STATES = ("starting", "queued", "running")
 STALLED_SECONDS = 60.0
+_LEAVING_SECONDS = 5.0
 _KIND_ORDER = {"train": 0, "eval": 1}
 
 
@@ -187,9 +188,18 @@ class RunDirectory:
         run."""
         if not (self.path / "config.yaml").exists():
             raise RunError(f"{self.path.name} is not a run: it has no config.yaml.")
-        return FileLock.take(
-            self.lock_path, f"Run {self.id} is in use by its worker. Stop it first."
-        )
+        deadline = time.monotonic() + _LEAVING_SECONDS
+        while True:
+            try:
+                return FileLock.take(
+                    self.lock_path, f"Run {self.id} is in use by its worker. Stop it first."
+                )
+            except LockedError:
+                # A worker that has said its last word is on its way out; others are refused now.
+                leaving = self._recorded()["state"] in FINAL_STATES
+                if not leaving or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def create(self, config: ProfileConfig | UnlearnConfig) -> FileLock:
         """Make the directory and take its lock before anyone can find it. Raises RunError if it is
