@@ -219,12 +219,13 @@ class _SelectedExperts(Trainable):
         )
         piece = _Slice(whole, rows, nn.Parameter(whole.detach().index_select(0, rows)))
         whole.requires_grad_(True)
-        self._handles.append(whole.register_post_accumulate_grad_hook(_gather_into(piece)))
+        register: Any = whole.register_post_accumulate_grad_hook
+        self._handles.append(register(_gather_into(piece)))
         self._slices[f"{name}[{','.join(map(str, experts))}]"] = piece
 
 
 def _gather_into(piece: _Slice) -> Callable[[Tensor], None]:
-    # At once, not after the whole backward: the full gradients of all layers would not fit together.
+    # At once, not after the whole backward: the layers' full gradients would not fit together.
     def gather(whole: Tensor) -> None:
         if whole.grad is None:
             return
@@ -247,12 +248,13 @@ class _Lora(Trainable):
                     "LoRA "
                     "cannot reach. Train all parameters or selected experts instead."
                 )
+        options: dict[str, Any] = {"lora_alpha": config.lora_alpha}  # PEFT's annotation says int
         settings = LoraConfig(
             r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
             lora_dropout=0.0,
             target_modules=_attention_linears(opened.model),
             target_parameters=[name for site in opened.sites for name in _fused_names(site)],
+            **options,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

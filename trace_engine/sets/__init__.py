@@ -1,0 +1,26 @@
+"""Documents in: read, validate, fingerprint, compare and split; multiple-choice questions."""
+
+from trace_engine.sets.documents import Document, DocumentSet, fingerprint, to_jsonl
+from trace_engine.sets.load import load_set, read_documents
+from trace_engine.sets.pairs import Overlap, check_pair, overlap, split_documents
+from trace_engine.sets.parse import MAX_UPLOAD, SUFFIXES, parse_documents, safe_label
+from trace_engine.sets.questions import Question, read_questions
+
+__all__ = [
+    "MAX_UPLOAD",
+    "SUFFIXES",
+    "Document",
+    "DocumentSet",
+    "Overlap",
+    "Question",
+    "check_pair",
+    "fingerprint",
+    "load_set",
+    "overlap",
+    "parse_documents",
+    "read_documents",
+    "read_questions",
+    "safe_label",
+    "split_documents",
+    "to_jsonl",
+]

@@ -1,0 +1,76 @@
+"""What a document and a set of documents are, and the fingerprint that names a set's content.
+
+A document's text is the whole of it; a prompt, where there is one, is the leading part of that text
+that is context and not to be predicted. Trade-off: ids are part of the fingerprint, so that a
+profile found by its fingerprint never shows another file's row names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a set."""
+
+    id: str
+    """Unique in its set: the row's own id, or its number from 1."""
+    text: str
+    """All of it, the prompt included; never blank."""
+    prompt: str | None = None
+    """Leading part of `text` that is given, not predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSet:
+    """Documents in order, named by their content."""
+
+    name: str
+    """A label for people; not part of the fingerprint."""
+    source: str
+    documents: tuple[Document, ...]
+    fingerprint: str
+    """SHA-256 over one JSON line `[id, prompt, text]` per document, in order, UTF-8."""
+
+    @classmethod
+    def of(cls, name: str, source: str, documents: Iterable[Document]) -> Self:
+        """A set with its fingerprint computed."""
+        kept = tuple(documents)
+        return cls(name, source, kept, fingerprint(kept))
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @property
+    def texts(self) -> list[str]:
+        return [document.text for document in self.documents]
+
+    @property
+    def prompts(self) -> list[str | None]:
+        return [document.prompt for document in self.documents]
+
+
+def fingerprint(documents: Iterable[Document]) -> str:
+    """SHA-256 over one JSON line `[id, prompt, text]` per document, in order, UTF-8; hex."""
+    digest = hashlib.sha256()
+    for document in documents:
+        line = json.dumps([document.id, document.prompt, document.text], ensure_ascii=False)
+        digest.update(line.encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def to_jsonl(documents: Iterable[Document]) -> bytes:
+    """The documents as a `.jsonl` file that `parse_documents` reads back unchanged."""
+    lines = []
+    for document in documents:
+        row = {"id": document.id, "text": document.text}
+        if document.prompt is not None:
+            row["prompt"] = document.prompt
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()

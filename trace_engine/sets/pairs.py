@@ -1,0 +1,92 @@
+"""Two sets against each other (overlap, equality), and one set in two (training and held out).
+
+Documents count as the same when their texts agree after case and white space are evened out. Near
+duplicates are not found: the count is a lower bound of what the sets share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from trace_engine.errors import InputError
+from trace_engine.sets.documents import Document, DocumentSet
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What a forget set and a retain set have in common."""
+
+    count: int
+    """Forget documents whose text is in the retain set too."""
+    sample: tuple[str, ...]
+    """The first few of those texts, as the forget set has them."""
+    forget_total: int
+    retain_total: int
+    equal: bool
+    """Whether the two hold the same texts, order and repeats aside."""
+
+
+def overlap(forget: DocumentSet, retain: DocumentSet) -> Overlap:
+    """Count the forget documents that the retain set has too."""
+    retained = {normalised(text) for text in retain.texts}
+    shared = [text for text in forget.texts if normalised(text) in retained]
+    equal = bool(retained) and {normalised(text) for text in forget.texts} == retained
+    return Overlap(len(shared), tuple(shared[:SHOWN]), len(forget), len(retain), equal)
+
+
+def check_pair(forget: DocumentSet, retain: DocumentSet) -> Overlap:
+    """The overlap of two sets that can be compared. Raises InputError when one is empty or both are
+    equal."""
+    for side, documents in (("forget", forget), ("retain", retain)):
+        if not documents.documents:
+            raise InputError(f"The {side} set ({documents.name}) has no documents.")
+    found = overlap(forget, retain)
+    if found.equal:
+        raise InputError(
+            f"The forget set ({forget.name}) and the retain set ({retain.name}) hold the same "
+            "texts, so "
+            "there is nothing to tell apart. Choose two different sets."
+        )
+    return found
+
+
+def split_documents(
+    documents: DocumentSet, share: float, seed: int
+) -> tuple[DocumentSet, DocumentSet]:
+    """Split a set into (training, held out), each in the set's order.
+
+    A document's side follows from its own text and the seed, so that adding a document moves no
+    other, and equal texts never face each other. `share` is the held-out side's expected share;
+    both sides get at least one text. Raises InputError when there are fewer than two different
+    texts.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"The held-out share must be between 0 and 1, found {share}.")
+    draw = {document.text: _draw(document, seed) for document in documents.documents}
+    draws = sorted(set(draw.values()))
+    if len(draws) < 2:
+        raise InputError(
+            f"{documents.name} has {len(draws)} different documents; holding some out takes at "
+            "least two."
+        )
+    # The least draw is always held out and the greatest never, so that no side is empty.
+    bound = min(max(share, draws[0]), draws[-2])
+    held_out = [d for d in documents.documents if draw[d.text] <= bound]
+    training = [d for d in documents.documents if draw[d.text] > bound]
+    return (
+        DocumentSet.of(f"{documents.name} (training)", documents.source, training),
+        DocumentSet.of(f"{documents.name} (held out)", documents.source, held_out),
+    )
+
+
+def normalised(text: str) -> str:
+    """The text with case folded and each run of white space made one space."""
+    return " ".join(text.casefold().split())
+
+
+def _draw(document: Document, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}\n{normalised(document.text)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
