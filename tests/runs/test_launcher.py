@@ -1,5 +1,6 @@
 """Launch, stop, resume, delete and queue, with real detached processes."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -55,9 +56,7 @@ def test_launch_to_done(base: Path, tmp_path: Path) -> None:
     assert run.status().state in ("starting", "queued", "running")
     computing(run, base)
     assert os.getsid(pid_of(run)) == pid_of(run), "the worker must survive its launcher's session"
-    progress = run.progress()
-    assert progress is not None
-    assert progress["phase"] == "waiting"
+    until(lambda: (run.progress() or {}).get("phase") == "waiting", "its progress")
     (base / "release").touch()
     assert until_state(run, "done").message == "Released."
     [row] = list_runs(base)
@@ -145,10 +144,7 @@ def test_trace_workers_widens_the_slot(
 ) -> None:
     monkeypatch.setenv("TRACE_WORKERS", "2")
     runs = [open_run(launch(config(tmp_path, seed=n), base), base) for n in range(3)]
-    until(
-        lambda: (base / "computing").is_dir() and len(list((base / "computing").iterdir())) == 2,
-        "two",
-    )
+    until(lambda: len(list(base.glob("computing/*"))) == 2, "two to compute")
     until(lambda: sorted(r.status().state for r in runs)[0] == "queued", "the third to queue")
     (base / "release").touch()
     for run in runs:
@@ -211,15 +207,14 @@ def test_two_resumes_at_once_make_one_attempt(base: Path, tmp_path: Path) -> Non
     until_state(run, "done")
 
 
-def test_stop_twice_is_stop_once_and_force_ends_at_once(base: Path, tmp_path: Path) -> None:
+def test_stop_twice_is_stop_once(base: Path, tmp_path: Path) -> None:
     run = open_run(launch(config(tmp_path), base), base)
     computing(run, base)
     stop(run.id, base)
+    # A second press while the worker still runs must not be the signal that kills it.
     for _ in range(5):
-        try:
+        with contextlib.suppress(RunError):
             stop(run.id, base)
-        except RunError as error:
-            assert "nothing to stop" in str(error)
     assert until_state(run, "stopped", "interrupted").state == "stopped"
     with pytest.raises(RunError, match="is stopped; there is nothing to stop"):
         stop(run.id, base)

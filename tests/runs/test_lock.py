@@ -1,4 +1,4 @@
-"""The lock says whether a process is alive, is handed on through exec, and readers never disturb it."""
+"""The lock tells a live process, survives exec, and readers never disturb it."""
 
 import subprocess
 import sys
