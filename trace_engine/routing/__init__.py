@@ -3,6 +3,21 @@
 Importing this room does not load torch: only `profile` needs a model, and loads it when called.
 """
 
+from typing import TYPE_CHECKING
+
+from trace_engine.config import ProfileConfig
+from trace_engine.progress import ProgressCallback, ignore_progress
+from trace_engine.routing.contexts import (
+    CoExpert,
+    Context,
+    ExpertCard,
+    TopToken,
+    contexts,
+    expert_card,
+    top_tokens,
+)
+from trace_engine.routing.drift import Drift, drift
+from trace_engine.routing.key import profile_key
 from trace_engine.routing.mismatch import mismatch
 from trace_engine.routing.mismatch_map import Mismatch, load_mismatch
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
@@ -16,18 +31,54 @@ from trace_engine.routing.statistics import (
     uniform_share,
 )
 
+if TYPE_CHECKING:
+    from trace_engine.models import OpenModel
+    from trace_engine.sets import DocumentSet
+
 __all__ = [
+    "CoExpert",
+    "Context",
+    "Drift",
+    "ExpertCard",
     "Mismatch",
     "Profile",
     "RoutingCounts",
     "TokenSample",
+    "TopToken",
     "activation_frequency",
     "coactivation",
+    "contexts",
+    "drift",
+    "expert_card",
     "gate_mass",
     "load_entropy",
     "load_mismatch",
     "load_share",
     "mismatch",
+    "profile",
+    "profile_key",
     "side_statistic",
+    "top_tokens",
     "uniform_share",
 ]
+
+
+# The function takes the place of the module of the same name as the package's attribute;
+# `from trace_engine.routing.profile import ...` still finds the module.
+def profile(
+    opened: "OpenModel",
+    forget: "DocumentSet",
+    retain: "DocumentSet",
+    config: ProfileConfig,
+    report: ProgressCallback = ignore_progress,
+) -> Profile:
+    """Run both sets through the model's backbone and count every token's routing per document.
+
+    Documents are cut at `config.max_length`, sorted by length and batched; the integers depend on
+    the batches only through rounding of near-ties in the routers. Progress is in tokens, one phase
+    a side. The model is in eval mode meanwhile and as before afterwards. Raises InputError when a
+    side has no token to count or a document id occurs twice, ModelError when a site routed nothing.
+    """
+    from trace_engine.routing.profiler import profile_model
+
+    return profile_model(opened, forget, retain, config, report)

@@ -19,6 +19,8 @@ from trace_engine.routing.resample import (
     MaxTest,
     benjamini_hochberg,
     bootstrap_ratios,
+    gap_rngs,
+    known_documents,
     max_permutation_test,
     ratio_of_sums,
     ratio_standard_error,
@@ -56,7 +58,7 @@ def mismatch(
     forget = _ordered(profile.forget, statistic, exists_LE, "forget")
     retain = _ordered(profile.retain, statistic, exists_LE, "retain")
     epsilon = 0.5 / min(forget[1].sum(), retain[1].sum())
-    rng_gap, rng_split, rng_null, rng_test = np.random.default_rng(seed).spawn(4)
+    rng_gap, rng_split, rng_null, rng_test = gap_rngs(seed)
 
     columns = compare_sides(forget, retain, bootstrap, rng_gap, epsilon)
     total_DC, tokens_D = (np.concatenate(pair) for pair in zip(forget, retain, strict=True))
@@ -157,9 +159,7 @@ def compare_sides(
 def _ordered(
     counts: RoutingCounts, statistic: str, exists_LE: NDArray[np.bool_], side: str
 ) -> tuple[Array, Array]:
-    order = np.array(
-        sorted(np.flatnonzero(counts.tokens_D > 0), key=lambda d: counts.document_ids[d]), dtype=int
-    )
+    order = known_documents(counts)
     if not len(order):
         raise InputError(f"The {side} set has no counted token, so there is nothing to compare.")
     total_DC = document_totals(counts, statistic)[order][:, exists_LE]

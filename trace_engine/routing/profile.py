@@ -149,17 +149,9 @@ class Profile:
     """Text of every token id that the counts or the samples mention."""
 
     def site_of(self, layer: int) -> int:
-        """Row of a decoder layer in every (L, ...) array.
-
-        Raises InputError naming the layers there are, or that a layer has several sites.
-        """
-        rows = [row for row, number in enumerate(self.layers) if number == layer]
-        if len(rows) == 1:
-            return rows[0]
-        if rows:
-            raise InputError(
-                f"Layer {layer} has {len(rows)} MoE sites, so its number does not name one of them."
-            )
+        """Row of a decoder layer in every (L, ...) array; InputError names the layers there are."""
+        if layer in self.layers:
+            return self.layers.index(layer)
         known = ", ".join(str(number) for number in self.layers)
         raise InputError(f"Layer {layer} has no routed experts in this model. MoE layers: {known}.")
 

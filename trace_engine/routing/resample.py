@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
+from trace_engine.routing.profile import RoutingCounts
 
 Array = NDArray[np.float64]
 
@@ -28,6 +29,20 @@ class MaxTest:
     z: Array
     p_cell: Array
     p_max: Array
+
+
+def gap_rngs(seed: int) -> list[np.random.Generator]:
+    """Independent generators of a map: gap interval, random split, its interval, permutations."""
+    return np.random.default_rng(seed).spawn(4)
+
+
+def known_documents(counts: RoutingCounts) -> NDArray[np.intp]:
+    """Documents with a counted token, in the order of their ids, shape (D',).
+
+    Resampling in this order makes results independent of the order in which documents came.
+    """
+    known = np.flatnonzero(counts.tokens_D > 0)
+    return np.array(sorted(known, key=lambda d: counts.document_ids[d]), dtype=np.intp)
 
 
 def ratio_of_sums(total_DC: Array, tokens_D: Array) -> Array:
