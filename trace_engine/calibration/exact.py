@@ -15,6 +15,8 @@ from trace_engine.calibration.activity import Bools, Floats, Patterns
 
 GAP_TOLERANCE = 1e-10
 """Largest gap of a solved target; far below the 1e-6 that is promised."""
+CLOSED = 1e-6
+"""What counts as a closed gap when cells are named as relaxed."""
 RANK_TOLERANCE = 1e-12
 """Eigenvalues below this share of the largest are directions that no token (any more) moves in."""
 SETTLED = 0.1
@@ -24,6 +26,7 @@ MAX_SPREAD = 100.0
 ELASTIC_BOUND = 10.0
 """Largest |λ| of a relaxed solution: a cell's tokens count at most e^10 times as much for it."""
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+_WORST = (0.5, 0.2, 0.05)
 _MAX_STEPS = 60
 _CHUNK = 4096
 
@@ -64,31 +67,32 @@ class EntropyBalance:
         convex hull of the patterns, as far as float64 can tell.
         """
         projected_S = self.frequency_S + self._project(target_S - self.frequency_S)
-        relaxed_S = np.abs(projected_S - target_S) > 1e-9
+        relaxed_S = np.abs(projected_S - target_S) > CLOSED
         start_S = np.zeros(len(target_S)) if start_S is None else self._project(start_S)
-        return self._newton(np.where(relaxed_S, projected_S, target_S), start_S, relaxed_S)
+        return self._newton(projected_S, start_S, relaxed_S)
 
     def solve_relaxed(self, target_S: Floats) -> DualSolution:
         """As `solve`, but never unsolved: targets that cannot be met are relaxed, and marked.
 
         The elastic dual (penalty ρ/2‖λ‖²: residuals are ρλ) with the smallest ρ that bounds λ
-        shows what can be reached. Cells with a tenth of its largest residual or more are relaxed
-        to what it reached and the others solved exactly; where that fails too, all are relaxed.
+        shows what can be reached. The cells with the largest residuals, as few as will do, are
+        relaxed to what it reached and the others solved exactly; where that fails too, all are.
         """
         first = self.solve(target_S)
         if first.solved:
             return first
         elastic, steps = self._elastic(first)
         residual_S = np.abs(elastic.achieved_S - first.target_S)
-        worst_S = residual_S >= 0.1 * residual_S.max()
-        second = self.solve(np.where(worst_S, elastic.achieved_S, first.target_S))
-        steps += second.steps
-        if second.solved and np.abs(second.lambda_S).max() <= 2 * ELASTIC_BOUND:
-            relaxed_S = first.relaxed_S | worst_S | second.relaxed_S
-            return replace(second, relaxed_S=relaxed_S, steps=steps)
-        relaxed_S = np.ones(len(target_S), dtype=np.bool_)
-        target_S = elastic.achieved_S
-        return replace(elastic, target_S=target_S, relaxed_S=relaxed_S, steps=steps)
+        for share in _WORST:
+            worst_S = residual_S >= share * residual_S.max()
+            second = self.solve(np.where(worst_S, elastic.achieved_S, first.target_S))
+            steps += second.steps
+            if second.solved and np.abs(second.lambda_S).max() <= 2 * ELASTIC_BOUND:
+                break
+        else:
+            second = replace(elastic, target_S=elastic.achieved_S)
+        relaxed_S = np.abs(second.achieved_S - target_S) > CLOSED
+        return replace(second, relaxed_S=relaxed_S, solved=True, steps=steps)
 
     def _elastic(self, first: DualSolution) -> tuple[DualSolution, int]:
         steps, start_S = first.steps, np.zeros(len(first.target_S))
