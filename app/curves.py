@@ -329,3 +329,32 @@ def verdict(frame: pd.DataFrame, chance: float | None) -> str:
             parts.append(f"{role} ({group}) {shown}")
     ending = "" if chance is None else f"; chance is {chance:g}"
     return f"Step {first} to {last}: " + ", ".join(parts) + ending + "."
+
+
+def finding(frame: pd.DataFrame, chance: float | None) -> str:
+    """The curve's finding as a figure title: what forget and utility did from first to last
+    step.
+    """
+    ends = {}
+    for role in ("forget", "utility"):
+        part = frame[frame["role"] == role]
+        means = part.groupby("step")["value"].mean()
+        if means.empty or math.isnan(means.iloc[-1]) or math.isnan(means.iloc[0]):
+            return "Forget and utility over the run"
+        ends[role] = (float(means.iloc[0]), float(means.iloc[-1]))
+    digits = 2
+    forget, utility = ends["forget"], ends["utility"]
+    what = "accuracy" if chance is not None else "loss"
+    return (
+        f"Forget {what} {forget[0]:.{digits}f} → {forget[1]:.{digits}f}, "
+        f"utility {utility[0]:.{digits}f} → {utility[1]:.{digits}f}"
+    )
+
+
+def drift_finding(frame: pd.DataFrame) -> str:
+    """The drift's finding as a figure title: the layer that moved most by the end."""
+    last = frame[frame["step"] == frame["step"].max()].dropna()
+    if last.empty:
+        return "Routing drift was not measured"
+    row = last.loc[last["overlap"].idxmin()]
+    return f"Layer {int(row['layer'])} drifts most: {row['overlap']:.0%} of experts unchanged"

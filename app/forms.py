@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from trace_engine.config import (
-    ProfileConfig,
     SelectionConfig,
     UnlearnConfig,
     WeightsConfig,
@@ -60,13 +59,9 @@ def changed_fields(settings: BaseModel) -> dict[str, Any]:
     }
 
 
-def settings_yaml(profile: ProfileConfig | None, *parts: tuple[str, BaseModel]) -> str:
-    """YAML of several settings under their names, the profile's question first when there is
-    one.
-    """
-    blocks = [] if profile is None else [("profile", profile), *parts]
-    sections = blocks or list(parts)
-    return "".join(f"{name}:\n{_indent(to_yaml(settings))}" for name, settings in sections)
+def settings_yaml(*parts: tuple[str, BaseModel]) -> str:
+    """YAML of several settings under their names, as they stand inside a run's settings file."""
+    return "".join(f"{name}:\n{_indent(to_yaml(settings))}" for name, settings in parts)
 
 
 def _indent(text: str) -> str:
@@ -101,6 +96,21 @@ def _command(words: list[str], values: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def weights_python(selection: SelectionConfig, weights: WeightsConfig) -> str:
+    """Python lines that choose the same cells and fit the same weights."""
+    chosen = ", ".join(f"{name}={value!r}" for name, value in changed_fields(selection).items())
+    fitted = ", ".join(f"{name}={value!r}" for name, value in changed_fields(weights).items())
+    cell = ", Cell" if "Cell(" in chosen else ""
+    return (
+        "from trace_engine.calibration import fit_weights, select_experts\n"
+        f"from trace_engine.config import SelectionConfig, WeightsConfig{cell}\n"
+        "from trace_engine.routing import Profile\n\n"
+        'profile = Profile.load("PROFILE")\n'
+        f"selection = select_experts(profile, SelectionConfig({chosen}))\n"
+        f"weights = fit_weights(profile, selection, WeightsConfig({fitted}))\n"
+    )
+
+
 def unlearn_command(file_name: str) -> str:
     """The command that runs the same settings file without the app."""
     return shlex.join(["trace-moe", "unlearn", file_name])
@@ -131,6 +141,23 @@ def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[s
             "Raise alpha, or choose the uniform rule."
         )
     return troubles
+
+
+def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:
+    """Why so many selected experts forbid a launch; the worker refuses the same."""
+    if selected:
+        return []
+    if config.trainable.kind == "selected_experts":
+        return [
+            "Only the selected experts would train, and none is selected. Change the selection, or "
+            "let every parameter train."
+        ]
+    if config.weights.rule != "uniform":
+        return [
+            "No expert is selected, so there is nothing to calibrate. Change the selection, or "
+            "choose the uniform rule."
+        ]
+    return []
 
 
 def differing_fields(configs: dict[str, BaseModel]) -> dict[str, dict[str, Any]]:

@@ -8,15 +8,13 @@ show none.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from app import wording
-from app.curves import Row, last_per_step, number
-from trace_engine.config import UnlearnConfig
-from trace_engine.runs import RunStatus
+from app.curves import number
+from trace_engine.runs import RunStatus, RunSummary
 
 WORDS = {
     "starting": "starting",
@@ -26,6 +24,7 @@ WORDS = {
     "stopped": "stopped",
     "failed": "failed",
     "interrupted": "interrupted",
+    "damaged": "damaged",
 }
 ICONS = {
     "starting": ":material/hourglass_top:",
@@ -35,8 +34,9 @@ ICONS = {
     "stopped": ":material/pause_circle:",
     "failed": ":material/error:",
     "interrupted": ":material/power_off:",
+    "damaged": ":material/broken_image:",
 }
-COLORS = {
+COLOURS: dict[str, Any] = {
     "starting": "blue",
     "queued": "gray",
     "running": "blue",
@@ -44,34 +44,8 @@ COLORS = {
     "stopped": "orange",
     "failed": "red",
     "interrupted": "orange",
+    "damaged": "red",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How far a run is and how fast it goes."""
-
-    done: int
-    total: int
-    steps_per_second: float | None
-    eta_seconds: float | None
-
-    @property
-    def share(self) -> float:
-        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
-
-
-def pace(status: RunStatus, rows: Sequence[Row], now: float | None = None) -> Pace:
-    """Progress by optimizer steps; the rate is steps over their recorded seconds, evaluation
-    included.
-
-    Rows carry `seconds`, the duration of the step. None while fewer than two steps are recorded.
-    """
-    seconds = [number(row.get("seconds")) for row in last_per_step(rows, "train")[-30:]]
-    known = [value for value in seconds if value == value and value > 0]
-    rate = len(known) / sum(known) if len(known) > 1 else None
-    left = max(0, status.max_steps - status.step)
-    return Pace(status.step, status.max_steps, rate, left / rate if rate else None)
 
 
 def progress_sentence(progress: Mapping[str, Any] | None) -> str | None:
@@ -94,41 +68,64 @@ def progress_sentence(progress: Mapping[str, Any] | None) -> str | None:
     return ", ".join(parts)
 
 
-def pace_sentence(pace: Pace) -> str:
-    """Step of steps, steps a second and time left, as one line."""
-    text = f"step {pace.done} of {pace.total}"
-    if pace.steps_per_second is not None:
-        text += f", {pace.steps_per_second:.2g} steps/s"
-    if pace.eta_seconds is not None and pace.done < pace.total:
-        text += f", about {wording.duration(pace.eta_seconds)} left"
-    return text
-
-
-def state_sentence(status: RunStatus, ahead: int | None = None) -> str:
-    """The state as one sentence a person can act on."""
+def state_sentence(status: RunStatus) -> str:
+    """The state as one sentence a person can act on; the worker's own message where it left one."""
+    message = status.message.strip()
     if status.state == "queued":
-        if ahead is None:
-            return "Queued: another run is using the machine; this one starts by itself."
-        return (
-            f"Queued at position {ahead + 1}: "
-            f"{'one run is' if ahead == 1 else f'{ahead} runs are'} ahead; it starts by itself."
-        )
+        return f"Queued: {message or 'another run has the machine'} It starts by itself."
     if status.state == "starting":
         return "Starting: the worker is opening the model and the sets."
     if status.state == "running":
-        text = f"Running since attempt {status.attempt}." if status.attempt > 1 else "Running."
-        if status.stalled and status.silent_seconds is not None:
-            text += f" No word for {wording.duration(status.silent_seconds)}: slow, or hanging."
+        text = "Running." if status.attempt < 2 else f"Running, attempt {status.attempt}."
+        if status.stalled:
+            silent = wording.duration(status.silent_seconds)
+            text += f" The worker has not reported for {silent}: slow, or hanging."
         return text
     if status.state == "done":
-        return f"Done after {status.step} steps."
+        return message or f"Done after {status.step} steps."
     if status.state == "stopped":
-        return (
-            f"Stopped at step {status.step}; resume continues from there. {status.message}".strip()
-        )
+        return f"{message or f'Stopped at step {status.step}.'} Resume continues from there."
     if status.state == "failed":
-        return f"Failed at step {status.step}: {status.message}"
-    return status.message or f"Interrupted at step {status.step}."
+        return f"Failed at step {status.step} of {status.max_steps}: {message}"
+    return message or f"{status.state.capitalize()} at step {status.step}."
+
+
+def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """What the run found out before its first step: knowledge, cells and parameters, overlap,
+    sets.
+    """
+    sentences = []
+    knowledge = facts.get("knowledge")
+    if isinstance(knowledge, Mapping) and knowledge.get("sentence"):
+        sentences.append(f"Knowledge check: {knowledge['sentence']}")
+    trainable, selection = facts.get("trainable"), facts.get("selection")
+    if isinstance(trainable, Mapping) and isinstance(selection, Mapping):
+        cells = [tuple(cell) for cell in selection.get("cells", ())]
+        names = ", ".join(f"L{layer} E{expert}" for layer, expert in cells[:8])
+        more = f" and {len(cells) - 8} more" if len(cells) > 8 else ""
+        sentences.append(
+            f"{wording.count(int(trainable['parameters']))} of "
+            f"{wording.count(int(trainable['total']))} parameters train; {len(cells)} experts are "
+            f"calibrated{': ' + names + more if cells else ''}."
+        )
+    weights = facts.get("weights")
+    if isinstance(weights, Mapping) and isinstance(weights.get("diagnostics"), Mapping):
+        diagnostics = weights["diagnostics"]
+        sentences.append(
+            f"Weights by {weights.get('rule')}: κ {number(diagnostics.get('hardness')):.2f}, "
+            f"effective sample {number(diagnostics.get('ess_share')):.0%}, largest weight "
+            f"{number(diagnostics.get('max_weight')):.1f}."
+        )
+    if facts.get("loss_curve"):
+        sentences.append(f"Loss curves are on {facts['loss_curve']}.")
+    return sentences
+
+
+def plain(text: str) -> str:
+    """Text that may hold anyone's words, made inert for Markdown."""
+    return "".join("\\" + c if c in r"\`*_{}[]()<>#+-!|~$:&" else c for c in text).replace(
+        "\n", " "
+    )
 
 
 def label_of(run_id: str, name: str) -> str:
@@ -136,22 +133,19 @@ def label_of(run_id: str, name: str) -> str:
     return name.strip() or run_id
 
 
-def run_line(run_id: str, config: UnlearnConfig | None, status: RunStatus) -> dict[str, Any]:
+def run_line(run: RunSummary) -> dict[str, Any]:
     """One line of the list of past runs."""
-    method = None if config is None else config.method
+    status = run.status
     return {
-        "run": label_of(run_id, config.name if config else ""),
+        "run": label_of(run.id, run.name),
         "state": WORDS.get(status.state, status.state),
         "step": f"{status.step} / {status.max_steps}",
-        "method": method or "unreadable settings",
-        "weights": config.weights.rule if config else "",
-        "trains": config.trainable.kind.replace("_", " ") if config else "",
+        "attempt": status.attempt,
         "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(status.created)),
-        "id": run_id,
+        "id": run.id,
     }
 
 
 def runs_frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The list of past runs, in the order given."""
-    columns = ["run", "state", "step", "method", "weights", "trains", "started", "id"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(lines, columns=["run", "state", "step", "attempt", "started", "id"])

@@ -6,9 +6,6 @@ Accepted trade-off: everything here is about the profile's token sample; during 
 values are logged.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,9 +14,11 @@ from numpy.typing import NDArray
 from app.curves import lay_out
 from app.state import cell_name
 from app.theme import Palette, palette
+from trace_engine.calibration import FittedWeights
 
 GAP_TOLERANCE = 0.005
 """Half a percentage point: below it a residual gap is not worth a sentence."""
+MOST_SENTENCES = 4
 
 
 def dumbbell_figure(
@@ -69,19 +68,9 @@ def dumbbell_figure(
     return lay_out(figure, heading, "share of tokens routed to the expert", "", height)
 
 
-def histogram_frame(weights_N: NDArray[np.float64], bins: int = 40) -> pd.DataFrame:
-    """Tokens per weight bin, bins equal in log weight: columns low, high, tokens.
-
-    Weights are positive (property 2 of the method), so the logarithm is defined. All weights equal
-    is one bin.
-    """
-    low, high = float(weights_N.min()), float(weights_N.max())
-    if np.isclose(low, high, rtol=1e-9):
-        return pd.DataFrame({"low": [low], "high": [high], "tokens": [len(weights_N)]})
-    edges = np.geomspace(low, high, bins + 1)
-    edges[0], edges[-1] = low, high
-    counts, _ = np.histogram(weights_N, bins=edges)
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": counts})
+def histogram_frame(edges_B: NDArray[np.float64], counts_B: NDArray[np.int64]) -> pd.DataFrame:
+    """Tokens per weight bin: columns low, high, tokens. Edges are positive and ascending."""
+    return pd.DataFrame({"low": edges_B[:-1], "high": edges_B[1:], "tokens": counts_B})
 
 
 def histogram_figure(
@@ -90,9 +79,6 @@ def histogram_figure(
     """Tokens by weight, both axes logarithmic, the mean weight 1 marked."""
     colours = colours or palette()
     low, high = np.log10(frame["low"]), np.log10(frame["high"])
-    if len(frame) == 1:
-        # One value has no width of its own; a hair to either side makes it visible.
-        low, high = low - 0.02, high + 0.02
     edges = [
         f"{left:.3g} to {right:.3g}"
         for left, right in zip(frame["low"], frame["high"], strict=True)
@@ -124,55 +110,66 @@ def histogram_figure(
     return lay_out(figure, heading, "token weight (log scale)", "retain tokens (log scale)", 280)
 
 
-def troubles(table: pd.DataFrame, diagnostics: Mapping[str, Any]) -> list[str]:
-    """Experts the weights cannot help, in words: uncoverable, and targets that were not met."""
-    sentences = []
-    if table.empty:
-        return sentences
-    uncoverable = table[table["uncoverable"].astype(bool)]
-    if len(uncoverable):
-        names = ", ".join(_names(uncoverable))
-        verb = "is" if len(uncoverable) == 1 else "are"
+def troubles(fit: FittedWeights) -> list[str]:
+    """Experts the weights cannot help, in words: the engine's notes, and gaps a simple rule leaves.
+
+    At most `MOST_SENTENCES`; the table holds the rest.
+    """
+    sentences = [note for note in fit.notes if "uncoverable" in note or "cannot reach" in note]
+    table = fit.table[~fit.table["uncoverable"] & ~fit.table["relaxed"]]
+    missed = table[table["residual"].abs() > GAP_TOLERANCE].sort_values(
+        "residual", key=lambda gap: gap.abs(), ascending=False
+    )
+    if len(missed):
+        names = [cell_name((int(row.layer), int(row.expert))) for row in missed.itertuples()]
+        worst = missed.iloc[0]
         sentences.append(
-            f"{names} {verb} uncoverable: no retain token uses "
-            f"{'it' if len(uncoverable) == 1 else 'them'}, so no weighting can raise the frequency. "
-            "Add retain documents that use it, or take it out of the selection."
+            f"This rule misses the target of {len(missed)} of {len(fit.table)} experts, most for "
+            f"{names[0]}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. `exact` meets "
+            "all targets together where that is possible."
         )
-    open_gap = table[
-        ~table["uncoverable"].astype(bool)
-        & ((table["target"] - table["achieved"]).abs() > GAP_TOLERANCE)
-    ]
-    if len(open_gap):
-        parts = [
-            f"{name} reaches {row.achieved:.1%} of a target of {row.target:.1%}"
-            for name, row in zip(_names(open_gap), open_gap.itertuples(), strict=True)
+    if len(sentences) > MOST_SENTENCES:
+        hidden = len(sentences) - MOST_SENTENCES
+        sentences = [
+            *sentences[:MOST_SENTENCES],
+            f"{hidden} more experts have a target that cannot be met; see the table below.",
         ]
-        shown = "; ".join(parts[:4]) + ("" if len(parts) <= 4 else f"; and {len(parts) - 4} more")
-        sentences.append(f"Target not met with these settings: {shown}.")
-    if diagnostics.get("sample_complete") is False:
-        sentences.append(
-            "Fitted on the profile's token sample, not on the whole retain set: "
-            "frequencies over the whole set differ a little."
-        )
     return sentences
 
 
-def _names(table: pd.DataFrame) -> list[str]:
-    return [
-        cell_name((int(layer), int(expert)))
-        for layer, expert in zip(table["layer"], table["expert"], strict=True)
-    ]
+def remarks(fit: FittedWeights) -> list[str]:
+    """The engine's other notes: what limits the hardness, what was clipped, what the figures are
+    of.
+    """
+    return [n for n in fit.notes if "uncoverable" not in n and "cannot reach" not in n]
 
 
-def headline(table: pd.DataFrame, diagnostics: Mapping[str, Any]) -> str:
+def headline(fit: FittedWeights) -> str:
     """One sentence: what the weights do to the selected experts, and what that costs."""
+    table, diagnostics = fit.table, fit.diagnostics
     if table.empty:
-        return "No expert is selected: every token weighs 1, which is the unweighted method."
-    gap_before = float((table["forget"] - table["retain"]).abs().mean())
-    gap_after = float((table["forget"] - table["achieved"]).abs().mean())
-    closed = 0.0 if gap_before == 0 else 1 - gap_after / gap_before
+        return "Every token weighs 1, which is the unweighted method."
+    before = float((table["forget"] - table["retain"]).abs().mean())
+    after = float((table["forget"] - table["achieved"]).abs().mean())
+    closed = 0.0 if before == 0 else 1 - after / before
+    moved = f"close {closed:.0%} of" if closed >= 0 else f"widen by {-closed:.0%}"
     return (
-        f"The weights close {closed:.0%} of the mean forget-retain gap of {len(table)} selected "
-        f"experts ({gap_before:.1%} → {gap_after:.1%}), at {float(diagnostics['ess_share']):.0%} "
-        f"effective sample size and a largest weight of {float(diagnostics['max_weight']):.1f}."
+        f"With κ = {fit.hardness:.2f} the weights {moved} the mean gap of the selected experts "
+        f"({before:.1%} → {after:.1%}) and keep {diagnostics['ess_share']:.0%} of the retain "
+        f"data's effective size; the largest weight is {diagnostics['max_weight']:.1f}."
     )
+
+
+def dumbbell_heading(fit: FittedWeights) -> str:
+    """The finding of the dumbbell chart."""
+    table = fit.table[~fit.table["uncoverable"]]
+    met = int((table["residual"].abs() <= GAP_TOLERANCE).sum())
+    return f"Retain use of {met} of {len(fit.table)} selected experts reaches its target"
+
+
+def histogram_heading(fit: FittedWeights) -> str:
+    """The finding of the weight histogram."""
+    low, high = fit.diagnostics["min_weight"], fit.diagnostics["max_weight"]
+    if high - low < 1e-9:
+        return "Every retain token weighs the same"
+    return f"Retain tokens weigh from {low:.2g} to {high:.2g}"

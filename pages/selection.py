@@ -1,3 +1,121 @@
+"""Selection & weights: what will be calibrated, and how hard?"""
+
 import streamlit as st
 
-st.info("This page is being built.")
+from app import (
+    charts,
+    forms,
+    selection_controls,
+    selection_view,
+    state,
+    tables,
+    teaching,
+    weights_view,
+    wording,
+)
+from trace_engine.config import TrainableConfig
+from trace_engine.errors import TraceError
+
+st.title("Selection & weights")
+st.markdown("What will be calibrated, and how hard? Nothing runs here: this is a preview.")
+teaching.panel("selection")
+
+view = state.current_profile()
+if view is None:
+    st.warning(wording.NO_PROFILE)
+    st.stop()
+
+controls, preview = st.columns([1, 2], gap="large")
+with controls:
+    selection_controls.draw(view)
+selection, weights = state.selection_config(), state.weights_config()
+
+with preview:
+    try:
+        chosen, weighed = selection_view.fitted(view, selection, weights)
+    except TraceError as error:
+        st.error(str(error), icon=":material/error:")
+        st.caption("Nothing is previewed until the settings can be met; they are kept as they are.")
+        st.stop()
+    cells, fit = tuple(chosen.cells), weighed.fitted
+    figure, sentence = selection_view.training_sentence(
+        view.profile.meta, cells, TrainableConfig(kind="selected_experts")
+    )
+    st.markdown(
+        f"**{selection_view.selection_headline(view, chosen)}** {weights_view.headline(fit)}"
+    )
+    first, second, third, fourth = st.columns(4)
+    first.metric(
+        "Selected experts", f"{len(cells)} / {selection_view.total_cells(view)}", border=True
+    )
+    second.metric("Would train, if only they", figure, border=True, help=sentence)
+    third.metric(
+        "Effective sample",
+        f"{fit.diagnostics['ess_share']:.0%}",
+        border=True,
+        help="(Σw)²/Σw² over the number of retain tokens: what the weights leave of the data.",
+    )
+    fourth.metric(
+        "Largest weight",
+        f"{fit.diagnostics['max_weight']:.2f}",
+        border=True,
+        help=f"Mean weight {fit.diagnostics['mean_weight']:.3f}; κ in use {fit.hardness:.2f}.",
+    )
+    for trouble in weights_view.troubles(fit):
+        st.warning(trouble, icon=":material/warning:")
+    notes = [*chosen.notes, *weights_view.remarks(fit), selection_view.side_effect(weighed)]
+    st.caption(" ".join(notes))
+    charts.show(
+        charts.expert_map(selection_view.map_spec(view, cells, state.cell())),
+        name="selection_map",
+        alt=f"Difference map with {len(cells)} selected experts outlined. Click a cell to look at "
+        "it.",
+        table=selection_view.selection_table(chosen),
+        on_click=selection_controls.on_map_click,
+    )
+    selection_controls.hand_picks(view, cells)
+
+    if cells:
+        charts.show(
+            weights_view.dumbbell_figure(fit.table, weights_view.dumbbell_heading(fit)),
+            name="retain_frequency",
+            alt="Per selected expert, the share of retain tokens that use it before and after the "
+            "weights, with the target and the forget side.",
+            table=selection_view.weights_table(weighed),
+        )
+    charts.show(
+        weights_view.histogram_figure(
+            weights_view.histogram_frame(fit.histogram.edges_B, fit.histogram.counts_B),
+            weights_view.histogram_heading(fit),
+        ),
+        name="weight_histogram",
+        alt="Retain tokens by weight, both axes logarithmic.",
+        table=weights_view.histogram_frame(fit.histogram.edges_B, fit.histogram.counts_B),
+    )
+    with st.expander("Selected experts in numbers", icon=":material/table:"):
+        tables.show(
+            selection_view.weights_table(weighed),
+            "selected_experts",
+            alt="One line per selected expert: forget, retain before and after, target, residual.",
+            column_config={
+                name: st.column_config.NumberColumn(format="%.2f")
+                for name in selection_view.weights_table(weighed).columns
+                if "%" in name or "pp" in name
+            },
+        )
+    with st.expander(
+        "The same in a file, on the command line, in Python", icon=":material/terminal:"
+    ):
+        text = forms.settings_yaml(("selection", selection), ("weights", weights))
+        st.code(text, language="yaml")
+        st.download_button(
+            "settings.yaml", text, file_name="selection-and-weights.yaml", on_click="ignore"
+        )
+        st.code(
+            forms.select_command("PROFILE", selection)
+            + "\n"
+            + forms.weights_command("PROFILE", selection, weights),
+            language="bash",
+        )
+        st.code(forms.weights_python(selection, weights), language="python")
+        st.caption("PROFILE is the profile's folder; Data & model names it.")

@@ -1,3 +1,151 @@
+"""Unlearn: is it forgetting without breaking?"""
+
+import secrets
+
 import streamlit as st
 
-st.info("This page is being built.")
+from app import (
+    forms,
+    live,
+    runs_view,
+    selection_view,
+    state,
+    tables,
+    teaching,
+    unlearn_form,
+    wording,
+)
+from trace_engine import runs
+from trace_engine.config import UnlearnConfig, to_yaml
+from trace_engine.errors import TraceError
+
+st.title("Unlearn")
+st.markdown("Is it forgetting without breaking?")
+teaching.panel("unlearn")
+
+chosen_run = state.run_id()
+opened = None
+if chosen_run is not None:
+    try:
+        opened = runs.open_run(chosen_run)
+        settings = opened.config()
+        if isinstance(settings, UnlearnConfig):
+            with st.container(border=True):
+                live.show(opened, settings)
+        else:
+            st.info("This run made a profile; Data & model shows it.", icon=":material/info:")
+    except TraceError as error:
+        st.error(str(error), icon=":material/error:")
+        st.button("Close it", on_click=state.set_run_id, args=(None,), key="run_forget")
+
+
+def launch(config: UnlearnConfig) -> None:
+    token = st.session_state.setdefault("_launch_token", secrets.token_hex(8))
+    try:
+        state.set_run_id(runs.launch(config, token=token))
+        del st.session_state["_launch_token"]
+    except TraceError as error:
+        state.notice(str(error))
+
+
+view = state.current_profile()
+if view is None:
+    st.warning(wording.NO_PROFILE)
+    st.stop()
+
+st.subheader("A new run")
+base, refusal = unlearn_form.base_settings(view)
+if base is None:
+    st.warning(str(refusal), icon=":material/warning:")
+else:
+    st.text(
+        f"Model: {base.model.source}    Forget: {view.forget_name}    Retain: {view.retain_name}"
+    )
+    values = unlearn_form.draw(base)
+    config, refusal = unlearn_form.build(base, values)
+    troubles = forms.launch_troubles(config, refusal)
+    if config is not None:
+        try:
+            chosen, weighed = selection_view.fitted(view, config.selection, config.weights)
+            cells = tuple(chosen.cells)
+            figure, sentence = selection_view.training_sentence(
+                view.profile.meta, cells, config.trainable
+            )
+            st.markdown(f"**What trains.** {sentence}")
+            names = ", ".join(state.cell_name(cell) for cell in cells[:12])
+            more = f" and {len(cells) - 12} more" if len(cells) > 12 else ""
+            st.markdown(
+                f"**What is calibrated.** {len(cells)} experts by {config.weights.rule} weights"
+                + (f": {names}{more}." if cells else ".")
+            )
+            troubles += forms.selection_troubles(config, len(cells))
+        except TraceError as error:
+            troubles.append(str(error))
+    common, pair_refusal = unlearn_form.overlap(base)
+    if pair_refusal is not None:
+        troubles.append(pair_refusal)
+    if common is not None and common.count:
+        st.warning(
+            f"{common.count} documents are in both sets ({common.count / common.forget_total:.0%} "
+            "of the forget set): the run would forget and retain them at once.",
+            icon=":material/warning:",
+        )
+        if not st.checkbox("Run all the same", key="u_overlap"):
+            troubles.append("The two sets overlap: tick the box above to run all the same.")
+    for trouble in troubles:
+        st.error(trouble, icon=":material/block:")
+    st.button(
+        "Launch",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=bool(troubles) or config is None,
+        on_click=launch,
+        args=(config,),
+        key="u_launch",
+        help="Starts a process of its own: closing this page does not end it.",
+    )
+    if config is not None:
+        with st.expander("The same from a file, a shell, Python", icon=":material/terminal:"):
+            name = unlearn_form.file_name(config)
+            st.code(forms.unlearn_command(name), language="bash")
+            st.code(forms.unlearn_python(name), language="python")
+            st.code(to_yaml(config), language="yaml", height=360)
+            st.download_button(
+                name, to_yaml(config), file_name=name, on_click="ignore", key="u_yaml"
+            )
+
+st.subheader("Past runs")
+found = [run for run in runs.list_runs() if run.kind != "profile"]
+if not found:
+    st.caption("No run yet on this machine. Compare shows the one that ships with the project.")
+else:
+    lines = [runs_view.run_line(run) for run in found]
+    tables.show(runs_view.runs_frame(lines), "runs", alt="All runs on this machine, newest first.")
+    labels = {
+        run.id: f"{runs_view.label_of(run.id, run.name)} ({run.status.state})" for run in found
+    }
+    picked = st.selectbox("Run", list(labels), format_func=labels.get, key="runs_pick")
+    status = next(run.status for run in found if run.id == picked)
+    with st.container(horizontal=True):
+        st.button(
+            "Open",
+            icon=":material/open_in_full:",
+            on_click=state.set_run_id,
+            args=(picked,),
+            key="runs_open",
+        )
+        st.button(
+            "Resume",
+            icon=":material/play_circle:",
+            disabled=not status.resumable,
+            on_click=live.resume_and_open,
+            args=(picked,),
+            key="runs_resume",
+        )
+        with st.popover("Delete", icon=":material/delete:", disabled=status.active):
+            st.text(f"Delete {labels[picked]} with its checkpoints and its model? No way back.")
+            st.button(
+                "Yes, delete", on_click=live.delete_and_close, args=(picked,), key="runs_delete"
+            )
+    if status.message:
+        st.caption(runs_view.plain(runs_view.state_sentence(status)))

@@ -1,0 +1,239 @@
+"""Everything Compare shows of a run beyond its curves: what differs, routing before and after,
+references.
+
+Reads run directories and the bundled pack's scores; no model is opened. Accepted trade-off: a run
+without a profile after training (stopped, failed, still running) has no routing to compare, and
+says so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from app import curves, forms, pareto, replay
+from app.pareto import Point
+from app.replay import StoredRun
+from app.theme import Palette, palette
+from trace_engine import runs
+from trace_engine.bundled import PACK
+from trace_engine.config import UnlearnConfig
+from trace_engine.errors import TraceError
+from trace_engine.routing import Profile
+
+SCORES = PACK / "scores.json"
+REFERENCE = "retrain_no_hazard"
+PATTERNS = ("", "/", ".", "x", "-", "+")
+
+
+def stored_runs() -> tuple[list[StoredRun], list[str]]:
+    """The bundled run and every unlearning run with at least one row, newest first; and what was
+    skipped.
+    """
+    found, skipped = [], []
+    try:
+        bundled = replay.bundled_run()
+    except TraceError as error:
+        bundled = None
+        skipped.append(f"The bundled run cannot be read: {error}")
+    for summary in runs.list_runs():
+        if summary.kind == "profile":
+            continue
+        try:
+            run = runs.open_run(summary.id)
+            config, rows = run.config(), run.rows()
+        except TraceError as error:
+            skipped.append(f"{summary.id}: {error}")
+            continue
+        if isinstance(config, UnlearnConfig) and rows:
+            label = config.name.strip() or f"{config.method} {config.weights.rule} {run.id[-6:]}"
+            found.append(StoredRun(run.id, label, run.path, config, tuple(rows)))
+    if bundled is not None:
+        found.append(bundled)
+    return found, skipped
+
+
+def points(chosen: Sequence[StoredRun]) -> list[Point]:
+    """The runs as points; a label that occurs twice gets a number."""
+    labels = pareto.shorten([run.label for run in chosen])
+    return [
+        pareto.point_of(run.id, label, run.rows, run.config.evaluation.forget_category)
+        for run, label in zip(chosen, labels, strict=True)
+    ]
+
+
+def reference_point(
+    chosen: Sequence[StoredRun], scores: Mapping[str, Any] | None
+) -> tuple[Point | None, str]:
+    """The retrained reference on the questions the chosen runs were judged on, and a sentence.
+
+    Only runs on the bundled sets and questions have one; anything else says "no reference".
+    """
+    splits = {run.config.evaluation.questions for run in chosen}
+    forgets = {run.config.forget.source for run in chosen}
+    if forgets != {"demo:forget"} or len(splits) != 1:
+        return (
+            None,
+            "No reference: the retrained model fits runs on the bundled sets and questions only.",
+        )
+    split = str(next(iter(splits))).rpartition("/")[2]
+    cells = _scores_of(scores, split)
+    if not cells:
+        return None, "No reference: the bundled scores are not in this checkout."
+    category = chosen[0].config.evaluation.forget_category
+    forget, utility = pareto.forget_and_utility(cells, category)
+    if not (forget.known and utility.known):
+        return None, "No reference: the bundled scores do not cover these question groups."
+    point = Point("reference", "retrained without hazard", forget, utility, reference=True)
+    return (
+        point,
+        f"Reference: {REFERENCE}, trained from scratch without the forget data, on {split}.",
+    )
+
+
+def read_scores() -> dict[str, Any] | None:
+    """The bundled models' published scores, or None in a checkout without them."""
+    if not SCORES.is_file():
+        return None
+    data = json.loads(SCORES.read_text(encoding="utf-8"))
+    return data if isinstance(data, dict) else None
+
+
+def _scores_of(scores: Mapping[str, Any] | None, split: str) -> dict[str, Any]:
+    models = (scores or {}).get("models", scores or {})
+    found: Any = models.get(REFERENCE, {}) if isinstance(models, Mapping) else {}
+    for name in (split, "accuracy"):
+        if isinstance(found, Mapping) and name in found:
+            found = found[name]
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        str(group): cell
+        for group, cell in found.items()
+        if isinstance(cell, Mapping) and {"value", "n"} <= set(cell)
+    }
+
+
+def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
+    """One line per run: state of the settings that decide, final forget and utility with
+    intervals.
+    """
+    best = pareto.front(shown)
+    by_key = {point.key: point for point in shown}
+    lines = []
+    for run in chosen:
+        point = by_key[run.id]
+        lines.append(
+            {
+                "run": point.label,
+                "method": run.config.method,
+                "weights": run.config.weights.rule,
+                "trains": run.config.trainable.kind.replace("_", " "),
+                "step": max((int(row["step"]) for row in run.rows), default=0),
+                "forget": point.forget.value,
+                "forget 95 % CI": _interval(point.forget),
+                "utility": point.utility.value,
+                "utility 95 % CI": _interval(point.utility),
+                "n": f"{point.forget.n} + {point.utility.n}",
+                "front": "yes" if run.id in best else "no",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _interval(figure: pareto.Figure) -> str:
+    return f"{figure.low:.3f} to {figure.high:.3f}" if figure.known else "not measured"
+
+
+def differences(chosen: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
+    """The settings that are not the same in all runs, one line each, one column per run."""
+    configs = dict(zip(labels, (run.config for run in chosen), strict=True))
+    fields = forms.differing_fields(configs)
+    return pd.DataFrame(
+        [
+            {"setting": name, **{label: _shown(values[label]) for label in labels}}
+            for name, values in fields.items()
+        ],
+        columns=["setting", *labels],
+    )
+
+
+def _shown(value: Any) -> str:
+    return (
+        "empty" if value is None else json.dumps(value) if isinstance(value, list) else str(value)
+    )
+
+
+def routing_profiles(run: StoredRun) -> tuple[Profile, Profile] | None:
+    """The profile a run calibrated on, and the changed model's; None when one of them is missing.
+
+    Raises TraceError when one is damaged.
+    """
+    before, after = run.path / "profile-before", run.path / "profile-after"
+    if not before.is_dir() or not after.is_dir():
+        return None
+    return Profile.load(before), Profile.load(after)
+
+
+def difference_LE(profile: Profile) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Forget minus retain frequency, shape (L, E), NaN where a layer has no such expert."""
+    shares = [
+        side.counts_DLE.sum(axis=0) / max(1, side.tokens)
+        for side in (profile.forget, profile.retain)
+    ]
+    return np.where(profile.cell_mask_LE(), shares[0] - shares[1], np.nan)
+
+
+def map_change(before: Profile, after: Profile) -> str:
+    """How the largest gaps moved, as a sentence."""
+    first, last = difference_LE(before), difference_LE(after)
+    place = int(np.nanargmax(first))
+    row, expert = (int(part) for part in np.unravel_index(place, first.shape))
+    return (
+        f"The strongest expert before, L{before.layers[row]} E{expert}, had a gap of "
+        f"{100 * first[row, expert]:+.1f} pp and has {100 * last[row, expert]:+.1f} pp after; the "
+        f"mean absolute gap went {100 * np.nanmean(np.abs(first)):.2f} → "
+        f"{100 * np.nanmean(np.abs(last)):.2f} pp."
+    )
+
+
+def final_drift(chosen: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFrame:
+    """Experts unchanged at the last evaluation, per layer (rows) and run (columns), in percent."""
+    parts = []
+    for run, label in zip(chosen, labels, strict=True):
+        frame = curves.drift_frame(run.rows)
+        last = frame[frame["step"] == frame["step"].max()]
+        parts.append(last.assign(run=label, overlap=100 * last["overlap"]))
+    joined = pd.concat(parts) if parts else pd.DataFrame(columns=["layer", "run", "overlap"])
+    return joined[["run", "layer", "overlap"]].reset_index(drop=True)
+
+
+def drift_bars(frame: pd.DataFrame, colours: Palette | None = None) -> go.Figure:
+    """Bars per layer, one colour and pattern per run: `final_drift`'s frame."""
+    colours = colours or palette()
+    others = curves.series_colours(colours)
+    figure = go.Figure()
+    for position, (run, part) in enumerate(frame.groupby("run", sort=False)):
+        figure.add_bar(
+            x=[f"layer {layer}" for layer in part["layer"]],
+            y=part["overlap"],
+            name=curves.escape(str(run)),
+            marker={
+                "color": others[position % len(others)],
+                "pattern": {"shape": PATTERNS[position % len(PATTERNS)]},
+            },
+            hovertemplate="%{x}: %{y:.1f} % of experts unchanged",
+        )
+    lowest = frame.loc[frame["overlap"].idxmin()] if frame["overlap"].notna().any() else None
+    heading = (
+        "Routing drift was not measured"
+        if lowest is None
+        else f"Most drift: layer {int(lowest['layer'])} of {lowest['run']}, "
+        f"{lowest['overlap']:.0f} % of experts unchanged"
+    )
+    curves.lay_out(figure, heading, "", "experts unchanged (%)", 300)
+    figure.update_layout(barmode="group")
+    return figure

@@ -1,0 +1,224 @@
+"""One run on the page: live while its worker is active, finished curves with intervals afterwards.
+
+The live part is a fragment that ticks around `st.line_chart`, which does not remount; when the run
+ends the page is drawn once more and nothing ticks. Accepted trade-off: a tick reads the run's small
+files anew, so that there is no second copy of the truth.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, curves, runs_view, state, wording
+from trace_engine import runs
+from trace_engine.config import UnlearnConfig, to_yaml
+from trace_engine.errors import TraceError
+from trace_engine.runs import RunDirectory, RunStatus
+
+TICK_SECONDS = 1.0
+CHANCE = 0.25
+WEIGHT_COLUMNS = {"ess_share": "effective sample share", "weighted_gap": "mean gap left"}
+
+
+def show(run: RunDirectory, config: UnlearnConfig) -> None:
+    """The run's head, then its live or its finished view."""
+    if run.status().active:
+        st.fragment(_tick, run_every=TICK_SECONDS)(run, config)
+    else:
+        _head(run, config, run.status())
+        _finished(run, config)
+
+
+def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
+    status = run.status()
+    if not status.active:
+        # The whole page is drawn once more, without this fragment: that is what ends the ticking.
+        st.rerun(scope="app")
+    _head(run, config, status)
+    rows = run.rows()
+    left, right = st.columns(2, gap="large")
+    with left:
+        frame, title, _ = _judged(rows, config)
+        st.markdown(f"**{title}**")
+        _line_chart(curves.wide(frame), title, "The first evaluation is on its way.")
+    with right:
+        st.markdown("**Loss terms of the batch**")
+        train = curves.train_frame(rows)
+        columns = [name for name in curves.LOSS_COLUMNS if name in train]
+        losses = train.set_index("step")[columns].rename(columns=curves.LOSS_COLUMNS)
+        _line_chart(losses, "loss", "The first step is on its way.")
+
+
+def _line_chart(table: pd.DataFrame, y_label: str, waiting: str) -> None:
+    if table.empty:
+        st.caption(waiting)
+        return
+    st.line_chart(
+        table,
+        x_label="optimizer step",
+        y_label=y_label,
+        color=curves.live_colours(table.columns),
+        height=300,
+        alt=f"{y_label} over optimizer steps, live.",
+    )
+
+
+def _judged(
+    rows: list[dict[str, Any]], config: UnlearnConfig
+) -> tuple[pd.DataFrame, str, float | None]:
+    """What the run is judged on: accuracies where it has questions, else loss on documents."""
+    frame = curves.accuracy_frame(rows, config.evaluation.forget_category)
+    if not frame.empty:
+        return frame, "accuracy", CHANCE
+    held_out = "held-out" if curves.is_held_out(rows) else "training"
+    if config.evaluation.questions is not None:
+        return frame, "accuracy", CHANCE
+    return curves.held_out_frame(rows), f"loss on {held_out} documents (nats per token)", None
+
+
+def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
+    """State, progress, buttons, and what is known about the run before its first step."""
+    name, buttons = st.columns([3, 2], vertical_alignment="center")
+    with name:
+        st.subheader(runs_view.plain(runs_view.label_of(run.id, config.name)))
+        st.badge(
+            runs_view.WORDS.get(status.state, status.state),
+            icon=runs_view.ICONS.get(status.state),
+            color=runs_view.COLOURS.get(status.state, "gray"),
+        )
+    with buttons, st.container(horizontal=True, horizontal_alignment="right"):
+        _buttons(run, status)
+    # The sentence may quote a file name or a label, so it is never read as Markdown.
+    st.text(runs_view.state_sentence(status))
+    if status.active:
+        progress = runs_view.progress_sentence(run.progress())
+        share = status.step / status.max_steps if status.max_steps else 0.0
+        st.progress(min(1.0, share), runs_view.plain(progress or "waiting for the worker"))
+    for note in status.notes[-3:]:
+        st.caption(runs_view.plain(note))
+    found = runs_view.fact_sentences(run.facts())
+    if found:
+        st.markdown("\n".join(f"- {runs_view.plain(sentence)}" for sentence in found))
+    elif status.active:
+        st.caption(
+            "Before the first step the worker checks whether the model knows the forget set at "
+            "all; its answer appears here."
+        )
+
+
+def _buttons(run: RunDirectory, status: RunStatus) -> None:
+    if status.active:
+        st.button(
+            "Stop",
+            icon=":material/stop_circle:",
+            key="run_stop",
+            on_click=act,
+            args=(runs.stop, run.id),
+            help="Finishes the step, saves a checkpoint, and can be resumed.",
+        )
+    if status.resumable:
+        st.button(
+            "Resume",
+            icon=":material/play_circle:",
+            key="run_resume",
+            type="primary",
+            on_click=act,
+            args=(runs.resume, run.id),
+            help="Continues from the last complete checkpoint, as a new attempt.",
+        )
+    st.button(
+        "Close", icon=":material/close:", key="run_close", on_click=state.set_run_id, args=(None,)
+    )
+
+
+def act(action: Callable[[str], object], run_id: str) -> None:
+    """Do something to a run; a refusal becomes a sentence above the page."""
+    try:
+        action(run_id)
+    except TraceError as error:
+        state.notice(str(error))
+
+
+def resume_and_open(run_id: str) -> None:
+    """Continue a run and put it in focus."""
+    act(runs.resume, run_id)
+    state.set_run_id(run_id)
+
+
+def delete_and_close(run_id: str) -> None:
+    """Delete a run, and take it out of focus if it was there."""
+    act(runs.delete, run_id)
+    if state.run_id() == run_id:
+        state.set_run_id(None)
+
+
+def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
+    rows = run.rows()
+    frame, title, chance = _judged(rows, config)
+    if frame.empty:
+        st.caption("No evaluation was recorded, so there is no curve.")
+    else:
+        charts.show(
+            curves.curve_figure(
+                frame,
+                y_title=title,
+                chance=chance,
+                heading=curves.finding(frame, chance),
+                y_range=None if chance is None else (0.0, 1.02),
+            ),
+            name=f"run_{run.id}_{'accuracy' if chance else 'loss'}",
+            alt=f"{title} over optimizer steps with 95 % intervals. "
+            f"{curves.verdict(frame, chance)}",
+            table=frame,
+        )
+    train = curves.train_frame(rows)
+    left, right = st.columns(2, gap="large")
+    with left:
+        charts.show(
+            curves.line_figure(
+                train,
+                curves.LOSS_COLUMNS,
+                y_title="loss of the batch",
+                heading="Loss terms as optimised",
+            ),
+            name=f"run_{run.id}_training",
+            alt="Forget and retain loss of each batch; a gap is a step without a finite value.",
+            table=train,
+        )
+    with right:
+        drift = curves.drift_frame(rows)
+        charts.show(
+            curves.drift_figure(drift, curves.drift_finding(drift)),
+            name=f"run_{run.id}_drift",
+            alt="Share of experts that are still chosen as in the start model, per layer.",
+            table=drift,
+        )
+    with st.expander("Weights during the run", icon=":material/balance:"):
+        if config.weights.rule == "uniform":
+            st.caption("This run was unweighted.")
+        else:
+            charts.show(
+                curves.line_figure(
+                    train,
+                    WEIGHT_COLUMNS,
+                    y_title="share",
+                    heading="Realised weights under live routing",
+                ),
+                name=f"run_{run.id}_weights",
+                alt="Effective sample share and mean gap left, per step, under the current "
+                "routing.",
+            )
+    with st.expander("Settings of this run", icon=":material/description:"):
+        text = to_yaml(config)
+        st.code(text, language="yaml")
+        st.download_button(
+            "config.yaml", text, file_name=f"{run.id}.yaml", on_click="ignore", key="run_config"
+        )
+    with st.expander("The worker's log", icon=":material/article:"):
+        st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
+    if not frame.empty:
+        st.caption(
+            f"{wording.count(len(rows))} rows in metrics.jsonl; attempt {run.status().attempt}."
+        )

@@ -1,0 +1,243 @@
+"""The form of the Unlearn page: widgets in the URL, one validated `UnlearnConfig` out of them.
+
+Model and sets are those of the open profile, experts and weights those of Selection & weights, so a
+page never holds a second copy of them. Accepted trade-off: a profile without recorded settings
+(made by hand) cannot be unlearned from here, and the page says so.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+from pydantic import ValidationError
+
+from app import forms, state
+from trace_engine.bundled import PACK
+from trace_engine.config import EvaluationConfig, ProfileConfig, TrainableConfig, UnlearnConfig
+from trace_engine.errors import TraceError
+from trace_engine.runs import home
+from trace_engine.sets import Overlap, check_pair, load_set
+
+METHODS = {
+    "npo": "NPO: negative preference optimisation",
+    "graddiff": "GradDiff: gradient difference",
+}
+TRAINS = {
+    "all": "every parameter",
+    "selected_experts": "only the selected experts",
+    "lora": "LoRA adapters",
+}
+NO_QUESTIONS = "none: loss on held-out documents"
+OTHER_FILE = "a file of my own"
+
+
+def base_settings(view: state.ProfileView) -> tuple[ProfileConfig | None, str | None]:
+    """Model, sets and profile settings behind the open profile, or None and why not."""
+    recorded = view.profile.meta.get("settings")
+    if not isinstance(recorded, dict):
+        return None, "This profile does not record its settings, so a run cannot be built on it."
+    try:
+        return ProfileConfig.model_validate(recorded), None
+    except ValidationError:
+        return None, "This profile's settings are of another version. Profile the sets again."
+
+
+def question_sources(base: ProfileConfig) -> list[str]:
+    """Question files on offer: the bundled ones for the bundled sets, then none, then one's own."""
+    bundled = base.forget.source.startswith("demo:")
+    offered = [
+        f"demo:questions/{name}"
+        for name in ("validation", "test")
+        if bundled and (PACK / "questions" / f"{name}.jsonl").is_file()
+    ]
+    return [*offered, NO_QUESTIONS, OTHER_FILE]
+
+
+def build(base: ProfileConfig, values: dict[str, Any]) -> tuple[UnlearnConfig | None, str | None]:
+    """The run's settings from the profile's question, the shared settings and the form's values."""
+    return forms.build(
+        UnlearnConfig,
+        {
+            "model": base.model,
+            "forget": base.forget,
+            "retain": base.retain,
+            "count_bos": base.count_bos,
+            "profile_max_length": base.max_length,
+            "sample_tokens": base.sample_tokens,
+            "selection": state.selection_config(),
+            "weights": state.weights_config(),
+            **values,
+        },
+    )
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing the two sets …")
+def _overlap(
+    forget: str, retain: str, stamps: tuple[int, ...]
+) -> tuple[Overlap | None, str | None]:
+    base = ProfileConfig.model_validate_json(forget), ProfileConfig.model_validate_json(retain)
+    try:
+        return check_pair(load_set(base[0].forget), load_set(base[1].retain)), None
+    except TraceError as error:
+        return None, str(error)
+
+
+def _number(
+    label: str,
+    field: str,
+    read: Callable[[str], Any],
+    settings: type[Any] = UnlearnConfig,
+    **kwargs: Any,
+) -> Any:
+    key = f"u_{field}"
+    state.bound(key, settings.model_fields[field].default, read=read)
+    return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
+
+
+def draw(base: ProfileConfig) -> dict[str, Any]:
+    """All widgets; returns values for `build`."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        values = _method()
+    with right:
+        trainable = _trainable()
+        evaluation = _evaluation(base)
+    st.session_state.setdefault("u_name", st.session_state.get("_u_name", ""))
+    name = st.text_input(
+        "Label of the run (optional)",
+        key="u_name",
+        max_chars=100,
+        help=forms.help_of(UnlearnConfig, "name"),
+    )
+    st.session_state["_u_name"] = name
+    return {"name": name, **values, "trainable": trainable, "evaluation": evaluation}
+
+
+def _method() -> dict[str, Any]:
+    state.bound("u_method", "npo", list(METHODS))
+    method = st.selectbox(
+        "Method",
+        list(METHODS),
+        format_func=METHODS.get,
+        key="u_method",
+        help=forms.help_of(UnlearnConfig, "method"),
+    )
+    values: dict[str, Any] = {"method": method}
+    first, second, third = st.columns(3)
+    with first:
+        values["gamma"] = _number("γ forget", "gamma", float, min_value=0.0, step=0.1)
+    with second:
+        values["alpha"] = _number("α retain", "alpha", float, min_value=0.0, step=0.1)
+    with third:
+        if method == "npo":
+            values["beta"] = _number("β", "beta", float, min_value=0.001, step=0.05, format="%.3f")
+    first, second, third = st.columns(3)
+    with first:
+        values["max_steps"] = _number("Steps", "max_steps", int, min_value=1, step=10)
+    with second:
+        values["learning_rate"] = _number(
+            "Learning rate",
+            "learning_rate",
+            float,
+            min_value=1e-7,
+            max_value=0.9,
+            step=1e-4,
+            format="%.1e",
+        )
+    with third:
+        values["batch_size"] = _number("Batch (documents)", "batch_size", int, min_value=1, step=4)
+    values["seed"] = _number("Seed", "seed", int, min_value=0, step=1)
+    return values
+
+
+def _trainable() -> TrainableConfig:
+    state.bound("u_trains", "all", list(TRAINS))
+    kind = st.selectbox(
+        "What may train",
+        list(TRAINS),
+        format_func=TRAINS.get,
+        key="u_trains",
+        help=forms.help_of(TrainableConfig, "kind"),
+    )
+    if kind != "lora":
+        return TrainableConfig(kind=kind)
+    rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
+    return TrainableConfig(kind="lora", lora_rank=rank)
+
+
+def _evaluation(base: ProfileConfig) -> EvaluationConfig:
+    offered = question_sources(base)
+    if st.session_state.get("u_questions") not in offered:
+        kept = st.session_state.get("_u_questions")
+        st.session_state["u_questions"] = kept if kept in offered else offered[0]
+    chosen = st.selectbox(
+        "Questions", offered, key="u_questions", help=forms.help_of(EvaluationConfig, "questions")
+    )
+    st.session_state["_u_questions"] = chosen
+    questions: str | None = chosen
+    category = EvaluationConfig().forget_category
+    if chosen == NO_QUESTIONS:
+        questions = None
+    elif chosen == OTHER_FILE:
+        questions = (
+            st.text_input(
+                "Question file (.jsonl)",
+                key="u_question_file",
+                max_chars=1000,
+                placeholder="question, choices, answer, category in every row",
+            ).strip()
+            or None
+        )
+        category = st.text_input(
+            "Category that should be forgotten",
+            category,
+            key="u_category",
+            max_chars=200,
+            help=forms.help_of(EvaluationConfig, "forget_category"),
+        )
+    every, limit = st.columns(2)
+    with every:
+        steps = _number("Evaluate every", "every", int, EvaluationConfig, min_value=1, step=5)
+    most = None
+    if questions is not None:
+        with limit:
+            state.bound("u_most", 0, read=int)
+            most = st.number_input(
+                "Questions per group",
+                0,
+                step=50,
+                key="u_most",
+                help="0 asks all. Fewer is faster, and the intervals get wider.",
+            )
+    return EvaluationConfig(
+        every=steps, questions=questions, forget_category=category, max_questions=most or None
+    )
+
+
+def overlap(base: ProfileConfig) -> tuple[Overlap | None, str | None]:
+    """Documents that both sets hold, or None and the sentence that forbids the pair."""
+    text = base.model_dump_json()
+    return _overlap(text, text, stamps(base))
+
+
+def stamps(base: ProfileConfig) -> tuple[int, ...]:
+    """Modification times of the sets' files, so that an edited file is read again."""
+    from pathlib import Path
+
+    from trace_engine.bundled import resolve_source
+
+    found = []
+    for source in (base.forget.source, base.retain.source):
+        path = Path(resolve_source(source))
+        found.append(path.stat().st_mtime_ns if path.exists() else 0)
+    return tuple(found)
+
+
+def file_name(config: UnlearnConfig) -> str:
+    """What the shown settings file is called in commands and downloads."""
+    return f"{config.method}-{config.weights.rule}.yaml"
+
+
+def runs_home() -> str:
+    """Where runs are kept, for the page's footnote."""
+    return str(home())
