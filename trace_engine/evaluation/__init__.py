@@ -1,4 +1,6 @@
-"""Evaluation: estimates with intervals, loss of a set, multiple choice, knowledge check, routing probe."""
+"""Evaluation: estimates with intervals, loss of a set, multiple choice, knowledge check, routing
+probe.
+"""
 
 from trace_engine.evaluation.estimate import Estimate, cluster_mean, wilson
 from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check

@@ -1,8 +1,9 @@
 """A number with its uncertainty: proportions by Wilson's interval, means by a cluster interval.
 
-The document, not the token, is the unit of resampling: tokens of one document share its author, topic and
-routing. The cluster interval is the linearised (sandwich) one of a ratio mean with Student's t, so it needs no random
-numbers and the same data give the same bits; with very few documents it is wide, and with one it is unbounded.
+The document, not the token, is the unit of resampling: tokens of one document share its author,
+topic and routing. The cluster interval is the linearised (sandwich) one of a ratio mean with
+Student's t, so it needs no random numbers and the same data give the same bits; with very few
+documents it is wide, and with one it is unbounded.
 """
 
 import math
@@ -21,7 +22,9 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval. `low` and `high` are None where n does not allow an interval."""
+    """A value with its 95 % interval. `low` and `high` are None where n does not allow an
+    interval.
+    """
 
     value: float
     low: float | None
@@ -38,7 +41,8 @@ class Estimate:
 def wilson(successes: int, n: int) -> Estimate:
     """Share of successes with Wilson's 95 % score interval.
 
-    Source: E. B. Wilson (1927), JASA 22, 209-212. Raises InputError when n is 0 or the counts are impossible.
+    Source: E. B. Wilson (1927), JASA 22, 209-212. Raises InputError when n is 0 or the counts are
+    impossible.
     """
     if n < 1 or not 0 <= successes <= n:
         raise InputError(
@@ -54,14 +58,16 @@ def wilson(successes: int, n: int) -> Estimate:
 
 
 def cluster_mean(
-    values: Sequence[float] | NDArray[np.float64], weights: Sequence[float] | NDArray[np.float64]
+    values: Sequence[float] | NDArray[Any], weights: Sequence[float] | NDArray[Any]
 ) -> Estimate:
-    """Mean per unit of weight over clusters, sum(values) / sum(weights), with a 95 % cluster interval.
+    """Mean per unit of weight over clusters, sum(values) / sum(weights), with a 95 % cluster
+    interval.
 
-    values: (D,) total per document, for example its summed NLL. weights: (D,) size of each document, for
-    example its number of labels. n is the number of documents with weight > 0. The variance is that of a ratio
-    estimator, D / (D - 1) * sum((v - mean * w)^2) / sum(w)^2, with Student's t on D - 1 degrees of freedom
-    (W. G. Cochran, Sampling Techniques, 3rd ed., section 6.4). Raises InputError when nothing has weight.
+    values: (D,) total per document, for example its summed NLL. weights: (D,) size of each
+    document, for example its number of labels. n is the number of documents with weight > 0. The
+    variance is that of a ratio estimator, D / (D - 1) * sum((v - mean * w)^2) / sum(w)^2, with
+    Student's t on D - 1 degrees of freedom (W. G. Cochran, Sampling Techniques, 3rd ed., section
+    6.4). Raises InputError when nothing has weight.
     """
     values_D = np.asarray(values, dtype=np.float64)
     weights_D = np.asarray(weights, dtype=np.float64)

@@ -1,7 +1,8 @@
 """Before a run: does the model know the forget set at all, in plain words?
 
-Forgetting what was never known looks like success. With questions the answer is accuracy against chance; without
-them it is only whether the text is predicted better than by its own word frequencies, which is weaker, and says so.
+Forgetting what was never known looks like success. With questions the answer is accuracy against
+chance; without them it is only whether the text is predicted better than by its own word
+frequencies, which is weaker, and says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,8 @@ def judge_loss(estimate: Estimate, entropy: float) -> KnowledgeCheck:
     if high < entropy:
         knows = True
         text = (
-            f"The model knows text like the forget set: {numbers}. Without questions, knowing these particular "
+            f"The model knows text like the forget set: {numbers}. Without questions, knowing "
+            "these particular "
             f"facts cannot be told from knowing the style."
         )
     elif low >= entropy:
@@ -132,12 +134,10 @@ def judge_loss(estimate: Estimate, entropy: float) -> KnowledgeCheck:
 def unigram_entropy(encoded: Sequence[Encoded]) -> float:
     """Entropy in nats of the labels' own token distribution (plug-in estimate).
 
-    The best any context-free code can do on exactly this set; too low for a small set, so beating it is a
-    demanding test there. Raises InputError when there is no label.
+    The best any context-free code can do on exactly this set; too low for a small set, so beating
+    it is a demanding test there. Raises InputError when there is no label.
     """
-    labels = [
-        token for document in encoded for token in document.ids[document.label_start :]
-    ]
+    labels = [token for document in encoded for token in document.ids[document.label_start :]]
     if not labels:
         raise InputError("No document of the forget set has a token to predict.")
     _, counts = np.unique(np.asarray(labels), return_counts=True)

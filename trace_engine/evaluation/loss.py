@@ -1,7 +1,7 @@
 """Loss of a set in nats per token, with an interval over documents.
 
-The mean runs over all labels of the set, long documents counting more, as perplexity is usually quoted; the
-interval resamples documents, because the tokens of one document are not independent.
+The mean runs over all labels of the set, long documents counting more, as perplexity is usually
+quoted; the interval resamples documents, because the tokens of one document are not independent.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ def set_loss(
 ) -> Estimate:
     """Mean negative log-likelihood in nats per label over the documents, with a cluster interval.
 
-    Documents are cut at `max_length` tokens; those without a label count for nothing. Raises InputError when no
-    document has one.
+    Documents are cut at `max_length` tokens; those without a label count for nothing. Raises
+    InputError when no document has one.
     """
     encoded = encode_documents(opened, documents, max_length)
     return cluster_mean(*document_nll(opened, encoded, tokens_per_batch))

@@ -1,7 +1,7 @@
 """Routing of a fixed list of documents, token by token, to compare two states of one model.
 
-Kept as int16 indices in document order, so that the start state of a long run stays small and two probes of the
-same documents line up row by row.
+Kept as int16 indices in document order, so that the start state of a long run stays small and two
+probes of the same documents line up row by row.
 """
 
 # Dims: N valid tokens of all documents, L MoE sites, K experts per token (largest over sites)
@@ -29,12 +29,12 @@ class RoutingRecorder:
         self._index_TK[site] = index_TK
 
     def take(self) -> Tensor:
-        """(T, L, K) int64, -1 where a slot was skipped or a site has fewer; forgets what it hands out."""
+        """(T, L, K) int64, -1 where a slot was skipped or a site has fewer; forgets what it hands
+        out.
+        """
         rows = [self._index_TK.pop(site) for site in self._order]
         width = max(row.shape[1] for row in rows)
-        padded = [
-            torch.nn.functional.pad(row, (0, width - row.shape[1]), value=-1) for row in rows
-        ]
+        padded = [torch.nn.functional.pad(row, (0, width - row.shape[1]), value=-1) for row in rows]
         return torch.stack(padded, dim=1)
 
 
@@ -46,7 +46,8 @@ def routing_probe(
 ) -> NDArray[np.int16]:
     """Chosen experts (N, L, K) of every valid token, documents in their order, tokens in theirs.
 
-    Skipped slots are -1. Runs the backbone only, without gradients and in eval mode; the model's mode is restored.
+    Skipped slots are -1. Runs the backbone only, without gradients and in eval mode; the model's
+    mode is restored.
     """
     encoded = encode_documents(opened, documents, max_length)
     per_document: dict[int, NDArray[np.int16]] = {}
@@ -68,3 +69,13 @@ def routing_probe(
     if not per_document:
         return np.zeros((0, len(opened.sites), 1), dtype=np.int16)
     return np.concatenate([per_document[document] for document in sorted(per_document)])
+
+
+def probe_documents(
+    opened: OpenModel, documents: Sequence[Document], max_length: int
+) -> NDArray[np.int64]:
+    """Document index (N,) of each row of `routing_probe`, so that intervals can be over
+    documents.
+    """
+    encoded = encode_documents(opened, documents, max_length)
+    return np.repeat(np.arange(len(encoded)), [len(item.ids) for item in encoded])

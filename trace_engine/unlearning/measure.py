@@ -5,7 +5,6 @@ the same settings, are comparable. Accepted cost: every evaluation is a few hund
 passes; `evaluation.every` spaces them.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,17 @@ from numpy.typing import NDArray
 
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
-from trace_engine.evaluation.probe import routing_probe
+from trace_engine.evaluation.probe import probe_documents, routing_probe
 from trace_engine.routing import drift
 from trace_engine.sets import Document
 from trace_engine.unlearning.setup import Setup
 
 PROBE_DOCUMENTS = 64
-"""Documents per side of the drift probe, at most: overlap per layer is known to about a percent
-with as many.
-"""
+"""Documents per side of the drift probe, at most; the row's `n` says how many there were."""
 
 
-def probe_documents(setup: Setup) -> list[Document]:
-    """The fixed documents whose routing is compared, half of them from each side."""
+def probed(setup: Setup) -> list[Document]:
+    """The fixed documents whose routing is compared, as many from each side."""
     return [
         document
         for side in (setup.forget, setup.retain)
@@ -35,7 +32,7 @@ def probe_documents(setup: Setup) -> list[Document]:
 
 def probe(setup: Setup) -> NDArray[np.int16]:
     """Routing of the probe through the model as it is now: (N, L, K)."""
-    return routing_probe(setup.opened, probe_documents(setup), setup.config.max_length)
+    return routing_probe(setup.opened, probed(setup), setup.config.max_length)
 
 
 def evaluation_row(setup: Setup, step: int, start_NLK: NDArray[np.int16]) -> dict[str, Any]:
@@ -45,13 +42,9 @@ def evaluation_row(setup: Setup, step: int, start_NLK: NDArray[np.int16]) -> dic
     row["accuracy"] = accuracies(setup)
     for name, side in (("forget_nll", setup.forget), ("retain_nll", setup.retain)):
         row[name] = set_loss(setup.opened, side.measured, config.max_length).to_dict()
-    overlap = drift(start_NLK, probe(setup))
-    row["drift"] = {
-        "layers": list(setup.profile.layers),
-        "overlap": _numbers(overlap.overlap),
-        "low": _numbers(overlap.low),
-        "high": _numbers(overlap.high),
-    }
+    document_N = probe_documents(setup.opened, probed(setup), config.max_length)
+    moved = drift(start_NLK, probe(setup), document_N)
+    row["drift"] = {"layers": list(setup.profile.layers), **moved.to_dict()}
     row["held_out"] = setup.held_out
     return row
 
@@ -76,7 +69,3 @@ def accuracies(setup: Setup) -> dict[str, dict[str, Any]]:
             "n": share.n,
         }
     return found
-
-
-def _numbers(values: Sequence[float] | NDArray[np.float64]) -> list[float]:
-    return [float(value) for value in values]

@@ -38,11 +38,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             entries.setdefault(int(number), {})[key] = value.clone()
     head = optimizer.state_dict()
     count = sum(len(group["params"]) for group in head["param_groups"])
-    if entries and sorted(entries) != list(range(count)):
+    # A parameter that never had a gradient has no moments yet.
+    if entries and max(entries) >= count:
         raise RunError(
-            f"The checkpoint holds optimizer moments of {len(entries)} tensors, this run trains "
-            f"{count}. "
-            f"Nothing was loaded; start a new run."
+            f"The checkpoint holds optimizer moments of {max(entries) + 1} tensors or more, this "
+            f"run trains {count}. Nothing was loaded; start a new run."
         )
     optimizer.load_state_dict({"state": entries, "param_groups": head["param_groups"]})
 

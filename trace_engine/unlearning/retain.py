@@ -122,7 +122,7 @@ class RetainWeighting:
                 placed = batch.to(opened.device)
                 body(**placed.inputs, use_cache=False)
                 sizes = label_mask(batch.labels_BS).sum(dim=1).tolist()
-                parts = self._activity(placed).cpu().split(sizes)
+                parts = torch.split(self._activity(placed).cpu(), sizes)
                 for row, part in zip(batch.document_B.tolist(), parts, strict=True):
                     self.frozen_active[documents[row]] = part.clone()
 

@@ -196,7 +196,7 @@ class Session:
             reference_B = self._reference_nll_D[torch.tensor(drawn)].to(nll_B)
             loss = losses.npo_forget(nll_B, reference_B, config.beta)
         value = self._require_finite(float(loss.detach()), "loss")
-        (config.gamma * loss).backward()
+        torch.autograd.backward(config.gamma * loss)
         return value, float(nll_BT.detach().sum() / mask_BT.sum())
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:
@@ -209,7 +209,7 @@ class Session:
         weighed = self._weighting.weigh(batch)
         loss = losses.retain_nll(nll_BT, mask_BT, None if weighed is None else weighed.weights_BT)
         value = self._require_finite(float(loss.detach()), "loss")
-        (self.config.alpha * loss).backward()
+        torch.autograd.backward(self.config.alpha * loss)
         row = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
         return value, row | self._weighting.describe(weighed)
 

@@ -185,21 +185,24 @@ def check_profile(
     before: Profile, opened: OpenModel, forget: DocumentSet, retain: DocumentSet
 ) -> None:
     """Refuse a profile of another model or other sets, naming what differs (InputError)."""
+    again = "Profile these sets with this model, or leave the profile out."
     sites = tuple(site.layer for site in opened.sites)
-    if before.layers != sites:
+    weights = before.meta.get("model", {}).get("fingerprint", opened.info.fingerprint)
+    if before.layers != sites or weights != opened.info.fingerprint:
         raise InputError(
-            f"The profile was made on another model: it has MoE layers {list(before.layers)}, "
-            f"{opened.info.source} has {list(sites)}. Profile these sets with this model."
+            f"The profile was made on another model than {opened.info.source}: weights "
+            f"{weights[:12]} against {opened.info.fingerprint[:12]}, MoE layers "
+            f"{list(before.layers)} against {list(sites)}. {again}"
         )
     for name, documents, counts in (
         ("forget", forget, before.forget),
         ("retain", retain, before.retain),
     ):
-        expected = tuple(document.id for document in documents.documents)
-        if counts.document_ids != expected:
+        made_of = before.meta.get("sets", {}).get(name, {}).get("fingerprint")
+        same_ids = counts.document_ids == tuple(item.id for item in documents.documents)
+        if not same_ids or made_of not in (None, documents.fingerprint):
             raise InputError(
                 f"The profile was made on another {name} set: it covers "
-                f"{len(counts.document_ids)} documents, "
-                f"{documents.name} has {len(expected)} with other names. Profile these sets with "
-                "this model."
+                f"{len(counts.document_ids)} documents, {documents.name} has "
+                f"{len(documents.documents)}, and they are not the same. {again}"
             )

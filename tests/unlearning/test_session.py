@@ -1,0 +1,364 @@
+"""One run in memory: its rows, its state bit for bit, its refusals, and TRACE as a special case
+of nothing.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tests.unlearning.cases import tiny_config, without_clock, write_questions
+from trace_engine.config import ModelConfig, UnlearnConfig
+from trace_engine.errors import CalibrationError, InputError, NonFiniteLossError, RunError
+from trace_engine.models import open_model
+from trace_engine.sets import load_set, split_documents
+from trace_engine.unlearning import Session, drive
+
+TRAINABLES = [
+    pytest.param({"kind": "all"}, id="all"),
+    pytest.param({"kind": "selected_experts"}, id="selected_experts"),
+    pytest.param({"kind": "lora", "lora_rank": 2}, id="lora"),
+]
+
+
+def weights_of(session: Session) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in session.opened.model.state_dict().items()}
+
+
+def run_to_end(config: UnlearnConfig) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    rows: list[dict[str, Any]] = []
+    with Session(config) as session:
+        assert drive(session, on_row=rows.append) == "done"
+        return without_clock(rows), weights_of(session)
+
+
+def assert_same_tensors(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert different == []
+
+
+@pytest.mark.parametrize("trainable", TRAINABLES)
+@pytest.mark.parametrize("method", ["graddiff", "npo"])
+def test_a_resumed_run_is_bitwise_an_uninterrupted_one(
+    tmp_path: Path, trainable: dict[str, Any], method: str
+) -> None:
+    config = tiny_config(tmp_path, method=method, trainable=trainable, weight_decay=0.1)
+    straight, weights = run_to_end(config)
+    rows: list[dict[str, Any]] = []
+    with Session(config) as first:
+        drive(first, on_row=rows.append, should_stop=lambda: first.step == 3)
+        tensors, data = first.state()
+    # Through the formats a checkpoint uses, so that nothing else can carry state.
+    tensors, data = load(save(tensors)), json.loads(json.dumps(data, allow_nan=False))
+    with Session(config) as second:
+        second.load_state(tensors, data)
+        assert second.step == 3
+        assert drive(second, on_row=rows.append) == "done"
+        assert_same_tensors(weights_of(second), weights)
+    assert without_clock(rows) == straight
+
+
+def test_frozen_routing_resumes_too(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, weights={"rule": "exact", "routing": "frozen"})
+    straight, _ = run_to_end(config)
+    rows: list[dict[str, Any]] = []
+    with Session(config) as first:
+        drive(first, on_row=rows.append, should_stop=lambda: first.step == 2)
+        tensors, data = first.state()
+    with Session(config) as second:
+        second.load_state(tensors, data)
+        drive(second, on_row=rows.append)
+    assert without_clock(rows) == straight
+
+
+def test_a_taken_state_does_not_follow_the_training(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        session.train_step()
+        tensors, _ = session.state()
+        kept = {name: value.clone() for name, value in tensors.items()}
+        session.train_step()
+        torch.testing.assert_close(tensors, kept, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["graddiff", "npo"])
+def test_hardness_zero_is_bitwise_the_unweighted_method(tmp_path: Path, method: str) -> None:
+    """method.md section 3, property 1, through the whole loop: kappa = 0 trains exactly as
+    uniform.
+    """
+    exact = tiny_config(tmp_path, method=method, weights={"rule": "exact", "hardness": 0.0})
+    uniform = tiny_config(tmp_path, method=method, weights={"rule": "uniform"})
+    rows, weights = run_to_end(exact)
+    plain_rows, plain_weights = run_to_end(uniform)
+    assert_same_tensors(weights, plain_weights)
+    for ours, theirs in zip(rows, plain_rows, strict=True):
+        ours.pop("weighted_gap", None), theirs.pop("weighted_gap", None)
+        assert ours == theirs
+
+
+def test_exact_weights_change_the_run_and_narrow_the_gap(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, weights={"rule": "exact", "hardness": 0.5})
+    rows, weights = run_to_end(config)
+    _, plain = run_to_end(tiny_config(tmp_path, weights={"rule": "uniform"}))
+    assert any(not torch.equal(weights[name], plain[name]) for name in weights)
+    unmoved, _ = run_to_end(tiny_config(tmp_path, weights={"rule": "exact", "hardness": 0.0}))
+    first, first_unmoved = rows[1], unmoved[1]
+    assert first["weighted_gap"] < first_unmoved["weighted_gap"]
+    assert first["ess_share"] < 1 < first["max_weight"]
+
+
+@pytest.mark.parametrize("normalise", ["batch", "sequence"])
+def test_weights_have_mean_one_where_the_mode_says(tmp_path: Path, normalise: str) -> None:
+    settings = {"rule": "exact", "hardness": 0.5, "normalise": normalise}
+    with Session(tiny_config(tmp_path, weights=settings)) as session:
+        assert session.train_step()["mean_weight"] == pytest.approx(1, abs=1e-12)
+
+
+def test_frozen_and_current_routing_agree_while_the_model_is_the_start_model(
+    tmp_path: Path,
+) -> None:
+    rows = []
+    for routing in ("current", "frozen"):
+        weights = {"rule": "exact", "hardness": 0.5, "routing": routing}
+        with Session(tiny_config(tmp_path, weights=weights)) as session:
+            rows.append(without_clock([session.train_step()]))
+    assert rows[0] == rows[1]
+
+
+def test_only_the_selected_experts_change(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, trainable={"kind": "selected_experts"}, weight_decay=0.1)
+    before = open_model(config.model).model.state_dict()
+    with Session(config) as session:
+        drive(session, on_row=lambda row: None)
+        cells = set(session.selection.cells)
+        after = weights_of(session)
+    changed = set()
+    for name, value in after.items():
+        if torch.equal(value, before[name]):
+            continue
+        assert ".experts." in name
+        layer = int(name.split(".")[2])
+        for expert in range(value.shape[0]):
+            if not torch.equal(value[expert], before[name][expert]):
+                changed.add((layer, expert))
+    assert changed == {tuple(cell) for cell in cells}
+
+
+def test_rows_say_what_the_contract_says(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    rows, _ = run_to_end(config)
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("eval", 0),
+        *[("train", step) for step in (1, 2, 3)],
+        ("eval", 3),
+        *[("train", step) for step in (4, 5, 6)],
+        ("eval", 6),
+    ]
+    train, evaluation = rows[1], rows[0]
+    assert train.keys() >= {
+        "loss",
+        "forget_loss",
+        "retain_loss",
+        "grad_norm",
+        "ess_share",
+        "mean_weight",
+        "max_weight",
+        "weighted_gap",
+    }
+    assert train["loss"] == pytest.approx(train["forget_loss"] + train["retain_loss"])
+    assert [rows[n]["learning_rate"] for n in (1, 2, 3)] == [1e-3, 2e-3, 2e-3]
+    assert evaluation["accuracy"] == {}
+    assert evaluation["held_out"] is True
+    _, held_out = split_documents(load_set(config.forget), 0.2, config.seed)
+    assert evaluation["forget_nll"]["n"] == len(held_out) > 1
+    assert evaluation["drift"]["overlap"] == [1.0, 1.0]
+    assert all(share < 1 for share in rows[-1]["drift"]["overlap"])
+    assert rows[-1]["forget_nll"]["value"] > evaluation["forget_nll"]["value"]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_npo_starts_at_its_known_value(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path, method="npo", beta=0.1)) as session:
+        row = session.train_step()
+    # Reference and current NLL come from batches of another shape, so they agree to rounding only.
+    assert row["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-5)
+
+
+def test_with_questions_nothing_is_held_out_and_categories_are_scored(tmp_path: Path) -> None:
+    questions = str(write_questions(tmp_path))
+    config = tiny_config(tmp_path, evaluation={"questions": questions, "max_documents": 7})
+    with Session(config) as session:
+        row, facts = session.evaluate(), session.facts()
+    assert row["held_out"] is False
+    assert {name: found["n"] for name, found in row["accuracy"].items()} == {
+        "general": 4,
+        "hazard": 4,
+    }
+    assert row["forget_nll"]["n"] == 7
+    assert facts["forget"]["trained_on"] == 24
+    assert facts["knowledge"]["measure"] == "accuracy"
+    assert facts["knowledge"]["estimate"]["n"] == 4
+
+
+def test_held_out_documents_are_never_trained_on(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        for side in (session.setup.forget, session.setup.retain):
+            assert len(side.training) + len(side.measured) == 24
+            tokenizer = session.opened.tokenizer
+            trained = {
+                tokenizer.decode(item.ids, skip_special_tokens=True) for item in side.training
+            }
+            assert trained.isdisjoint(document.text for document in side.measured)
+
+
+def test_facts_are_json_and_complete(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        facts = session.facts()
+    json.dumps(facts, allow_nan=False)
+    assert facts["trainable"]["parameters"] == facts["trainable"]["total"]
+    assert facts["forget"]["documents"] == 24
+    assert facts["forget"]["trained_on"] + facts["forget"]["measured_on"] == 24
+    assert len(facts["selection"]["cells"]) == len(facts["weights"]["table"]) > 0
+    assert 0 < facts["weights"]["diagnostics"]["ess_share"] <= 1
+    assert facts["knowledge"]["sentence"]
+    assert facts["threads"] == 1
+    assert facts["overlap"]["count"] == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bad_loss_stops_before_the_update(tmp_path: Path, bad: float) -> None:
+    with Session(tiny_config(tmp_path, method="graddiff")) as session:
+        session.train_step()
+        with torch.no_grad():
+            session.opened.model.lm_head.weight[5, 0] = bad
+        before = weights_of(session)
+        with pytest.raises(NonFiniteLossError, match=r"loss became (NaN|infinite) at step 2"):
+            session.train_step()
+        assert session.step == 1
+        torch.testing.assert_close(weights_of(session), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_bad_gradient_stops_before_the_update(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        name, parameter = next(iter(session.opened.model.named_parameters()))
+        handle = parameter.register_hook(lambda gradient: gradient * math.nan)
+        before = weights_of(session)
+        with pytest.raises(NonFiniteLossError, match="gradient norm became NaN at step 1"):
+            session.train_step()
+        handle.remove()
+        assert name
+        assert_same_tensors(weights_of(session), before)
+
+
+def test_a_finished_session_refuses_another_step(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path, max_steps=1)) as session:
+        session.train_step()
+        assert session.finished
+        with pytest.raises(RunError, match="made all its 1 updates"):
+            session.train_step()
+
+
+def test_a_state_of_other_settings_is_refused_and_the_field_named(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        state = session.state()
+    with (
+        Session(tiny_config(tmp_path, weights={"ess_floor": 0.7})) as session,
+        pytest.raises(RunError, match=r"weights\.ess_floor = 0\.5, this run has 0\.7"),
+    ):
+        session.load_state(*state)
+    with Session(tiny_config(tmp_path, name="another label")) as session:
+        session.load_state(*state)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        tensors, data = session.state()
+        data["identity"]["model"] = "0" * 64
+        with pytest.raises(RunError, match="checkpoint was made with model = "):
+            session.load_state(tensors, data)
+
+
+def test_an_empty_selection_is_refused_with_its_reason(tmp_path: Path) -> None:
+    nothing = {"scope": "threshold", "threshold": 0.99}
+    with pytest.raises(CalibrationError, match=r"nothing to calibrate.*uniform"):
+        Session(tiny_config(tmp_path, selection=nothing))
+    with Session(
+        tiny_config(tmp_path, selection=nothing, weights={"rule": "uniform"}, max_steps=1)
+    ) as session:
+        assert session.train_step()["weighted_gap"] is None
+
+
+def test_a_missing_forget_category_is_refused(tmp_path: Path) -> None:
+    questions = str(write_questions(tmp_path))
+    with pytest.raises(InputError, match=r"forget category 'poison'.*general, hazard"):
+        Session(
+            tiny_config(tmp_path, evaluation={"questions": questions, "forget_category": "poison"})
+        )
+
+
+def test_a_profile_of_another_set_is_refused(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        found = session.profile
+    shorter = tiny_config(tmp_path)
+    shorter = shorter.model_copy(update={"forget": shorter.forget.model_copy(update={"limit": 12})})
+    with pytest.raises(InputError, match="another forget set"):
+        Session(shorter, profile=found)
+
+
+def test_a_found_profile_is_used_and_gives_the_same_run(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    asked: list[str] = []
+    with Session(config) as session:
+        row = without_clock([session.train_step()])
+        kept, key = session.profile, session.profile_key
+    with Session(config, find_profile=lambda k: asked.append(k) or kept) as session:  # type: ignore[func-returns-value]
+        assert session.profile is kept
+        assert without_clock([session.train_step()]) == row
+    assert asked == [key]
+
+
+@pytest.mark.parametrize("trainable", TRAINABLES)
+def test_the_saved_model_opens_again_and_computes_the_same(
+    tmp_path: Path, trainable: dict[str, Any]
+) -> None:
+    folder = tmp_path / "saved"
+    with Session(tiny_config(tmp_path, trainable=trainable)) as session:
+        drive(session, on_row=lambda row: None)
+        session.save_model(folder)
+        ids_BS = torch.tensor([session.opened.tokenizer("12ab")["input_ids"]])
+        with torch.no_grad():
+            logits = session.opened.model(input_ids=ids_BS).logits
+        start = open_model(session.config.model)
+        again = session.evaluate()
+    saved = open_model(ModelConfig(source=str(folder), device="cpu"))
+    assert saved.sites[0].layer == 0
+    assert not list(folder.glob("*.bin"))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            saved.model(input_ids=ids_BS).logits, logits, rtol=1e-4, atol=1e-5
+        )
+        assert not torch.equal(start.model(input_ids=ids_BS).logits, logits)
+    assert again["step"] == 6
+
+
+def test_the_profile_after_is_of_the_trained_model(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path)) as session:
+        same = session.profile_after()
+        assert (same.forget.counts_DLE == session.profile.forget.counts_DLE).all()
+        drive(session, on_row=lambda row: None)
+        after = session.profile_after()
+    assert after.forget.document_ids == session.profile.forget.document_ids
+    assert (after.forget.counts_DLE != session.profile.forget.counts_DLE).any()
+
+
+def test_closing_gives_the_thread_count_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    session = Session(tiny_config(tmp_path, threads=before + 1))
+    assert torch.get_num_threads() == before + 1
+    session.close()
+    assert torch.get_num_threads() == before
