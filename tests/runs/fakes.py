@@ -13,7 +13,7 @@ import signal
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,13 +26,6 @@ from trace_engine.runs import worker
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.training import Interruptible, Opened, train
-from trace_engine.unlearning import Session
-
-
-class FakeProfile:
-    def save(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "profile.json").write_text("{}")
 
 
 class FakeSession:
@@ -95,9 +88,6 @@ class FakeSession:
         folder.mkdir()
         (folder / "x.json").write_text(json.dumps([value.hex() for value in self._x.tolist()]))
 
-    def profile_after(self) -> FakeProfile:
-        return FakeProfile()
-
     def close(self) -> None:
         (self._marks / "closed").touch()
 
@@ -109,9 +99,9 @@ def fake_job(run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: 
     script = json.loads((marks / "script.json").read_text())
     before = marks / "fake-profile"
     before.mkdir(exist_ok=True)
-    session = cast(Session, FakeSession(settings, script, marks))
+    session = FakeSession(settings, script, marks)
     fingerprints = script.get("fingerprints", {"model": "m", "forget": "f", "retain": "r"})
-    opened = Opened(session, fingerprints, before)
+    opened = Opened(session, fingerprints, before, Path.mkdir)
     return train(run, settings, stop, Interruptible(stop, report), opened)
 
 

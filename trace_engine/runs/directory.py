@@ -100,12 +100,11 @@ class RunDirectory:
         step = int(recorded.get("step", 0))
         updated = float(recorded.get("updated", 0.0))
         progress = self.path / "progress.json"
-        if state in ACTIVE_STATES or state == "interrupted":
-            last = read_last_line(self.path / "metrics.jsonl")
-            if last is not None and last.get("attempt") == recorded.get("attempt"):
-                step = int(last["step"])
-            if progress.exists():
-                updated = max(updated, progress.stat().st_mtime)
+        last = read_last_line(self.path / "metrics.jsonl")
+        if last is not None and last.get("attempt") == recorded.get("attempt"):
+            step = int(last["step"])
+        if state not in FINAL_STATES and progress.exists():
+            updated = max(updated, progress.stat().st_mtime)
         message = str(recorded.get("message", ""))
         if state == "interrupted":
             message = (

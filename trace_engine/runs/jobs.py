@@ -14,7 +14,7 @@ from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.disk import write_json
 from trace_engine.runs.identity import identity_of
 from trace_engine.runs.places import find_profile
-from trace_engine.runs.profiles import ProfileAnswer, keep_profile
+from trace_engine.runs.profiles import ProfileAnswer, keep_profile, save_with_map
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.training import Interruptible, Opened, train
 from trace_engine.unlearning import Session
@@ -66,4 +66,10 @@ def open_session(config: UnlearnConfig, report: ProgressCallback, base: Path | N
         "forget": setup.forget.documents.fingerprint,
         "retain": setup.retain.documents.fingerprint,
     }
-    return Opened(session, fingerprints, keep_profile(session.profile_key, session.profile, base))
+    folder = keep_profile(session.profile_key, session.profile, base, report)
+    return Opened(
+        session,
+        fingerprints,
+        folder,
+        lambda to: save_with_map(session.profile_after(), to, report),
+    )

@@ -4,19 +4,15 @@ Ids are made here, from the clock and chance; what a person types is a label ins
 never part of a path. It accepts that ids are ugly.
 """
 
-import json
 import os
 import re
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trace_engine.errors import RunError
 from trace_engine.runs.disk import write_text
-
-if TYPE_CHECKING:
-    from trace_engine.sets import DocumentSet
+from trace_engine.sets import DocumentSet, to_jsonl
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -69,7 +65,7 @@ def find_profile(key: str, base: Path | None = None) -> Path | None:
     return path if path.is_dir() else None
 
 
-def store_set(documents: "DocumentSet", base: Path | None = None) -> str:
+def store_set(documents: DocumentSet, base: Path | None = None) -> str:
     """Keep a set (an upload, text from the editor) under its fingerprint; returns the path to use
     as source.
 
@@ -77,11 +73,5 @@ def store_set(documents: "DocumentSet", base: Path | None = None) -> str:
     """
     path = subfolder("sets", base) / f"{documents.fingerprint}.jsonl"
     if not path.exists():
-        lines = []
-        for document in documents.documents:
-            row = {"id": document.id, "text": document.text}
-            if document.prompt is not None:
-                row["prompt"] = document.prompt
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        write_text(path, "".join(lines), mode=0o600)
+        write_text(path, to_jsonl(documents.documents).decode(), mode=0o600)
     return str(path)

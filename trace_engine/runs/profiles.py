@@ -9,20 +9,33 @@ from pathlib import Path
 
 from trace_engine.config import ProfileConfig
 from trace_engine.models import inspect_model, open_model
-from trace_engine.progress import ProgressCallback
-from trace_engine.routing import Profile, profile, profile_key
+from trace_engine.progress import ProgressCallback, ignore_progress
+from trace_engine.routing import Profile, mismatch, profile, profile_key
 from trace_engine.runs.disk import place_folder
 from trace_engine.runs.places import find_profile, subfolder
 from trace_engine.sets import DocumentSet, check_pair, load_set
 
 
-def keep_profile(key: str, result: Profile, base: Path | None = None) -> Path:
-    """Put a profile under its key, unless it is there; returns its folder."""
+def keep_profile(
+    key: str,
+    result: Profile,
+    base: Path | None = None,
+    report: ProgressCallback = ignore_progress,
+) -> Path:
+    """Put a profile and its map under its key, unless they are there; returns the folder."""
     target = subfolder("profiles", base) / key
-    # A complete one that another worker put there meanwhile says the same; leave it to its readers.
+    # A complete one that another worker put there meanwhile says the same; its readers keep it.
     if not target.exists():
-        place_folder(target, result.save)
+        place_folder(target, lambda folder: save_with_map(result, folder, report))
     return target
+
+
+def save_with_map(
+    result: Profile, folder: Path, report: ProgressCallback = ignore_progress
+) -> None:
+    """Save a profile with its mismatch beside it, so that a page computes nothing."""
+    result.save(folder)
+    mismatch(result, report=report).save(folder)
 
 
 class ProfileAnswer:
@@ -50,4 +63,4 @@ class ProfileAnswer:
             return found, True
         opened = open_model(self.config.model)
         result: Profile = profile(opened, self.forget, self.retain, self.config, report)
-        return keep_profile(self.key, result, base), False
+        return keep_profile(self.key, result, base, report), False

@@ -7,9 +7,10 @@ the final profile.
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trace_engine.config import UnlearnConfig
 from trace_engine.progress import Progress, ProgressCallback
@@ -18,18 +19,41 @@ from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.disk import Appender, place_folder, require_space, write_json
 from trace_engine.runs.identity import identity_of
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
-from trace_engine.unlearning import Session, drive
+from trace_engine.unlearning import drive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Trainee(Protocol):
+    """The part of `unlearning.Session` that durability needs: any training loop will do."""
+
+    step: int
+
+    @property
+    def config(self) -> UnlearnConfig: ...
+    @property
+    def finished(self) -> bool: ...
+    def train_step(self) -> dict[str, Any]: ...
+    def evaluate(self) -> dict[str, Any]: ...
+    def state(self) -> tuple[dict[str, "Tensor"], dict[str, Any]]: ...
+    def load_state(self, tensors: dict[str, "Tensor"], data: dict[str, Any]) -> None: ...
+    def facts(self) -> dict[str, Any]: ...
+    def save_model(self, folder: Path) -> object: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A session that is ready, with what the directory records about it."""
 
-    session: Session
+    session: Trainee
     fingerprints: dict[str, str]
     """Of the model and both sets: what a resume must find again."""
     profile_before: Path
     """The cached profile's folder."""
+    save_profile_after: Callable[[Path], object]
+    """Profiles the model as it is and fills the folder."""
 
 
 class Interruptible:
@@ -74,7 +98,7 @@ def train(
             eta = (config.max_steps - done) / rate if rate else None
             report(Progress("unlearning", done, config.max_steps, "steps", rate, eta))
 
-    def on_checkpoint(session: Session) -> None:
+    def on_checkpoint() -> None:
         # The curve first: a checkpoint must never be ahead of the rows that led to it.
         rows.sync()
         tensors, state = session.state()
@@ -103,12 +127,12 @@ def train(
     # From here on everything can be repeated from the last checkpoint.
     report.armed = True
     place_folder(run.path / "model", session.save_model)
-    place_folder(run.path / "profile-after", session.profile_after().save)
+    place_folder(run.path / "profile-after", opened.save_profile_after)
     _write_report(run)
     return f"All {config.max_steps} steps done."
 
 
-def _continue(run: RunDirectory, session: Session, identity: dict[str, Any]) -> None:
+def _continue(run: RunDirectory, session: Trainee, identity: dict[str, Any]) -> None:
     """Load the newest sound checkpoint, if any, and say what was passed over.
 
     Raises RunError when the run was begun on another question.
@@ -129,7 +153,7 @@ def _continue(run: RunDirectory, session: Session, identity: dict[str, Any]) -> 
     run.update(step=session.step, notes=[*status.notes, *notes])
 
 
-def _preflight(run: RunDirectory, session: Session) -> None:
+def _preflight(run: RunDirectory, session: Trainee) -> None:
     """Refuse to start what could not be saved: twice a checkpoint must be free. Raises
     DiskFullError."""
     tensors, _ = session.state()
