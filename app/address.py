@@ -11,7 +11,7 @@ from typing import TypeVar
 import streamlit as st
 
 T = TypeVar("T")
-_CORE = ("profile", "layer", "expert", "sel", "weights", "run")
+_CORE = ("profile", "layer", "expert", "sel", "weights", "run", "job")
 
 
 # --- notices: what was refused this run, shown once above the page -------------------------------

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from app import tables
+from app import tables, wording
 from app.theme import Palette, palette
 from trace_engine.config import Cell
 
@@ -32,7 +32,7 @@ _RATIO_CAP = 4.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapSpec:
-    """What a map of experts shows; arrays have shape (L, E), NaN where a site has no such expert."""
+    """What a map of experts shows; arrays are (L, E), NaN where a site has no such expert."""
 
     values_LE: Array
     layers: tuple[int, ...]
@@ -383,7 +383,7 @@ def show(
             on_select=on_click,
             selection_mode=("points",),
         )
-    st.caption(caption or alt)
+    st.caption(wording.plain(caption or alt))
     with st.popover("Download", icon=":material/download:", type="tertiary"):
         st.download_button(
             f"{name}.html",

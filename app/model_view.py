@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import state
+from app import state, wording
 from trace_engine.bundled import MODELS, resolve_source
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
@@ -117,7 +117,7 @@ def picker() -> tuple[ModelConfig | None, str | None]:
     note = read_folder(source)
     if note.problem is not None:
         return None, note.problem
-    st.caption(" · ".join(note.facts))
+    st.caption(wording.plain(" · ".join(note.facts)))
     return ModelConfig(source=source), None
 
 

@@ -7,6 +7,7 @@ anything else is a bug and stays visible as one (logged by Streamlit, no details
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from app import state, wording
 from trace_engine.errors import TraceError
@@ -41,14 +42,19 @@ def link(page: str, label: str, *, icon: str | None = None) -> None:
     st.page_link(path_of(page), label=label, icon=icon)
 
 
-def run() -> None:
-    """The whole app: called by `streamlit_app.py`, once per run."""
-    st.set_page_config(
-        page_title="TRACE · routing-aware unlearning",
-        page_icon=":material/route:",
-        layout="wide",
-        menu_items={"About": wording.ABOUT},
-    )
+def shell() -> None:
+    """First line of every page: make sure that the page runs inside the app's shell.
+
+    Streamlit takes a folder named `pages` for its older kind of app until `st.navigation` has been
+    called once in the process, so the first visitor of a fresh server who follows a deep link gets
+    the page's file alone. Declaring the pages ends that mode; the rerun starts at the entry.
+    """
+    if PagesManager.uses_pages_directory:
+        _declare()
+        st.rerun()
+
+
+def _declare() -> Any:
     pages = {
         group: [
             st.Page(
@@ -62,17 +68,28 @@ def run() -> None:
         ]
         for group, entries in GROUPS.items()
     }
-    page: Any = st.navigation(pages, expanded=True)
+    return st.navigation(pages, expanded=True)
+
+
+def run() -> None:
+    """The whole app: called by `streamlit_app.py`, once per run."""
+    st.set_page_config(
+        page_title="TRACE · routing-aware unlearning",
+        page_icon=":material/route:",
+        layout="wide",
+        menu_items={"About": wording.ABOUT},
+    )
+    page = _declare()
     state.begin(page.url_path)
     _sidebar()
     above = st.container()
     try:
         page.run()
     except TraceError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(wording.plain(str(error)), icon=":material/error:")
     finally:
         for sentence in state.take_notices():
-            above.warning(sentence, icon=":material/info:")
+            above.warning(wording.plain(sentence), icon=":material/info:")
 
 
 def _sidebar() -> None:

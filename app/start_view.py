@@ -1,4 +1,4 @@
-"""The parts of the Start page: what is shown, the words behind a cell, the style control, the steps.
+"""The parts of the Start page: the words behind a cell, the style control, the 60-second path.
 
 The page tells one story in the order in which a person reads it. Accepted trade-off: everything is
 on one page, so the parts after the map are kept short.
@@ -12,7 +12,7 @@ from app.theme import palette
 from trace_engine.config import Cell
 
 STEPS = (
-    ("Look at the map.", "Orange cells are used more by forget text, blue ones by retain text.", ""),
+    ("Look at the map.", "Forget text uses orange cells more, retain text blue ones.", ""),
     ("Click the strongest cell.", "The words that go to that expert appear under the map.", ""),
     ("Read them.", "See what the tokens have in common, and what they don't.", "expert"),
     ("Move top-k.", "Watch which experts are selected, and how retain tokens get weighted.",

@@ -8,7 +8,7 @@ Accepted trade-off: the check is repeated on every read, which costs microsecond
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import streamlit as st
@@ -287,6 +287,16 @@ def run_id() -> str | None:
 def set_run_id(run: str | None) -> None:
     """Put a run in focus, or none."""
     put(run=run)
+
+
+def job_id() -> str | None:
+    """The profiling job in the URL, if any. Not validated here, as with `run_id`."""
+    return core().get("job")
+
+
+def set_job_id(job: str | None) -> None:
+    """Put a profiling job in focus, or none."""
+    put(job=job)
 
 
 def reset() -> None:

@@ -5,6 +5,7 @@ nothing evaluates it there. Numbers stay numbers everywhere. Files are made when
 every run.
 """
 
+import csv
 import io
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,8 @@ def to_csv(table: pd.DataFrame) -> bytes:
     text_columns = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     safe = table.assign(**{str(c): table[c].map(_safe) for c in text_columns})
     safe.columns = pd.Index([_safe(str(c)) for c in safe.columns])
-    return safe.to_csv(index=False).encode("utf-8-sig")
+    # Quoting all text keeps a carriage return inside its field: pandas alone would not.
+    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode("utf-8-sig")
 
 
 def to_json(table: pd.DataFrame) -> bytes:

@@ -4,11 +4,12 @@ Activation is evidence of use, not of knowledge: nothing here says that an exper
 """
 
 import math
+import re
 
 ABOUT = (
     "TRACE measures which experts of a Mixture-of-Experts language model a forget set uses more "
-    "than a retain set does, and calibrates unlearning by it. Method: Routing-Aware Expert Calibration "
-    "for Machine Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
+    "than a retain set does, and calibrates unlearning by it. Method: Routing-Aware Expert "
+    "Calibration for Machine Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
 )
 NO_PROFILE = (
     "No routing profile is here yet: this checkout has no bundled profile. "
@@ -67,3 +68,8 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def plain(text: str) -> str:
+    """Anyone's text as Markdown that renders as itself: no image, link, HTML or formula in it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$:])", r"\\\1", text)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import state
+from app import state, wording
 from trace_engine.routing import Context
 
 _RGB = {"forget": "216,96,15", "retain": "20,120,200"}
@@ -53,7 +53,7 @@ def context_html(context: Context, side: str) -> str:
 def show_contexts(contexts: Sequence[Context], side: str, name: str) -> None:
     """The contexts of one side, or the sentence that there are none."""
     if not contexts:
-        st.caption(f"No sampled token of {name} goes to this expert.")
+        st.caption(f"No sampled token of {wording.plain(name)} goes to this expert.")
         return
     st.html("".join(context_html(context, side) for context in contexts))
 
@@ -68,7 +68,7 @@ def legend(side: str = "forget") -> None:
     )
     st.html(
         '<p style="font-size:.85rem;margin:0">Underlined tokens go to this expert; shade is the '
-        f"gate weight: {swatches} The outlined token was drawn at random from them.</p>"
+        f"gate weight: {swatches} The outlined token is the one that was picked.</p>"
     )
 
 
@@ -92,7 +92,7 @@ def revealed(view: state.ProfileView, key: str) -> bool:
         "reveal them; that holds for this session.",
         icon=":material/visibility_off:",
     )
-    st.button("Reveal the text", key=f"reveal-{key}", on_click=_reveal)
+    st.button("Reveal the text", key=f"reveal-{key}", on_click=reveal)
     return False
 
 
@@ -101,5 +101,6 @@ def text_revealed() -> bool:
     return bool(st.session_state.get(_REVEALED))
 
 
-def _reveal() -> None:
+def reveal() -> None:
+    """Show the text of the user's own sets for the rest of the session."""
     st.session_state[_REVEALED] = True

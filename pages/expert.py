@@ -4,6 +4,10 @@ import streamlit as st
 
 from app import charts, expert_view, findings, maps, navigation, state, wording
 
+EXAMPLES = (5, 10, 20, 40)
+ORDERS: dict[expert_view.Order, str] = {"random": "At random", "gate": "Largest gate weight"}
+
+navigation.shell()
 st.title("What goes to this expert?")
 view = state.current_profile()
 if view is None:
@@ -29,9 +33,22 @@ st.caption(
 expert_view.selection_buttons(view, cell)
 
 st.subheader("Tokens in context")
-state.bound("examples", 10, (5, 10, 20, 40))
-shown = st.segmented_control("Examples per side", (5, 10, 20, 40), key="examples", required=True)
-expert_view.both_sides(view, cell, n=shown, key="expert", window=12)
+left, right = st.columns(2)
+with left:
+    state.bound("examples", 10, EXAMPLES)
+    shown = st.segmented_control("Examples per side", EXAMPLES, key="examples", required=True)
+with right:
+    state.bound("picked", "random", ORDERS)
+    order = st.segmented_control(
+        "Picked",
+        list(ORDERS),
+        format_func=ORDERS.get,
+        key="picked",
+        required=True,
+        help="At random shows what the expert usually gets; the largest gate weights show where "
+        "the router is surest. One token of every document comes before a second of any.",
+    )
+expert_view.both_sides(view, cell, n=shown, key="expert", window=12, order=order)
 
 expert_view.top_tokens(view, cell)
 expert_view.partners(view, cell)

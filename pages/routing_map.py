@@ -24,6 +24,7 @@ CONTROL_HELP = {
     "gap when word identity can't explain it, on the measured map's colour scale.",
 }
 
+navigation.shell()
 st.title("Where do they differ?")
 view = state.current_profile()
 if view is None:

@@ -4,11 +4,12 @@ import streamlit as st
 
 from app import charts, expert_view, findings, maps, navigation, start_view, state, wording
 
+navigation.shell()
 st.title("Which experts does the forget text use?")
 st.markdown(
-    "**Routing mismatch:** forget text sends its tokens to a few experts far more often than retain "
-    "text does. During unlearning these experts get much pressure to forget and little that holds "
-    "them in place."
+    "**Routing mismatch:** forget text sends its tokens to a few experts far more often than "
+    "retain text does. During unlearning these experts get much pressure to forget and little "
+    "that holds them in place."
 )
 view = state.current_profile()
 if view is None:

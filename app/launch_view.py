@@ -1,0 +1,128 @@
+"""From two sets and a model to a profiling job: the pair's check, the settings, the launch.
+
+Whatever stands in the way is listed as sentences beside a disabled button. Accepted trade-off: the
+overlap must be confirmed again when a set changes, because the confirmation is about those texts.
+"""
+
+import streamlit as st
+
+from app import sets_view, state, wording, words
+from trace_engine.config import ModelConfig, ProfileConfig, to_yaml
+from trace_engine.errors import InputError, TraceError
+from trace_engine.runs import launch
+from trace_engine.sets import check_pair
+
+
+def pair_problems(forget: sets_view.Chosen, retain: sets_view.Chosen) -> list[str]:
+    """What is wrong with the pair; asks for confirmation when the two overlap."""
+    problems = [
+        f"{side.side.capitalize()} set: {side.problem}"
+        for side in (forget, retain)
+        if side.problem is not None
+    ]
+    if forget.documents is None or retain.documents is None:
+        return problems
+    try:
+        found = check_pair(forget.documents, retain.documents)
+    except InputError as error:
+        st.error(wording.plain(str(error)), icon=":material/error:")
+        return [*problems, str(error)]
+    if not found.count:
+        return problems
+    st.warning(
+        f"{wording.count(found.count)} of {wording.count(found.forget_total)} forget documents are "
+        "in the retain set too. What is on both sides cannot be told apart, and training would "
+        "pull it both ways.",
+        icon=":material/warning:",
+    )
+    if not (forget.own or retain.own) or words.text_revealed():
+        for text in found.sample[:3]:
+            st.text(f"· {text[:200]}")
+    about = f"{forget.documents.fingerprint[:12]}-{retain.documents.fingerprint[:12]}"
+    if not st.checkbox("Compare them all the same", key=f"overlap-{about}"):
+        problems.append("The overlap is not confirmed.")
+    return problems
+
+
+def settings() -> dict[str, int | bool]:
+    """The few settings of a profile that a person may want to change."""
+    fields = ProfileConfig.model_fields
+    with st.expander("Settings", icon=":material/tune:"):
+        left, middle, right = st.columns(3, vertical_alignment="bottom")
+        state.bound("max_length", 512, read=_whole(8, 131072))
+        length = left.number_input(
+            "Tokens per document",
+            min_value=8,
+            max_value=131072,
+            step=64,
+            key="max_length",
+            help=fields["max_length"].description,
+        )
+        state.bound("seed", 0, read=_whole(0, 2**31 - 1))
+        seed = middle.number_input(
+            "Seed", min_value=0, max_value=2**31 - 1, step=1, key="seed",
+            help="Of the token sample, the permutations and the bootstrap.",
+        )  # fmt: skip
+        state.bound("count_bos", False, (False, True))
+        bos = right.toggle(
+            "Count BOS on the map", key="count_bos", help=fields["count_bos"].description
+        )
+    return {"max_length": int(length), "seed": int(seed), "count_bos": bool(bos)}
+
+
+def _whole(low: int, high: int):  # type: ignore[no-untyped-def]
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def launcher(
+    forget: sets_view.Chosen,
+    retain: sets_view.Chosen,
+    model: ModelConfig | None,
+    chosen: dict[str, int | bool],
+    problems: list[str],
+) -> None:
+    """The launch button, or the reasons why it is disabled; and the file that does the same."""
+    for problem in problems:
+        st.markdown(f":material/block: {wording.plain(problem)}")
+    if st.button(
+        "Profile the routing",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=bool(problems) or model is None,
+        key="launch",
+    ):
+        assert model is not None
+        try:
+            config = ProfileConfig(
+                model=model, forget=forget.config(), retain=retain.config(), **chosen
+            )
+            state.set_job_id(launch(config))
+        except TraceError as error:
+            st.error(wording.plain(str(error)), icon=":material/error:")
+        else:
+            st.rerun()
+    if not problems and model is not None and not (forget.own or retain.own):
+        config = ProfileConfig(
+            model=model, forget=forget.config(), retain=retain.config(), **chosen
+        )
+        with st.expander("The same from the command line", icon=":material/terminal:"):
+            st.code(command(config), language="bash")
+            st.code(to_yaml(config), language="yaml")
+
+
+def command(config: ProfileConfig) -> str:
+    """The CLI call that computes the same profile."""
+    parts = [
+        "trace-moe profile",
+        f"--model {config.model.source}",
+        f"--forget {config.forget.source}",
+        f"--retain {config.retain.source}",
+        "--out my-profile",
+    ]
+    return " \\\n  ".join(parts)

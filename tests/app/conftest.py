@@ -1,0 +1,67 @@
+"""A home with one small profile, standing in for the bundled one, and the app under AppTest."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from app import state
+from tests.support.profiles import synthetic_profile
+from trace_engine.routing import Profile, mismatch
+
+ROOT = Path(__file__).parents[2]
+KEY = "ab" * 16
+"""Key of the profile in the test's home."""
+
+
+@pytest.fixture(scope="session")
+def saved_profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic profile on disk, with its map beside it."""
+    folder = tmp_path_factory.mktemp("profiles") / KEY
+    profile = synthetic_profile(layers=(1, 3, 6), experts=8)
+    profile.save(folder)
+    mismatch(profile, permutations=999, bootstrap=100).save(folder)
+    return folder
+
+
+@pytest.fixture
+def trace_home(
+    tmp_path: Path, saved_profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """An empty TRACE_HOME; the app's caches forget other tests."""
+    home = tmp_path / "home"
+    (home / "profiles").mkdir(parents=True, mode=0o700)
+    (home / "profiles" / KEY).symlink_to(saved_profile)
+    monkeypatch.setenv("TRACE_HOME", str(home))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    yield home
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def bundled(trace_home: Path, saved_profile: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The small profile in the bundled one's place."""
+    monkeypatch.setattr(state, "BUNDLED_PATH", saved_profile)
+    return Profile.load(saved_profile)
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """Open a page of the whole app: `open_page("expert", layer="3")`; keywords are the URL's."""
+    monkeypatch.chdir(ROOT)
+
+    def open_(page: str, **address: str) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+        if page != "start":
+            # AppTest knows the pages only after a first run.
+            app.run()
+            app.switch_page(f"pages/{page}.py")
+        for name, value in address.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return open_
