@@ -10,6 +10,7 @@ Dims: B documents of a batch, S padded length, D documents, L MoE sites, K exper
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trace_engine import __version__
 from trace_engine.config import ProfileConfig
 from trace_engine.errors import InputError, ModelError
 from trace_engine.models import (
@@ -209,7 +209,8 @@ def _meta(
         "settings": config.model_dump(mode="json", exclude={"name"}),
         "max_token_cells": MAX_TOKEN_CELLS,
         "versions": {
-            "trace": __version__,
+            # By name: a static import of the package from one of its rooms would be a cycle.
+            "trace": str(import_module("trace_engine").__version__),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "numpy": np.__version__,
