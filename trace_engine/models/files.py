@@ -19,8 +19,8 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library the hub's client uses
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -114,7 +114,7 @@ def _snapshot(source: str, revision: str | None) -> Path:
             _refuse_pickles(source, sorted(item.rfilename for item in listed))
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
             raise
-        except (OfflineModeIsEnabled, HfHubHTTPError, OSError):
+        except (OfflineModeIsEnabled, HTTPError, OSError):
             pass  # no network: what an earlier visit left in the cache may still do
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
     except GatedRepoError:
@@ -137,7 +137,7 @@ def _snapshot(source: str, revision: str | None) -> Path:
             "the model "
             "where there is a network and give its folder."
         ) from None
-    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+    except (HTTPError, EntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{source} could not be fetched from the hub: {reason}") from None
 

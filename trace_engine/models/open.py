@@ -107,7 +107,7 @@ def open_model(config: ModelConfig) -> OpenModel:
     model.eval()
     sites = find_sites(model)
     info = _describe(files, model, sites, str(device), experts)
-    return OpenModel(model, _tokenizer(files), sites, info)
+    return OpenModel(model, _tokenizer(files, model), sites, info)
 
 
 def inspect_model(config: ModelConfig) -> ModelInfo:
@@ -261,17 +261,29 @@ def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> 
     return model
 
 
-def _tokenizer(files: ModelFiles) -> Any:
+def _tokenizer(files: ModelFiles, model: Any) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             files.folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{files.source}: its tokenizer could not be opened ({_first(error)}). Put the "
-            "tokenizer's files "
-            "beside config.json."
+            "tokenizer's files beside config.json."
         ) from None
+    # Where the files are missing, transformers hands out a tokenizer without a vocabulary.
+    if not tokenizer("text", add_special_tokens=False)["input_ids"]:
+        raise ModelError(
+            f"{files.source} has no usable tokenizer: it turns text into nothing. Put the "
+            "tokenizer's files beside config.json."
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{files.source}: its tokenizer has {len(tokenizer)} tokens and the model {rows}, so "
+            "it belongs to another model."
+        )
+    return tokenizer
 
 
 def _describe(

@@ -97,11 +97,9 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
         with ExitStack() as stack:
             for site in sites:
                 stack.enter_context(_skipped(site, found))
-            model(
-                input_ids=torch.zeros(1, 2, dtype=torch.long, device=device),
-                position_ids=torch.arange(2, device=device)[None],
-                use_cache=False,
-            )
+            # With a cache: without one, transformers looks for packed sequences in the values of
+            # the positions, which the meta device does not have.
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=True)
     finally:
         model.train(was_training)
     missing = [site.name for site in sites if site.index not in found]

@@ -102,7 +102,10 @@ def _saved_documents(
 def _hub_documents(name: str, config: SetConfig) -> list[Document]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library the hub's client uses
+        OfflineModeIsEnabled,
+    )
 
     if not _HUB_ID.fullmatch(name):
         raise InputError(f"{HUB_PREFIX}{name} is not a hub id; expected {HUB_PREFIX}owner/name.")
@@ -117,7 +120,7 @@ def _hub_documents(name: str, config: SetConfig) -> list[Document]:
                 "login`."
             ) from None
         raise InputError(f"The hub has no public set {name}.") from None
-    except (ConnectionError, OfflineModeIsEnabled, HfHubHTTPError, TimeoutError):
+    except (ConnectionError, OfflineModeIsEnabled, HTTPError, TimeoutError):
         raise InputError(
             f"The hub set {name} cannot be fetched: this machine is offline or the hub does not "
             "answer. "

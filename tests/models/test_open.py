@@ -1,0 +1,348 @@
+"""Opening a model, and each refusal's own sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import JetMoeConfig, Llama4TextConfig, SwitchTransformersConfig
+
+from tests.support.models import (
+    save_tiny,
+    save_tiny_dense,
+    save_tiny_olmoe,
+    tiny_olmoe,
+    tiny_tokenizer,
+)
+from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
+from trace_engine.models import backbone, files, inspect_model, open_model
+
+FAMILIES = ("olmoe", "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss")
+
+
+def config(folder: Path | str, **settings: Any) -> ModelConfig:
+    return ModelConfig(source=str(folder), **settings)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may damage."""
+    return Path(shutil.copytree(tiny_olmoe(), tmp_path / "model"))
+
+
+def test_a_folder_opens() -> None:
+    opened = open_model(config(tiny_olmoe()))
+    info = opened.info
+    assert (info.architecture, info.model_type) == ("OlmoeForCausalLM", "olmoe")
+    assert (info.layers, info.num_experts, info.experts_per_token) == ((0, 1), (8, 8), (2, 2))
+    assert info.parameters == sum(p.numel() for p in opened.model.parameters())
+    assert (info.dtype, info.device, info.vocab_size) == ("float32", "cpu", 260)
+    assert opened.tokenizer.bos_token_id == 1
+    assert not opened.model.training
+    assert opened.device == torch.device("cpu")
+    assert json.loads(json.dumps(info.to_dict())) == info.to_dict()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inspecting_says_the_same_without_loading_weights(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(family, tmp_path)
+    loaded = open_model(config(folder)).info
+    monkeypatch.setattr("trace_engine.models.open._load", _never)
+    assert inspect_model(config(folder)) == loaded
+    assert loaded.shared_experts is (family == "deepseek_v3")
+    assert loaded.experts_per_token == (2,) * len(loaded.layers)
+
+
+def test_the_backbone_has_no_head() -> None:
+    opened = open_model(config(tiny_olmoe()))
+    hidden_BSD = backbone(opened.model)(input_ids=torch.tensor([[1, 5]])).last_hidden_state
+    assert hidden_BSD.shape == (1, 2, 32)
+
+
+def test_the_fingerprint_follows_the_weights_and_the_tokenizer(
+    tmp_path: Path, folder: Path
+) -> None:
+    first = inspect_model(config(folder))
+    assert inspect_model(config(tiny_olmoe())).fingerprint == first.fingerprint
+    other = save_tiny_olmoe(tmp_path / "other", seed=1)
+    assert inspect_model(config(other)).fingerprint != first.fingerprint
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    changed = inspect_model(config(folder))
+    assert changed.fingerprint != first.fingerprint
+    different = {n for n in first.files if first.files[n] != changed.files[n]}
+    assert different == {"tokenizer.json"}
+
+
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
+def test_experts_implementations_agree(implementation: str) -> None:
+    ids_BS = torch.arange(4, 36)[None]
+    chosen = open_model(config(tiny_olmoe(), experts_implementation=implementation))
+    automatic = open_model(config(tiny_olmoe()))
+    assert chosen.info.experts_implementation == implementation
+    assert automatic.info.experts_implementation == "grouped_mm"
+    with torch.no_grad():
+        torch.testing.assert_close(
+            chosen.model(input_ids=ids_BS).logits,
+            automatic.model(input_ids=ids_BS).logits,
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_precision_is_the_checkpoints_or_the_settings(tmp_path: Path) -> None:
+    folder = save_tiny_olmoe(tmp_path, dtype=torch.bfloat16)
+    assert open_model(config(folder)).info.dtype == "bfloat16"
+    assert inspect_model(config(folder)).dtype == "bfloat16"
+    assert open_model(config(folder, dtype="float32")).info.dtype == "float32"
+    assert inspect_model(config(folder, dtype="float32")).dtype == "float32"
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ModelError, match="'gpu7' is no device"):
+        open_model(config(tiny_olmoe(), device="gpu7"))
+    with pytest.raises(ModelError, match="This machine has no device cuda:99"):
+        open_model(config(tiny_olmoe(), device="cuda:99"))
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
+    tokenizer = tiny_tokenizer().__class__.from_pretrained(folder)
+    tokenizer.add_tokens(["one", "more"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="has 262 tokens and the model 260"):
+        open_model(config(folder))
+
+
+class _Trap:
+    """Unpickling this makes a file: proof that a pickle was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
+def test_pickled_weights_are_refused_before_opening(folder: Path, name: str) -> None:
+    fired = folder.parent / "fired"
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(_Trap(fired)))
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match=rf"only pickled weights \({name}\).*not opened"):
+            door(config(folder))
+    assert not fired.exists()
+    pickle.loads((folder / name).read_bytes())
+    assert fired.exists(), "the trap does not work, so this test would prove nothing"
+
+
+def test_pickles_beside_safetensors_stay_shut(folder: Path) -> None:
+    fired = folder.parent / "fired"
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap(fired)))
+    open_model(config(folder))
+    assert not fired.exists()
+
+
+@pytest.mark.parametrize("left", [0, 4, 200, 20_000])
+def test_a_truncated_file_is_named(folder: Path, left: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or incomplete"):
+            door(config(folder))
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"model-00001-of-00002\.safetensors is missing"):
+        open_model(config(folder))
+
+
+def test_an_index_cannot_point_outside_the_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"lm_head.weight": "../../other.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="names a file outside the folder"):
+        open_model(config(folder))
+
+
+def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["num_hidden_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="do not belong to this configuration, or are incomplete"):
+        open_model(config(folder))
+
+
+def test_a_folder_without_weights_config_or_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="tokenizer could not be opened"):
+        open_model(config(folder))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ModelError, match="has no usable tokenizer"):
+        open_model(config(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="has no weights"):
+        open_model(config(folder))
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json is not readable JSON"):
+        open_model(config(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        open_model(config(folder))
+
+
+def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="There is no folder"):
+        open_model(config(tmp_path / "nowhere"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"is a file. A model is a folder"):
+        open_model(config(tmp_path / "file"))
+
+
+def test_a_dense_model(tmp_path: Path) -> None:
+    dense = save_tiny_dense(tmp_path)
+    for door in (open_model, inspect_model):
+        with pytest.raises(
+            ModelError,
+            match=r"^No routed experts found in .* \(llama\)\. Supported families: OLMoE",
+        ):
+            door(config(dense))
+
+
+def _with_config(folder: Path, settings: Any) -> Path:
+    settings.save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_decoder(folder: Path) -> None:
+    _with_config(folder, SwitchTransformersConfig())
+    with pytest.raises(ModelError, match=r"is an encoder-decoder \(switch_transformers\)"):
+        open_model(config(folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [(Llama4TextConfig(), "dense scores"), (JetMoeConfig(), "sorts tokens by expert")],
+)
+def test_families_that_route_otherwise_are_refused_by_name(
+    folder: Path, settings: Any, reason: str
+) -> None:
+    _with_config(folder, settings)
+    with pytest.raises(ModelError, match=f"cannot tap its routing yet: .*{reason}"):
+        open_model(config(folder))
+
+
+def test_remote_code_is_never_run(folder: Path) -> None:
+    fired = folder.parent / "fired"
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {
+        "model_type": "homemade_moe",
+        "auto_map": {
+            "AutoConfig": "homemade.HomemadeConfig",
+            "AutoModelForCausalLM": "homemade.HomemadeModel",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "homemade.py").write_text(f"open({str(fired)!r}, 'w').close()\n")
+    with pytest.raises(ModelError, match=r"brings its own Python code .*never runs"):
+        open_model(config(folder))
+    assert not fired.exists()
+
+
+def test_an_unknown_architecture(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["model_type"] = "not_yet_invented"
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"does not know the architecture 'not_yet_invented'"):
+        open_model(config(folder))
+
+
+class _Response:
+    """As much of an HTTP response as the hub's errors read."""
+
+    headers: ClassVar[dict[str, str]] = {}
+    request = None
+
+
+def _response() -> Any:
+    return _Response()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (GatedRepoError("gated", response=_response()), "is gated on the hub: accept its terms"),
+        (
+            RepositoryNotFoundError("none", response=_response()),
+            "neither a folder owner/name here nor a public model",
+        ),
+        (RevisionNotFoundError("none", response=_response()), "has no revision 'v9' on the hub"),
+        (OfflineModeIsEnabled("offline"), r"the hub cannot be reached \(offline\)"),
+        (LocalEntryNotFoundError("offline"), r"the hub cannot be reached \(offline\)"),
+        (OSError("disk on fire"), "could not be fetched from the hub: disk on fire"),
+    ],
+)
+def test_the_hubs_answers_become_sentences(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(files, "snapshot_download", fail)
+    monkeypatch.setattr(files.HfApi, "model_info", fail)
+    with pytest.raises(ModelError, match=sentence):
+        open_model(config("owner/name", revision="v9"))
+
+
+def test_a_hub_repository_of_pickles_is_refused_by_its_listing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Listed:
+        def __init__(self, name: str) -> None:
+            self.rfilename = name
+
+    class Info:
+        siblings = (Listed("config.json"), Listed("pytorch_model.bin"))
+
+    monkeypatch.setattr(files.HfApi, "model_info", lambda *_, **__: Info())
+    monkeypatch.setattr(files, "snapshot_download", _never)
+    with pytest.raises(ModelError, match="only pickled weights"):
+        open_model(config("owner/name"))
+
+
+def test_a_cached_hub_model_opens_offline(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OfflineModeIsEnabled("offline")
+
+    snapshot = folder.rename(tmp_path / ("0" * 40))
+    monkeypatch.setattr(files.HfApi, "model_info", offline)
+    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(snapshot))
+    info = inspect_model(config("owner/name"))
+    assert (info.source, info.revision) == ("owner/name", "0" * 40)
+    assert info.fingerprint == inspect_model(config(tiny_olmoe())).fingerprint
+
+
+def _never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this should not have been called")
