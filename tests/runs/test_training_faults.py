@@ -138,7 +138,6 @@ def test_sigterm_finishes_the_step_and_saves(undisturbed: RunDirectory, tmp_path
     assert (status.state, status.step) == ("stopped", 13)
     assert status.message == "Stopped at step 13 of 30; saved."
     assert [c.step for c in run.checkpoints()] == [10, 13]
-    assert (tmp_path / "closed").exists()
     write_script(tmp_path)
     finish(run, tmp_path)
     same(run, undisturbed)

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import trace_engine
 from trace_engine.config import ProfileConfig, UnlearnConfig
 from trace_engine.errors import RunError, TraceError
@@ -29,10 +27,10 @@ from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.disk import read_json, write_json
 from trace_engine.runs.identity import identity_of
 from trace_engine.runs.lock import FileLock, LockedError
+from trace_engine.runs.process import ProcessName
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
-_SAME_START_SECONDS = 1.0
 _children: list[subprocess.Popen[bytes]] = []
 
 
@@ -122,12 +120,8 @@ def stop_directory(run: RunDirectory, *, force: bool = False) -> None:
     request = run.path / f"stop-{status.attempt:03d}"
     if status.process is None:
         raise RunError(f"Run {run.id} is only just starting. Stop it in a moment.")
-    try:
-        process = psutil.Process(int(status.process["pid"]))
-        same = abs(process.create_time() - status.process["started"]) < _SAME_START_SECONDS
-    except psutil.NoSuchProcess:
-        same = False
-    if not same:
+    process = ProcessName.of(status.process)
+    if not process.alive():
         raise RunError(f"Run {run.id} is held by a process of another machine, or is just ending.")
     try:
         request.touch(exist_ok=False)

@@ -12,13 +12,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
 from trace_engine.errors import TraceError
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.disk import raise_if_full, write_json_quickly
 from trace_engine.runs.lock import FileLock
+from trace_engine.runs.process import ProcessName
 from trace_engine.runs.queue import slot
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 
@@ -52,7 +51,7 @@ def work(
     Never raises for what goes wrong inside the job: the status says it. `report` hears all
     progress.
     """
-    run.update(process=own_process())
+    run.update(process=ProcessName.own().to_dict())
 
     def queued(ahead: int) -> None:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
@@ -75,12 +74,6 @@ def work(
         run.log(traceback.format_exc())
         run.update(state="failed", message=_explain(run, error))
     return run.status()
-
-
-def own_process() -> dict[str, float | int]:
-    """This process's id and start time: together they are never recycled."""
-    process = psutil.Process()
-    return {"pid": process.pid, "started": process.create_time()}
 
 
 def _recorder(run: RunDirectory, listener: ProgressCallback) -> ProgressCallback:

@@ -1,0 +1,125 @@
+"""The command line: parses, dispatches, and turns a refusal into one sentence and exit code 2.
+
+Each command is a function of its parsed options in a module of this room, imported when it is
+called, so that `trace-moe runs list` never loads torch. It accepts argparse's plain look for having
+no dependency.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import trace_engine
+from trace_engine.cli.options import (
+    add_json,
+    add_model,
+    add_selection,
+    add_sets,
+    add_weights,
+)
+from trace_engine.errors import TraceError
+
+REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: a refusal with its sentence; a run that ended otherwise than done; Ctrl-C."""
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `trace-moe`; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    module, function = options.command.split(":")
+    command: Command = getattr(import_module(f"trace_engine.cli.{module}"), function)
+    try:
+        return command(options)
+    except TraceError as error:
+        print(f"trace-moe: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output (`| head`) has enough. Python would complain at exit once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    parser = argparse.ArgumentParser(
+        prog="trace-moe",
+        description="Which experts of a Mixture-of-Experts model carry a body of knowledge, and "
+        "can it be removed without breaking the rest?",
+    )
+    parser.add_argument("--version", action="version", version=trace_engine.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, target: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=target)
+        add_json(added)
+        return added
+
+    inspect = command("inspect", "inspecting:inspect", "What a model is, and where it routes.")
+    add_model(inspect, positional=True)
+
+    profile = command("profile", "profiling:profile", "Count where two sets are routed.")
+    add_model(profile)
+    add_sets(profile)
+    profile.add_argument("--out", type=Path, help="copy the profile to this new folder")
+
+    select = command("select", "calibrating:select", "Choose forget-critical experts.")
+    select.add_argument("profile", help="a profile's folder, or its key")
+    add_selection(select)
+    select.add_argument("--out", type=Path, help="write the selection to this JSON file")
+
+    weights = command("weights", "calibrating:weights", "Fit token weights and show their effect.")
+    weights.add_argument("profile", help="a profile's folder, or its key")
+    add_selection(weights)
+    add_weights(weights)
+    weights.add_argument("--out", type=Path, help="write the fit to this JSON file")
+
+    unlearn = command("unlearn", "running:unlearn", "Run a settings file, here or in background.")
+    unlearn.add_argument("config", type=Path, help="a YAML file as `trace-moe config` prints it")
+    unlearn.add_argument("--out", type=Path, help="the run's folder (default: under the home)")
+    unlearn.add_argument("--background", action="store_true", help="return at once")
+
+    evaluate = command("evaluate", "evaluating:evaluate", "Questions and losses of a model.")
+    add_model(evaluate, positional=True)
+    evaluate.add_argument(
+        "--questions", action="append", default=[], help="multiple-choice file; repeatable"
+    )
+    evaluate.add_argument("--style", choices=("continuation", "letters"), default="continuation")
+    evaluate.add_argument(
+        "--set", action="append", default=[], help="documents to take the loss of; repeatable"
+    )
+    evaluate.add_argument("--max-length", type=int, default=256)
+
+    demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
+    demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    demo.add_argument("--steps", type=int, default=60)
+
+    config = command("config", "configuring:config", "Print a commented settings file.")
+    config.add_argument("--kind", choices=("unlearn", "profile"), default="unlearn")
+
+    runs = commands.add_parser("runs", help="List, show, stop, resume or delete runs.")
+    actions = runs.add_subparsers(required=True, metavar="ACTION")
+    for name, text in (
+        ("list", "All runs, newest first."),
+        ("show", "One run: state, curve, notes."),
+        ("stop", "Finish the step, save, end."),
+        ("resume", "Continue a run that ended before it was done."),
+        ("delete", "Remove a run that nobody works on."),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(command=f"running:runs_{name}")
+        add_json(action)
+        if name != "list":
+            action.add_argument("run", help="a run's id, or its folder")
+        if name == "resume":
+            action.add_argument("--background", action="store_true", help="return at once")
+        if name == "stop":
+            action.add_argument("--force", action="store_true", help="end it at once, unsaved")
+    return parser

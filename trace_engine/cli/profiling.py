@@ -1,0 +1,87 @@
+"""`trace-moe profile`: count where two sets are routed, through the same cache as the app's
+profiles."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from trace_engine.cli.options import read_profile
+from trace_engine.cli.output import ProgressLine, emit_json, note, print_table
+from trace_engine.errors import InputError
+from trace_engine.routing import Profile, load_mismatch, uniform_share
+from trace_engine.runs.disk import place_folder
+from trace_engine.runs.profiles import ProfileAnswer
+from trace_engine.sets import overlap
+
+_SHOWN = 10
+COLUMNS = ["layer", "expert", "forget", "retain", "difference", "low", "high", "ratio"]
+COLUMNS += ["p_max", "matched_ratio"]
+
+
+def profile(options: argparse.Namespace) -> int:
+    config = read_profile(options)
+    if options.out is not None:
+        require_new(options.out)
+    answer = ProfileAnswer(config)
+    shared = overlap(answer.forget, answer.retain)
+    if shared.count:
+        note(
+            f"{shared.count} of {shared.forget_total} forget documents are also in the retain set; "
+            "their routing counts on both sides."
+        )
+    folder, was_there = answer.get(ProgressLine())
+    if options.out is not None:
+        target: Path = options.out
+        if target.exists():
+            target.rmdir()
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        place_folder(target.absolute(), lambda to: shutil.copytree(folder, to))
+    show(Profile.load(folder), folder, options.out or folder, answer.key, was_there, options.json)
+    return 0
+
+
+def require_new(folder: Path) -> None:
+    """Raise InputError unless `folder` is missing or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty. Name another folder for --out.")
+
+
+def show(
+    result: Profile, folder: Path, path: Path, key: str, was_there: bool, as_json: bool
+) -> None:
+    found = load_mismatch(folder)
+    top = found.table().sort_values("difference", ascending=False, kind="stable").head(_SHOWN)
+    sides = {
+        name: {
+            "documents": len(counts.document_ids),
+            "tokens": int(counts.tokens_D.sum()),
+            "truncated_documents": counts.truncated_documents,
+        }
+        for name, counts in (("forget", result.forget), ("retain", result.retain))
+    }
+    if as_json:
+        emit_json(
+            {
+                "key": key,
+                "path": str(path),
+                "computed": not was_there,
+                **sides,
+                "layers": list(result.layers),
+                "num_experts": list(result.num_experts_L),
+                "experts_per_token": list(result.experts_per_token_L),
+                "largest_gaps": top[COLUMNS].to_dict("records"),
+                "notes": list(found.notes),
+            }
+        )
+        return
+    for name, side in sides.items():
+        print(f"{name}: {side['documents']:,} documents, {side['tokens']:,} tokens counted")
+    shares = sorted(
+        {round(float(share), 4) for share in uniform_share(result).ravel() if share > 0}
+    )
+    print(f"A router without preference would send {', '.join(map(str, shares))} to each expert.")
+    print("Largest gaps (share of tokens; 95 % interval of the difference):")
+    print_table(top, COLUMNS)
+    for sentence in found.notes:
+        print(sentence)
+    print(f"{'Found' if was_there else 'Saved'}: {path} (key {key[:12]})")

@@ -1,0 +1,187 @@
+"""`trace-moe unlearn` and `trace-moe runs …`: the same directories, worker and loop as a page's
+runs.
+
+In the foreground this process is the worker: it holds the run's lock and waits in the same queue.
+It accepts that Ctrl-C finishes the step first; a second one ends at once.
+"""
+
+import argparse
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from trace_engine import runs
+from trace_engine.cli.output import (
+    ProgressLine,
+    clear_progress,
+    duration,
+    emit_json,
+    interval,
+    note,
+    print_table,
+)
+from trace_engine.config import UnlearnConfig, read_config
+from trace_engine.errors import InputError
+from trace_engine.runs.directory import RunDirectory, RunStatus
+from trace_engine.runs.launcher import reopen
+from trace_engine.runs.lock import FileLock
+from trace_engine.runs.places import new_run_id, subfolder
+from trace_engine.runs.stopping import StopFlag
+from trace_engine.runs.worker import work
+
+_STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.\n"
+
+
+def unlearn(options: argparse.Namespace) -> int:
+    config = read_config(options.config)
+    if not isinstance(config, UnlearnConfig):
+        raise InputError(f"{options.config.name}: kind is profile; use `trace-moe profile`.")
+    if options.background:
+        if options.out is not None:
+            raise InputError("--background keeps its run under the home; leave --out away.")
+        run = runs.open_run(runs.launch(config))
+        return _launched(run, options.json)
+    run = RunDirectory(options.out or subfolder("runs") / new_run_id())
+    return in_foreground(run, run.create(config), options.json)
+
+
+def _launched(run: RunDirectory, as_json: bool) -> int:
+    if as_json:
+        emit_json({"id": run.id, "path": str(run.path), **run.status().to_dict()})
+    else:
+        print(run.id)
+        note(f"Running in the background; `trace-moe runs show {run.id}` tells how far it is.")
+    return 0
+
+
+def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
+    """Be the run's worker until it ends; returns the exit code. The caller holds the lock."""
+    stop = StopFlag(_STOPPING)
+    stop.install()
+    note(f"Run {run.id} in {run.path}")
+    with lock:
+        status = work(
+            run, stop, report=ProgressLine(), on_wait=lambda ahead: note(run.status().message)
+        )
+    clear_progress()
+    if as_json:
+        emit_json(describe(run, status))
+    else:
+        print_run(run, status)
+    if status.state == "stopped":
+        note(f"Continue with `trace-moe runs resume {handle(run)}`.")
+        return 130
+    return 0 if status.state == "done" else 2
+
+
+def handle(run: RunDirectory) -> str:
+    """What names the run on a command line: its id under the home, else its folder."""
+    return run.id if run.path.parent == subfolder("runs") else str(run.path)
+
+
+def find(text: str) -> RunDirectory:
+    """A run from its id or its folder. Raises RunError when there is none."""
+    if re.search(r"[/\\.]", text) or Path(text).is_dir():
+        return RunDirectory(Path(text))
+    return runs.open_run(text)
+
+
+def describe(run: RunDirectory, status: RunStatus) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "path": str(run.path),
+        **status.to_dict(),
+        "rows": run.rows(),
+        "facts": run.facts(),
+    }
+
+
+def print_run(run: RunDirectory, status: RunStatus) -> None:
+    print(f"{run.id}: {status.state}, step {status.step} of {status.max_steps}")
+    for sentence in filter(None, [status.message, *status.notes]):
+        print(sentence)
+    print_table(*curve(run))
+
+
+def curve(run: RunDirectory) -> tuple[list[dict[str, Any]], list[str]]:
+    """The evaluations as rows of a table, and its columns."""
+    rows = []
+    for row in run.rows("eval"):
+        shown: dict[str, Any] = {"step": row["step"]}
+        for category, value in (row.get("accuracy") or {}).items():
+            shown[category] = _interval(value)
+        for name in ("forget_nll", "retain_nll"):
+            shown[name.replace("_nll", " loss")] = _interval(row.get(name))
+        rows.append(shown)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return rows, columns or ["step"]
+
+
+def _interval(value: Any) -> str:
+    return interval(value["value"], value["low"], value["high"]) if value else ""
+
+
+def runs_list(options: argparse.Namespace) -> int:
+    found = runs.list_runs()
+    if options.json:
+        emit_json([summary.to_dict() for summary in found])
+        return 0
+    rows = [
+        {
+            "id": summary.id,
+            "kind": summary.kind,
+            "state": summary.status.state + (" (stalled)" if summary.status.stalled else ""),
+            "step": f"{summary.status.step}/{summary.status.max_steps}",
+            "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.status.created)),
+            "name": summary.name[:40],
+        }
+        for summary in found
+    ]
+    print_table(rows, ["id", "kind", "state", "step", "started", "name"])
+    return 0
+
+
+def runs_show(options: argparse.Namespace) -> int:
+    run = find(options.run)
+    status = run.status()
+    if options.json:
+        emit_json(describe(run, status))
+        return 0
+    print_run(run, status)
+    progress = run.progress()
+    if status.active and progress is not None and progress["eta_seconds"] is not None:
+        print(f"{progress['phase']}: {duration(progress['eta_seconds'])} left")
+    return 0
+
+
+def runs_stop(options: argparse.Namespace) -> int:
+    run = find(options.run)
+    runs.stop_directory(run, force=options.force)
+    return _said(run, "asked to stop: it finishes its step and saves", options.json)
+
+
+def runs_resume(options: argparse.Namespace) -> int:
+    run = find(options.run)
+    if options.background:
+        runs.resume_directory(run)
+        return _launched(run, options.json)
+    return in_foreground(run, reopen(run), options.json)
+
+
+def runs_delete(options: argparse.Namespace) -> int:
+    run = find(options.run)
+    runs.delete_directory(run)
+    if options.json:
+        emit_json({"id": run.id, "deleted": True})
+    else:
+        print(f"{run.id} deleted")
+    return 0
+
+
+def _said(run: RunDirectory, text: str, as_json: bool) -> int:
+    if as_json:
+        emit_json({"id": run.id, **run.status().to_dict()})
+    else:
+        print(f"{run.id} {text}")
+    return 0
