@@ -12,6 +12,7 @@ import pytest
 from tests.support.profiles import counts_of, synthetic_profile
 from trace_engine.errors import InputError
 from trace_engine.routing import Profile, RoutingCounts
+from trace_engine.routing.storage import pack_arrays, unpack_arrays
 
 
 def assert_same(a: object, b: object) -> None:
@@ -141,3 +142,31 @@ def test_merge_drops_ids_it_cannot_know() -> None:
     assert merged.token_ids_V.tolist() == bounded.token_ids_V.tolist()
     np.testing.assert_array_equal(merged.token_totals_V, whole.forget.token_totals_V[:9])
     assert 0 < merged.token_coverage < 1
+
+
+def test_merging_is_associative_and_counts_what_order_does_not_change() -> None:
+    whole = synthetic_profile(documents=12, skipped=0.1)
+    a, b, c = part_of(whole, 0, 3), part_of(whole, 3, 4), part_of(whole, 4, 12)
+    assert_same(a.merge(b).merge(c), a.merge(b.merge(c)))
+    turned = c.merge(a).merge(b)
+    np.testing.assert_array_equal(turned.token_counts_VLE, whole.forget.token_counts_VLE)
+    np.testing.assert_array_equal(turned.coactivation_LEE, whole.forget.coactivation_LEE)
+
+
+def test_large_counts_are_not_cut_on_disk() -> None:
+    large = {"a": np.array([[2**40, -1]]), "b": np.array([70_000]), "c": np.array([3])}
+    kept = unpack_arrays(pack_arrays(large))
+    for name, array in large.items():
+        np.testing.assert_array_equal(kept[name], array)
+    assert kept["c"].dtype == np.int8
+    with pytest.raises(TypeError, match="without pickle"):
+        pack_arrays({"a": np.array([object()])})
+
+
+def test_a_header_cannot_point_elsewhere(tmp_path: Path) -> None:
+    synthetic_profile(documents=4).save(tmp_path / "p")
+    head = json.loads((tmp_path / "p" / "profile.json").read_text())
+    head["files"] = {"../outside": "0"}
+    (tmp_path / "p" / "profile.json").write_text(json.dumps(head))
+    with pytest.raises(InputError, match="damaged"):
+        Profile.load(tmp_path / "p")

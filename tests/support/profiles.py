@@ -38,16 +38,15 @@ def synthetic_profile(
     """A profile with known truth.
 
     planted: (layer, expert) cells whose router logit is raised by `strength` on the forget side;
-    default
-        expert 1 of the first layer and expert 3 of the last; () is a null without any difference.
+        default: expert 1 of the first layer and expert 3 of the last. () is a null, no difference.
+        `meta["planted"]` lists them.
     equal: both sides hold the same documents, so every gap is exactly 0.
     unseen: a cell that no retain token routes to.
     skipped: share of slots that choose no expert.
     layers: true decoder layers; (1, 3, 6) is a model with dense layers between.
     prompts: the first three tokens of a document carry no loss (calibration mask).
-    complete: False claims that the sample is a part of the set (the numbers stay those of the
-    sample). document_noise: spread of router logits between documents (tokens of a document are
-    alike). `meta["planted"]` lists the planted cells.
+    complete: False claims that the sample is a part of the set; the numbers stay the sample's.
+    document_noise: spread of router logits between documents, so that their tokens are alike.
     """
     layers = tuple(layers)
     if planted is None:

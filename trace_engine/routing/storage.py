@@ -26,6 +26,7 @@ from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
 SCHEMA = 1
 HEAD = "profile.json"
+FILES = ("counts.npz", "sample.npz", "documents.json", "vocabulary.json")
 DAMAGE = (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged npz or JSON file can raise."""
 
@@ -55,12 +56,13 @@ def save_profile(profile: Profile, directory: Path) -> None:
     """Write `profile` as `directory`, replacing what is there. Raises InputError when it cannot."""
     sides = {"forget": profile.forget, "retain": profile.retain}
     samples = {"forget": profile.sample_forget, "retain": profile.sample_retain}
-    files = {
-        "counts.npz": pack_arrays(_prefixed(sides, _COUNT_DTYPES)),
-        "sample.npz": pack_arrays(_prefixed(samples, _SAMPLE_DTYPES)),
-        "documents.json": _json({side: list(part.document_ids) for side, part in sides.items()}),
-        "vocabulary.json": _json({str(i): text for i, text in sorted(profile.token_text.items())}),
-    }
+    contents = (
+        pack_arrays(_prefixed(sides, _COUNT_DTYPES)),
+        pack_arrays(_prefixed(samples, _SAMPLE_DTYPES)),
+        _json({side: list(part.document_ids) for side, part in sides.items()}),
+        _json({str(i): text for i, text in sorted(profile.token_text.items())}),
+    )
+    files = dict(zip(FILES, contents, strict=True))
     head = {
         "schema": SCHEMA,
         "layers": list(profile.layers),
@@ -84,7 +86,7 @@ def load_profile(directory: Path) -> Profile:
     schema."""
     head = read_head(directory)
     try:
-        data = {name: _verified(directory / name, digest) for name, digest in head["files"].items()}
+        data = {name: _verified(directory / name, head["files"][name]) for name in FILES}
         counts = unpack_arrays(data["counts.npz"])
         samples = unpack_arrays(data["sample.npz"])
         documents = json.loads(data["documents.json"])
@@ -150,8 +152,9 @@ def profile_digest(directory: Path) -> str:
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays as a compressed npz without pickle; integers in the narrowest type that holds them."""
     buffer = io.BytesIO()
+    # Object arrays, the only ones that numpy would pickle, are refused by `_narrow`.
     narrow: dict[str, Any] = {name: _narrow(array) for name, array in arrays.items()}
-    np.savez_compressed(buffer, allow_pickle=False, **narrow)
+    np.savez_compressed(buffer, **narrow)
     return buffer.getvalue()
 
 
@@ -236,6 +239,8 @@ def _restored(arrays: Arrays, side: str, dtypes: Mapping[str, Any]) -> dict[str,
 
 
 def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.hasobject:
+        raise TypeError("Arrays of Python objects cannot be saved without pickle.")
     if array.dtype.kind not in "iu" or array.size == 0:
         return array
     low, high = int(array.min()), int(array.max())
