@@ -100,7 +100,7 @@ def test_ties_fall_to_the_lower_layer_then_the_lower_expert() -> None:
 
 
 def test_floor_asks_for_more_than_retain_and_more_than_uniform() -> None:
-    # Expert 0: gap +.1 but .2 < K/E = .25; expert 1: .25 is not above .25; expert 2: .3 > .25 and > .2.
+    # K/E = .25. Expert 0: gap +.1 but .2 < .25; expert 1: .25 is not above .25; expert 2: passes.
     forget = counts([[[20, 25, 30, 25]]], [100])
     retain = counts([[[10, 15, 20, 55]]], [100])
     profile = hand_profile(forget, retain, layers=(0,))

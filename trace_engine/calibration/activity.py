@@ -147,7 +147,11 @@ class Patterns:
     @property
     def frequency_S(self) -> Floats:
         """Unweighted frequency of each column: an integer over an integer, rounded once."""
-        return (self.counts_P @ self.active_PS) / self.tokens
+        return self.sums(self.counts_P.astype(np.float64)) / self.tokens
+
+    def sums(self, weight_P: Floats) -> Floats:
+        """Sum of per-pattern weights over the patterns that use each column, shape (S,)."""
+        return np.asarray(np.einsum("p,ps->s", weight_P, self.active_PS))
 
 
 def unique_patterns(active_NS: Bools) -> Patterns:
@@ -161,9 +165,11 @@ def unique_patterns(active_NS: Bools) -> Patterns:
     padded = np.zeros((tokens, -(-cells // 64) * 8), dtype=np.uint8)
     padded[:, : packed.shape[1]] = packed
     rank_N = np.zeros(tokens, dtype=np.int64)
-    for word_N in padded.view(np.uint64).T:
+    for word, word_N in enumerate(padded.view(np.uint64).T):
         values, place_N = np.unique(word_N, return_inverse=True)
-        rank_N = np.unique(rank_N * len(values) + place_N, return_inverse=True)[1]
+        rank_N = rank_N * len(values) + place_N
+        if word:
+            rank_N = np.unique(rank_N, return_inverse=True)[1]
     counts_P = np.bincount(rank_N, minlength=1 if tokens else 0)
     first_P = np.zeros(len(counts_P), dtype=np.int64)
     first_P[rank_N] = np.arange(tokens)

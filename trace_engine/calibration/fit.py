@@ -80,8 +80,7 @@ def fit_arrays(
     weighed = search.weigh(fit)
 
     target_S = target_frequencies(forget_S, retain_S, fit.hardness)
-    achieved_S = np.einsum("p,ps->s", weighed.total_P, patterns.active_PS)
-    achieved_S /= weighed.total_P.sum()
+    achieved_S = patterns.sums(weighed.total_P) / weighed.total_P.sum()
     coefficient_S = np.full(len(cells), 0.0 if config.rule in LOG_LINEAR else 1.0)
     coefficient_S[used_S] = fit.coefficient_U
     relaxed_S = np.zeros(len(cells), dtype=np.bool_)
