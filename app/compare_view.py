@@ -227,7 +227,8 @@ def drift_bars(frame: pd.DataFrame, colours: Palette | None = None) -> go.Figure
             },
             hovertemplate="%{x}: %{y:.1f} % of experts unchanged",
         )
-    lowest = frame.loc[frame["overlap"].idxmin()] if frame["overlap"].notna().any() else None
+    known = frame.dropna(subset="overlap").sort_values("overlap", kind="stable")
+    lowest = None if known.empty else known.iloc[0]
     heading = (
         "Routing drift was not measured"
         if lowest is None

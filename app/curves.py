@@ -353,8 +353,8 @@ def finding(frame: pd.DataFrame, chance: float | None) -> str:
 
 def drift_finding(frame: pd.DataFrame) -> str:
     """The drift's finding as a figure title: the layer that moved most by the end."""
-    last = frame[frame["step"] == frame["step"].max()].dropna()
+    last = frame[frame["step"] == frame["step"].max()].dropna().sort_values("overlap")
     if last.empty:
         return "Routing drift was not measured"
-    row = last.loc[last["overlap"].idxmin()]
+    row = last.iloc[0]
     return f"Layer {int(row['layer'])} drifts most: {row['overlap']:.0%} of experts unchanged"

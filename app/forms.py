@@ -7,8 +7,10 @@ only help texts, validation and the equal commands are shared here.
 """
 
 import shlex
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+import streamlit as st
 from pydantic import BaseModel, ValidationError
 
 from trace_engine.config import (
@@ -36,6 +38,11 @@ def choices_of(settings: type[BaseModel], field: str) -> list[str]:
     return [
         value for option in options if get_origin(option) is Literal for value in get_args(option)
     ]
+
+
+def option(label: str, names: Mapping[str, str], **kwargs: Any) -> str:
+    """A select box over the keys of `names`, shown by their long names."""
+    return str(st.selectbox(label, list(names), format_func=lambda key: names[key], **kwargs))
 
 
 def build(settings: type[Settings], values: dict[str, Any]) -> tuple[Settings | None, str | None]:
@@ -160,7 +167,7 @@ def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:
     return []
 
 
-def differing_fields(configs: dict[str, BaseModel]) -> dict[str, dict[str, Any]]:
+def differing_fields(configs: Mapping[str, BaseModel]) -> dict[str, dict[str, Any]]:
     """Dotted field name -> run -> value, for the fields that are not the same in all runs.
 
     `name` is a label and never counts as a difference.

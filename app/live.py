@@ -59,7 +59,7 @@ def _line_chart(table: pd.DataFrame, y_label: str, waiting: str) -> None:
         table,
         x_label="optimizer step",
         y_label=y_label,
-        color=curves.live_colours(table.columns),
+        color=[*curves.live_colours(table.columns)],
         height=300,
         alt=f"{y_label} over optimizer steps, live.",
     )
@@ -82,7 +82,7 @@ def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
     """State, progress, buttons, and what is known about the run before its first step."""
     name, buttons = st.columns([3, 2], vertical_alignment="center")
     with name:
-        st.subheader(runs_view.plain(runs_view.label_of(run.id, config.name)))
+        st.subheader(wording.plain(runs_view.label_of(run.id, config.name)))
         st.badge(
             runs_view.WORDS.get(status.state, status.state),
             icon=runs_view.ICONS.get(status.state),
@@ -95,12 +95,12 @@ def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
     if status.active:
         progress = runs_view.progress_sentence(run.progress())
         share = status.step / status.max_steps if status.max_steps else 0.0
-        st.progress(min(1.0, share), runs_view.plain(progress or "waiting for the worker"))
+        st.progress(min(1.0, share), wording.plain(progress or "waiting for the worker"))
     for note in status.notes[-3:]:
-        st.caption(runs_view.plain(note))
+        st.caption(wording.plain(note))
     found = runs_view.fact_sentences(run.facts())
     if found:
-        st.markdown("\n".join(f"- {runs_view.plain(sentence)}" for sentence in found))
+        st.markdown("\n".join(f"- {wording.plain(sentence)}" for sentence in found))
     elif status.active:
         st.caption(
             "Before the first step the worker checks whether the model knows the forget set at "

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import curves, tables, words
+from app import curves, tables, wording, words
 from app.replay import StoredRun
 from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.errors import TraceError
@@ -86,7 +86,7 @@ def draw(runs: Sequence[StoredRun], labels: Sequence[str]) -> None:
     try:
         questions = list(enumerate(read_questions(resolve_source(source))))
     except TraceError as error:
-        st.warning(str(error), icon=":material/warning:")
+        st.warning(wording.plain(str(error)), icon=":material/warning:")
         return
     groups = sorted({question.category for _, question in questions})
     group = st.selectbox("Group", groups, key="compare_group")

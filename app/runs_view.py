@@ -121,13 +121,6 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def plain(text: str) -> str:
-    """Text that may hold anyone's words, made inert for Markdown."""
-    return "".join("\\" + c if c in r"\`*_{}[]()<>#+-!|~$:&" else c for c in text).replace(
-        "\n", " "
-    )
-
-
 def label_of(run_id: str, name: str) -> str:
     """The run's label, or its id where it has none."""
     return name.strip() or run_id

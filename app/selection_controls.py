@@ -88,7 +88,7 @@ def store(settings: type[BaseModel], values: dict[str, Any]) -> None:
 
 
 def _selection(view: state.ProfileView, config: SelectionConfig) -> None:
-    st.selectbox("Scope", list(SCOPES), format_func=SCOPES.get, **_prepare(config, "scope"))
+    forms.option("Scope", SCOPES, **_prepare(config, "scope"))
     if config.scope in ("per_layer", "global"):
         experts = view.profile.num_experts_L
         most = max(experts) if config.scope == "per_layer" else sum(experts)
@@ -101,12 +101,11 @@ def _selection(view: state.ProfileView, config: SelectionConfig) -> None:
         st.number_input("Least score", step=0.01, format="%.3f", **_prepare(config, "threshold"))
     else:
         st.slider("Share of the positive gap", 0.05, 1.0, step=0.05, **_prepare(config, "share"))
-    st.selectbox("Score", list(SCORES), format_func=SCORES.get, **_prepare(config, "score"))
+    forms.option("Score", SCORES, **_prepare(config, "score"))
     with st.expander("More", icon=":material/tune:"):
-        st.selectbox(
+        forms.option(
             "Statistic",
-            list(STATISTICS),
-            format_func=STATISTICS.get,
+            STATISTICS,
             **_prepare(config, "statistic"),
         )
         st.toggle("Floor", **_prepare(config, "floor"))
@@ -119,7 +118,7 @@ def _selection(view: state.ProfileView, config: SelectionConfig) -> None:
 
 
 def _weights(config: WeightsConfig) -> None:
-    st.selectbox("Weighting rule", list(RULES), format_func=RULES.get, **_prepare(config, "rule"))
+    forms.option("Weighting rule", RULES, **_prepare(config, "rule"))
     if config.rule == "uniform":
         st.caption("Every retain token weighs 1: the unweighted method, for comparison.")
         return
@@ -153,10 +152,9 @@ def _weights(config: WeightsConfig) -> None:
                     on_change=_apply_clip,
                     help=forms.help_of(WeightsConfig, "clip"),
                 )
-        st.selectbox(
+        forms.option(
             "Mean weight 1 over",
-            list(NORMALISE),
-            format_func=NORMALISE.get,
+            NORMALISE,
             **_prepare(config, "normalise"),
         )
         st.selectbox(

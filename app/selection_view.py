@@ -188,7 +188,7 @@ def side_effect(weighed: WeightPreview) -> str:
     largest = weighed.cells.loc[~weighed.cells["selected"]]
     if largest.empty:
         return "There is no other expert to move."
-    row = largest.loc[largest["change"].abs().idxmax()]
+    row = largest.iloc[int(largest["change"].abs().to_numpy().argmax())]
     return (
         "Of the experts that were not selected, "
         f"{state.cell_name((int(row['layer']), int(row['expert'])))} moves most: "

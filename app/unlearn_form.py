@@ -115,10 +115,9 @@ def draw(base: ProfileConfig) -> dict[str, Any]:
 
 def _method() -> dict[str, Any]:
     state.bound("u_method", "npo", list(METHODS))
-    method = st.selectbox(
+    method = forms.option(
         "Method",
-        list(METHODS),
-        format_func=METHODS.get,
+        METHODS,
         key="u_method",
         help=forms.help_of(UnlearnConfig, "method"),
     )
@@ -152,15 +151,14 @@ def _method() -> dict[str, Any]:
 
 def _trainable() -> TrainableConfig:
     state.bound("u_trains", "all", list(TRAINS))
-    kind = st.selectbox(
+    kind = forms.option(
         "What may train",
-        list(TRAINS),
-        format_func=TRAINS.get,
+        TRAINS,
         key="u_trains",
         help=forms.help_of(TrainableConfig, "kind"),
     )
     if kind != "lora":
-        return TrainableConfig(kind=kind)
+        return TrainableConfig.model_validate({"kind": kind})
     rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
     return TrainableConfig(kind="lora", lora_rank=rank)
 

@@ -121,11 +121,11 @@ def troubles(fit: FittedWeights) -> list[str]:
         "residual", key=lambda gap: gap.abs(), ascending=False
     )
     if len(missed):
-        names = [cell_name((int(row.layer), int(row.expert))) for row in missed.itertuples()]
         worst = missed.iloc[0]
+        name = cell_name((int(worst["layer"]), int(worst["expert"])))
         sentences.append(
             f"This rule misses the target of {len(missed)} of {len(fit.table)} experts, most for "
-            f"{names[0]}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. `exact` meets "
+            f"{name}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. `exact` meets "
             "all targets together where that is possible."
         )
     if len(sentences) > MOST_SENTENCES:

@@ -2,16 +2,27 @@
 
 import streamlit as st
 
-from app import charts, compare_view, pareto, prompts_view, runs_view, tables, teaching, traps
+from app import (
+    charts,
+    compare_view,
+    navigation,
+    pareto,
+    prompts_view,
+    tables,
+    teaching,
+    traps,
+    wording,
+)
 from trace_engine.errors import TraceError
 
+navigation.shell()
 st.title("Compare")
 st.markdown("Which setting won, and why?")
 teaching.panel("compare")
 
 found, skipped = compare_view.stored_runs()
 for sentence in skipped:
-    st.warning(sentence, icon=":material/warning:")
+    st.warning(wording.plain(sentence), icon=":material/warning:")
 if not found:
     st.info(
         "There is nothing to compare yet: no run on this machine has been evaluated, and this "
@@ -35,7 +46,7 @@ labels = [point.label for point in points]
 reference, sentence = compare_view.reference_point(chosen, compare_view.read_scores())
 shown = points if reference is None else [*points, reference]
 
-st.markdown(f"**{runs_view.plain(pareto.finding(points))}**")
+st.markdown(f"**{wording.plain(pareto.finding(points))}**")
 if any(point.forget.known and point.utility.known for point in points):
     paths = st.toggle("Show each run's path", key="compare_paths")
     charts.show(
@@ -103,7 +114,7 @@ try:
     pair = compare_view.routing_profiles(run)
 except TraceError as error:
     pair = None
-    st.warning(str(error), icon=":material/warning:")
+    st.warning(wording.plain(str(error)), icon=":material/warning:")
 if pair is None:
     st.caption("Not recorded: only a finished run has a profile of the changed model.")
 else:

@@ -5,6 +5,7 @@ import streamlit as st
 from app import (
     charts,
     forms,
+    navigation,
     selection_controls,
     selection_view,
     state,
@@ -16,6 +17,7 @@ from app import (
 from trace_engine.config import TrainableConfig
 from trace_engine.errors import TraceError
 
+navigation.shell()
 st.title("Selection & weights")
 st.markdown("What will be calibrated, and how hard? Nothing runs here: this is a preview.")
 teaching.panel("selection")
@@ -34,7 +36,7 @@ with preview:
     try:
         chosen, weighed = selection_view.fitted(view, selection, weights)
     except TraceError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(wording.plain(str(error)), icon=":material/error:")
         st.caption("Nothing is previewed until the settings can be met; they are kept as they are.")
         st.stop()
     cells, fit = tuple(chosen.cells), weighed.fitted

@@ -7,6 +7,7 @@ import streamlit as st
 from app import (
     forms,
     live,
+    navigation,
     runs_view,
     selection_view,
     state,
@@ -19,6 +20,7 @@ from trace_engine import runs
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 
+navigation.shell()
 st.title("Unlearn")
 st.markdown("Is it forgetting without breaking?")
 teaching.panel("unlearn")
@@ -35,7 +37,7 @@ if chosen_run is not None:
         else:
             st.info("This run made a profile; Data & model shows it.", icon=":material/info:")
     except TraceError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(wording.plain(str(error)), icon=":material/error:")
         st.button("Close it", on_click=state.set_run_id, args=(None,), key="run_forget")
 
 
@@ -56,7 +58,7 @@ if view is None:
 st.subheader("A new run")
 base, refusal = unlearn_form.base_settings(view)
 if base is None:
-    st.warning(str(refusal), icon=":material/warning:")
+    st.warning(wording.plain(str(refusal)), icon=":material/warning:")
 else:
     st.text(
         f"Model: {base.model.source}    Forget: {view.forget_name}    Retain: {view.retain_name}"
@@ -93,7 +95,7 @@ else:
         if not st.checkbox("Run all the same", key="u_overlap"):
             troubles.append("The two sets overlap: tick the box above to run all the same.")
     for trouble in troubles:
-        st.error(trouble, icon=":material/block:")
+        st.error(wording.plain(trouble), icon=":material/block:")
     st.button(
         "Launch",
         type="primary",
@@ -148,4 +150,4 @@ else:
                 "Yes, delete", on_click=live.delete_and_close, args=(picked,), key="runs_delete"
             )
     if status.message:
-        st.caption(runs_view.plain(runs_view.state_sentence(status)))
+        st.caption(wording.plain(runs_view.state_sentence(status)))

@@ -1,0 +1,161 @@
+"""Selection & weights: the preview follows the settings, and says what it cannot do."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import forms, selection_controls, selection_view, state, weights_view
+from app.theme import LIGHT
+from tests.support.profiles import synthetic_profile
+from trace_engine.calibration import fit_weights, select_experts
+from trace_engine.config import Cell, SelectionConfig, TrainableConfig, WeightsConfig
+from trace_engine.routing import Profile
+
+
+def test_page_shows_cells_sample_and_equal_command(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection")
+    assert not app.exception
+    cells = select_experts(bundled, SelectionConfig()).cells
+    metrics = {metric.label: metric.value for metric in app.metric}
+    assert metrics["Selected experts"] == f"{len(cells)} / 24"
+    assert metrics["Would train, if only they"] == "not recorded"
+    assert any("trace-moe select PROFILE" in code.value for code in app.code)
+
+
+def test_top_k_moves_the_selection_and_the_command(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection", sel='{"top_k":2}')
+    app.slider(key="sel_top_k").set_value(1).run()
+    assert not app.exception
+    cells = select_experts(bundled, SelectionConfig(top_k=1)).cells
+    assert {m.label: m.value for m in app.metric}["Selected experts"] == f"{len(cells)} / 24"
+    assert any("--top-k 1" in code.value for code in app.code)
+
+
+def test_every_rule_previews_or_refuses_in_words(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection")
+    for rule in selection_view.RULES:
+        app.selectbox(key="wts_rule").set_value(rule).run()
+        assert not app.exception, rule
+        refused = [error.value for error in app.error]
+        assert refused == [] or (rule == "odds" and "exactly one expert" in refused[0])
+
+
+def test_a_refused_combination_changes_nothing(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection", weights='{"rule":"mean"}')
+    app.number_input(key="wts_clip_0").set_value(3.0).run()
+    assert app.number_input(key="wts_clip_0").value == pytest.approx(0.1)
+    assert any("clip" in warning.value for warning in app.warning)
+
+
+def test_top_k_beyond_the_experts_is_a_sentence(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection", sel='{"top_k":99}')
+    assert not app.exception
+    assert len(app.error) == 1
+
+
+def test_the_keyboard_reaches_a_cell_and_adds_it(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection", layer="1", expert="5")
+    assert Cell(1, 5) not in select_experts(bundled, SelectionConfig()).cells
+    app.button(key="sel_add").click().run()
+    assert not app.exception
+    assert '"add":[[1,5]]' in str(app.query_params["sel"])
+    assert any("--add 1:5" in code.value for code in app.code)
+    app.button(key="sel_leave_out").click().run()
+    assert '"remove":[[1,5]]' in str(app.query_params["sel"])
+
+
+def test_without_a_profile_the_page_points_on(
+    trace_home: object, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "BUNDLED_PATH", state.PACK / "no-such-profile")
+    app = open_page("selection")
+    assert not app.exception
+    assert len(app.warning) == 1
+
+
+def test_uncoverable_experts_are_named() -> None:
+    cell = Cell(0, 1)
+    profile = synthetic_profile(planted=(cell,), unseen=cell)
+    chosen = select_experts(profile, SelectionConfig(scope="global", top_k=1))
+    assert chosen.cells == (cell,)
+    fit = fit_weights(profile, chosen, WeightsConfig())
+    sentences = weights_view.troubles(fit)
+    assert len(sentences) == 1
+    assert "uncoverable" in sentences[0]
+
+
+def test_a_simple_rule_says_which_targets_it_misses() -> None:
+    profile = synthetic_profile()
+    chosen = select_experts(profile, SelectionConfig())
+    simple = fit_weights(profile, chosen, WeightsConfig(rule="product", hardness=1.0))
+    assert "misses the target" in " ".join(weights_view.troubles(simple))
+    exact = fit_weights(profile, chosen, WeightsConfig(rule="exact", hardness=0.3))
+    assert weights_view.troubles(exact) == []
+
+
+def test_dumbbell_has_four_marks_per_expert() -> None:
+    profile = synthetic_profile()
+    chosen = select_experts(profile, SelectionConfig())
+    fit = fit_weights(profile, chosen, WeightsConfig())
+    figure = weights_view.dumbbell_figure(fit.table, colours=LIGHT)
+    marks = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
+    assert set(marks) == {"retain before", "retain after", "target", "forget side"}
+    assert all(len(trace.x) == len(chosen.cells) for trace in marks.values())
+    ordered = fit.table.sort_values(["layer", "expert"], ascending=False)
+    np.testing.assert_allclose(marks["retain after"].x, ordered["achieved"])
+
+
+def test_histogram_holds_every_labelled_token() -> None:
+    profile = synthetic_profile()
+    chosen = select_experts(profile, SelectionConfig())
+    for weights in (WeightsConfig(), WeightsConfig(rule="uniform")):
+        fit = fit_weights(profile, chosen, weights)
+        frame = weights_view.histogram_frame(fit.histogram.edges_B, fit.histogram.counts_B)
+        assert frame["tokens"].sum() == profile.sample_retain.labelled_N.sum()
+        assert len(weights_view.histogram_figure(frame, colours=LIGHT).data[0].x) == len(frame)
+
+
+def test_parameters_come_from_the_profile_or_are_not_recorded() -> None:
+    cells, only = (Cell(1, 0), Cell(3, 2)), TrainableConfig(kind="selected_experts")
+    assert selection_view.training_sentence({}, cells, only)[0] == "not recorded"
+    meta = {"model": {"parameters": 1000, "layers": [1, 3], "expert_parameters": [30, 40]}}
+    figure, sentence = selection_view.training_sentence(meta, cells, only)
+    assert figure == "70"
+    assert "7.0%" in sentence
+    assert selection_view.training_sentence(meta, (), only)[0] == "0"
+    assert "1\u202f000" in selection_view.training_sentence(meta, cells, TrainableConfig())[0]
+
+
+def test_commands_name_only_what_differs_from_the_defaults() -> None:
+    selection = SelectionConfig(top_k=3, floor=False, layers=(1, 3), add=(Cell(1, 5),))
+    command = forms.select_command("P", selection)
+    assert command == "trace-moe select P --top-k 3 --no-floor --layers 1 3 --add 1:5"
+    assert forms.select_command("P", SelectionConfig()) == "trace-moe select P"
+    python = forms.weights_python(selection, WeightsConfig(hardness=0.5))
+    scope: dict[str, object] = {}
+    exec(python.replace('Profile.load("PROFILE")', "None").split("selection =")[0], scope)
+    assert "add=(Cell(layer=1, expert=5),)" in python
+
+
+def test_every_widget_has_the_fields_own_help() -> None:
+    for settings in (SelectionConfig, WeightsConfig):
+        for field in settings.model_fields:
+            assert forms.help_of(settings, field), field
+    assert forms.choices_of(WeightsConfig, "rule") == list(selection_view.RULES)
+    assert forms.choices_of(SelectionConfig, "scope") == list(selection_view.SCOPES)
+    assert forms.choices_of(SelectionConfig, "score") == list(selection_controls.SCORES)
+    assert forms.choices_of(WeightsConfig, "normalise") == list(selection_controls.NORMALISE)

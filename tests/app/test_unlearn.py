@@ -1,0 +1,228 @@
+"""Unlearn: one launch per press, states in words, curves with gaps, and no tick after the end."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import curves, forms, runs_view, state
+from app.theme import LIGHT
+from tests.app.stored import eval_row, train_row, unlearn_config, write_run
+from tests.support.profiles import synthetic_profile
+from trace_engine.config import ProfileConfig, SetConfig
+from trace_engine.routing import mismatch
+from trace_engine.runs import launcher, list_runs
+
+
+@pytest.fixture
+def own_sets(trace_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Two small files and a profile that records them, in the bundled one's place."""
+    files = {}
+    for side in ("forget", "retain"):
+        files[side] = tmp_path / f"{side}.jsonl"
+        lines = [json.dumps({"text": f"{side} document {i}"}) for i in range(5)]
+        files[side].write_text("\n".join(lines), encoding="utf-8")
+    settings = ProfileConfig(
+        forget=SetConfig(source=str(files["forget"])), retain=SetConfig(source=str(files["retain"]))
+    )
+    profile = synthetic_profile(layers=(1, 3, 6), experts=8)
+    profile = dataclasses.replace(
+        profile, meta={**profile.meta, "settings": settings.model_dump(mode="json")}
+    )
+    folder = tmp_path / "profile"
+    profile.save(folder)
+    mismatch(profile, permutations=999, bootstrap=100).save(folder)
+    monkeypatch.setattr(state, "BUNDLED_PATH", folder)
+    # A worker that ends at once: launching is tested, not training.
+    monkeypatch.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
+    return files
+
+
+def test_launch_puts_one_run_into_the_address(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_max_steps="7")
+    assert not app.exception
+    assert [error.value for error in app.error] == []
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    (run,) = list_runs()
+    assert run.id in app.query_params["run"]
+    assert run.status.max_steps == 7
+
+
+def test_two_presses_with_one_token_are_one_run(own_sets: dict[str, Path]) -> None:
+    config = unlearn_config(
+        forget={"source": str(own_sets["forget"])}, retain={"source": str(own_sets["retain"])}
+    )
+    first = launcher.launch(config, token="press")
+    assert launcher.launch(config, token="press") == first
+    assert len(list_runs()) == 1
+
+
+def test_equal_sets_disable_the_launch(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    own_sets["retain"].write_text(own_sets["forget"].read_text(encoding="utf-8"), encoding="utf-8")
+    app = open_page("unlearn")
+    assert app.button(key="u_launch").disabled
+    assert len(app.error) == 1
+
+
+def test_overlap_needs_a_tick(own_sets: dict[str, Path], open_page: Callable[..., AppTest]) -> None:
+    with own_sets["retain"].open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"text": "forget document 0"}))
+    app = open_page("unlearn")
+    assert app.button(key="u_launch").disabled
+    assert "1 documents" in app.warning[0].value
+    app.checkbox(key="u_overlap").check().run()
+    assert not app.button(key="u_launch").disabled
+
+
+def test_an_empty_trainable_set_is_refused_with_its_reason(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(
+        "unlearn", u_trains="selected_experts", sel='{"scope":"threshold","threshold":9.0}'
+    )
+    assert app.button(key="u_launch").disabled
+    assert "none is selected" in app.error[0].value
+
+
+def test_a_profile_without_settings_cannot_be_unlearned(
+    bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn")
+    assert not app.exception
+    assert "does not record its settings" in app.warning[0].value
+
+
+@pytest.mark.parametrize(
+    ("ended", "word"),
+    [("done", "All"), ("stopped", "Resume continues"), ("failed", "NaN at step 3"),
+     ("interrupted", "without a word")],
+)  # fmt: skip
+def test_an_ended_run_shows_its_state_and_curves(
+    own_sets: dict[str, Path],
+    trace_home: Path,
+    open_page: Callable[..., AppTest],
+    ended: str,
+    word: str,
+) -> None:
+    messages = {
+        "done": "All 20 steps done.",
+        "failed": "loss became NaN at step 3.",
+        "stopped": "Stopped at step 2 of 20; saved.",
+    }
+    rows = [eval_row(0, 0.9, 0.9), train_row(1), train_row(2, None), eval_row(2, 0.5, 0.85)]
+    facts = {"knowledge": {"sentence": "The model knows the forget set: 90 of 100."}}
+    run = write_run(trace_home, rows, ended, messages.get(ended, ""), facts=facts)
+    app = open_page("unlearn", run=run.id)
+    assert not app.exception
+    assert any(word in text.value for text in app.text)
+    assert any("knows the forget set" in text.value for text in app.markdown)
+    keys = {button.key for button in app.button}
+    assert ("run_resume" in keys) == (ended != "done")
+    assert "run_stop" not in keys
+
+
+def test_a_run_at_work_shows_progress_and_stop(
+    own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    rows = [eval_row(0, 0.9, 0.9), train_row(1)]
+    run = write_run(trace_home, rows, "interrupted")
+    with run.lock():
+        app = open_page("unlearn", run=run.id)
+    assert not app.exception
+    assert "run_stop" in {button.key for button in app.button}
+    assert any(text.value == "Running." for text in app.text)
+
+
+@pytest.mark.parametrize("address", ["../../etc", "20200101-000000-abcdef", "x" * 300])
+def test_a_wrong_run_in_the_address_is_a_sentence(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest], address: str
+) -> None:
+    app = open_page("unlearn", run=address)
+    assert not app.exception
+    assert len(app.error) == 1
+
+
+def test_a_run_is_opened_and_deleted_from_the_list(
+    own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    run = write_run(trace_home, [eval_row(0, 0.9, 0.9)], name="<b>first</b>")
+    app = open_page("unlearn")
+    app.button(key="runs_open").click().run()
+    assert run.id in app.query_params["run"]
+    app.button(key="runs_delete").click().run()
+    assert not app.exception
+    assert list_runs() == []
+    assert "run" not in app.query_params
+
+
+def test_the_last_row_of_a_step_counts() -> None:
+    rows = [eval_row(0, 0.9, 0.9), eval_row(5, 0.6, 0.8), eval_row(5, 0.4, 0.7)]
+    frame = curves.accuracy_frame(rows, "hazard")
+    last = frame[(frame["step"] == 5) & (frame["role"] == "forget")]
+    assert list(last["value"]) == [0.4]
+    assert list(curves.wide(frame).columns) == [
+        "forget: hazard",
+        "utility: general",
+        "utility: neighbour",
+    ]
+
+
+def test_a_value_that_is_not_finite_is_a_gap_and_never_zero() -> None:
+    rows = [train_row(1), train_row(2, None), {**train_row(3), "loss": float("nan")}]
+    frame = curves.train_frame(rows)
+    assert math.isnan(frame.set_index("step")["loss"][2])
+    assert math.isnan(frame.set_index("step")["loss"][3])
+    figure = curves.line_figure(frame, curves.LOSS_COLUMNS, y_title="loss", colours=LIGHT)
+    assert all(trace.connectgaps is False for trace in figure.data)
+
+
+def test_curves_have_a_band_and_the_chance_line() -> None:
+    frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(5, 0.4, 0.8)], "hazard")
+    figure = curves.curve_figure(frame, y_title="accuracy", chance=0.25, colours=LIGHT)
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert len(bands) == 3
+    assert figure.layout.shapes[0].y0 == 0.25
+    colours = {trace.name: trace.line.color for trace in figure.data if trace.name}
+    assert colours["forget: hazard"] == LIGHT.forget
+
+
+def test_a_band_never_spans_a_gap() -> None:
+    broken = {**eval_row(5, 0.5, 0.5), "accuracy": {"hazard": {"value": None, "n": 100}}}
+    rows = [eval_row(0, 0.9, 0.9), broken, eval_row(10, 0.4, 0.8)]
+    frame = curves.accuracy_frame(rows, "hazard")
+    figure = curves.curve_figure(
+        frame[frame["group"] == "hazard"], y_title="accuracy", colours=LIGHT
+    )
+    assert [trace for trace in figure.data if trace.fill == "toself"] == []
+
+
+def test_launch_troubles_are_sentences() -> None:
+    assert forms.launch_troubles(unlearn_config(), None) == []
+    assert "retain loss" in forms.launch_troubles(unlearn_config(alpha=0.0), None)[0]
+    assert forms.launch_troubles(None, "beta: wrong.") == ["beta: wrong."]
+
+
+def test_progress_names_rate_and_time_left() -> None:
+    progress = {
+        "phase": "unlearning",
+        "done": 30,
+        "total": 60,
+        "unit": "steps",
+        "per_second": 1.5,
+        "eta_seconds": 20.0,
+    }
+    assert (
+        runs_view.progress_sentence(progress)
+        == "unlearning: 30 of 60 steps, 1.5 steps/s, about 20 s left"
+    )
+    assert runs_view.progress_sentence(None) is None
