@@ -93,6 +93,17 @@ def test_copies_with_different_targets_meet_in_the_middle() -> None:
     assert reached(active_NS, solution) == pytest.approx([0.55, 0.55, 0.4], abs=1e-6)
 
 
+def test_a_cell_that_every_token_uses_cannot_move_and_costs_no_step() -> None:
+    active_NS = np.column_stack([np.ones(100, dtype=bool), np.arange(100) < 30])
+    solution = EntropyBalance(unique_patterns(active_NS)).solve(np.array([0.4, 0.5]))
+    assert solution.solved
+    assert solution.relaxed_S.tolist() == [True, False]
+    assert reached(active_NS, solution) == pytest.approx([1.0, 0.5], abs=1e-9)
+    alone = EntropyBalance(unique_patterns(active_NS[:, :1])).solve(np.array([0.4]))
+    assert alone.solved
+    assert alone.steps == 0
+
+
 def _one_hot(choice_N: NDArray[np.int64], number: int) -> Bools:
     return choice_N[:, None] == np.arange(number)
 

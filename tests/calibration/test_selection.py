@@ -156,6 +156,14 @@ def test_numbers_are_those_of_the_map(statistic: str) -> None:
     np.testing.assert_array_equal(selection.table["p_max"], shown.p_max.ravel())
 
 
+def test_a_map_of_another_statistic_or_model_is_not_shown_beside() -> None:
+    profile = synthetic_profile(seed=3)
+    shown = mismatch(profile, "gate_mass", permutations=99, bootstrap=100)
+    assert "p_max" not in select_experts(profile, SelectionConfig(), shown).table
+    with pytest.raises(CalibrationError, match="Compute the map from this profile"):
+        select_experts(HAND, SelectionConfig(), shown)
+
+
 def test_planted_cells_are_found() -> None:
     profile = synthetic_profile(planted=[(1, 4), (3, 2)])
     for score in ("difference", "ratio", "log_ratio", "z"):

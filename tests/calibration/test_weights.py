@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.profiles import synthetic_profile
+from tests.support.profiles import synthetic_profile as make_profile
 from trace_engine.calibration import (
     FittedWeights,
     Selection,
@@ -26,6 +27,7 @@ from trace_engine.config import Cell, SelectionConfig, WeightsConfig
 from trace_engine.errors import CalibrationError, InputError
 from trace_engine.routing import Profile, TokenSample
 
+synthetic_profile = cache(make_profile)  # its counts are slow on purpose, and profiles are frozen
 SIMPLE = ("mean", "max", "product", "additive")
 RULES = ("uniform", *SIMPLE, "odds", "exact")
 MODES = ("set", "batch", "sequence", "none")
@@ -127,7 +129,7 @@ def test_1_the_check_can_fail() -> None:
 def test_2_weights_are_positive_finite_and_have_mean_one(
     seed: int, rule: str, mode: str, hardness: Any, strength: float
 ) -> None:
-    profile = synthetic_profile(seed=seed, documents=12, skipped=0.1)
+    profile = make_profile(seed=seed, documents=12, skipped=0.1)
     fit = fitted(profile, rule, normalise=mode, hardness=hardness, strength=strength)
     assert fit.weights_N is not None
     assert np.isfinite(fit.weights_N).all()
@@ -180,7 +182,7 @@ def test_2_routing_that_the_sample_never_held_cannot_overflow(rule: str) -> None
 @given(seed=st.integers(0, 10**5), skipped=st.sampled_from([0.0, 0.2]))
 @settings(max_examples=25, deadline=None)
 def test_3_exact_closes_every_gap(seed: int, skipped: float) -> None:
-    profile = synthetic_profile(seed=seed, documents=40, skipped=skipped, strength=1.0)
+    profile = make_profile(seed=seed, documents=40, skipped=skipped, strength=1.0)
     cells = ((0, 1), (0, 4), (1, 2), (2, 5), (3, 3), (3, 6))
     fit = fitted(profile, "exact", cells)
     assert not fit.table["relaxed"].any()
@@ -376,6 +378,17 @@ def test_auto_is_the_largest_hardness_that_holds_the_floor(rule: str, floor: flo
         assert fit.diagnostics["limited_by"] is None
     again = fitted(profile, rule, cells, hardness=fit.hardness, strength=3.0)
     np.testing.assert_allclose(again.weights_N, fit.weights_N, rtol=1e-6)
+
+
+def test_auto_is_not_held_down_by_copies_that_disagree() -> None:
+    """Two experts that always fire together cannot differ at any hardness: relaxed, not waited
+    for."""
+    active_TS = np.repeat((np.arange(100) % 5 == 0)[:, None], 2, axis=1)
+    config = WeightsConfig(rule="exact", ess_floor=0.5)
+    fit = fit_arrays(active_TS, np.array([0.2, 0.4]), (Cell(0, 0), Cell(0, 1)), config)
+    assert fit.hardness == 1.0
+    assert fit.table["achieved"].tolist() == pytest.approx([0.3, 0.3])
+    assert fit.table["relaxed"].all()
 
 
 def test_auto_names_the_cell_that_holds_it_down() -> None:

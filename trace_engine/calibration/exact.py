@@ -173,6 +173,7 @@ class EntropyBalance:
 def _range_of(covariance_SS: Floats) -> Floats:
     """Orthonormal basis (S, R) of the directions in which the columns vary at all."""
     values_S, vectors_SS = np.linalg.eigh(covariance_SS)
-    kept_S = values_S > RANK_TOLERANCE * values_S.max(initial=0.0)
+    # Where nothing varies the largest eigenvalue is rounding noise, hence the absolute bound.
+    kept_S = values_S > RANK_TOLERANCE * values_S.max(initial=0.01)
     # The identity keeps λ free of rotation noise in the usual case that nothing is collinear.
     return np.eye(len(values_S)) if kept_S.all() else vectors_SS[:, kept_S]

@@ -69,18 +69,19 @@ def select_experts(
 ) -> Selection:
     """Choose forget-critical cells (method.md section 2). An empty choice is a value: w = 1.
 
-    `mismatch` only adds its uncertainty to the table. Raises InputError for a layer or an expert
-    that does not exist, CalibrationError for a top-k larger than there are experts, a cell both
-    added and removed, or `z` on fewer than two documents a side.
+    `mismatch` only adds its uncertainty to the tables, where it is of the same statistic. Raises
+    InputError for a layer or an expert that does not exist, CalibrationError for a top-k larger
+    than there are experts, a cell both added and removed, another model's map, or `z` on fewer
+    than two documents a side.
     """
     sites = _sites(profile, config)
     _check(profile, config, sites)
     forget_LE = side_statistic(profile.forget, config.statistic)
     retain_LE = side_statistic(profile.retain, config.statistic)
-    error_LE = np.hypot(
-        standard_errors(profile.forget, config.statistic),
-        standard_errors(profile.retain, config.statistic),
-    )
+    error_LE = np.zeros_like(forget_LE)
+    if config.score == "z":
+        sides = (profile.forget, profile.retain)
+        error_LE = np.hypot(*(standard_errors(side, config.statistic) for side in sides))
     epsilon = 0.5 / min(profile.forget.tokens, profile.retain.tokens)
     score_LE = scores(config.score, forget_LE, retain_LE, error_LE, epsilon)
     considered_LE = profile.cell_mask_LE()
@@ -106,6 +107,7 @@ def select_experts(
             "origin": origin_LE,
         },
         mismatch,
+        config.statistic,
     )
     table = candidates[candidates["selected"]].drop(columns=["eligible", "selected"])
     pairs = zip(table["layer"].tolist(), table["expert"].tolist(), strict=True)
@@ -191,8 +193,14 @@ def _listing(
     shown_LE: Bools,
     arrays: dict[str, NDArray[Any]],
     mismatch: Mismatch | None,
+    statistic: str,
 ) -> pd.DataFrame:
-    if mismatch is not None:
+    if mismatch is not None and mismatch.layers != profile.layers:
+        raise CalibrationError(
+            f"The mismatch map is of layers {mismatch.layers}, and the profile of layers "
+            f"{profile.layers}. Compute the map from this profile."
+        )
+    if mismatch is not None and mismatch.statistic == statistic:
         arrays |= {name: getattr(mismatch, name) for name in _UNCERTAINTY}
     site_C, expert_C = np.nonzero(shown_LE)
     frame = pd.DataFrame({"layer": np.array(profile.layers)[site_C], "expert": expert_C})

@@ -76,7 +76,7 @@ class FittedWeights:
     hardness; residual_gap (largest |residual| of a coverable cell); uncovered_mass (share of the
     selected cells' forget-side frequency on uncoverable ones); selected, uncoverable, relaxed
     (numbers of cells); limited_by ([layer, expert] that holds `auto` down, or None);
-    newton_steps; sample_complete. JSON values only."""
+    newton_steps (of the final solve); sample_complete. JSON values only."""
     notes: tuple[str, ...]
     """What a person should know, in sentences."""
     histogram: Histogram
