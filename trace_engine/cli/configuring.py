@@ -45,6 +45,8 @@ def commented_yaml(settings: BaseModel, indent: str = "") -> str:
             lines += [f"{indent}{name}:", commented_yaml(value, indent + "  ").rstrip("\n")]
         else:
             data = settings.model_dump(mode="json", include={name})
-            dumped = yaml.safe_dump(data, allow_unicode=True, default_flow_style=None)
+            dumped = yaml.safe_dump(
+                data, allow_unicode=True, default_flow_style=False, sort_keys=False
+            )
             lines += [indent + line for line in dumped.rstrip("\n").splitlines()]
     return "\n".join(lines) + "\n"

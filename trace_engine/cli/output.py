@@ -90,6 +90,8 @@ def clear_progress() -> None:
 
 def describe(progress: Progress) -> str:
     """`profiling forget set: 12,000 of 48,000 tokens, 8,100 tokens/s, 4 s left`."""
+    if progress.total <= 1:
+        return progress.phase
     text = f"{progress.phase}: {progress.done:,} of {progress.total:,} {progress.unit}"
     if progress.per_second is not None:
         rate = progress.per_second

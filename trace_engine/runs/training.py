@@ -122,6 +122,7 @@ def train(
         rows.sync()
     finally:
         rows.close()
+    run.update(step=session.step)
     if reason == "stopped":
         raise StopRequestedError(f"Stopped at step {session.step} of {config.max_steps}; saved.")
     # From here on everything can be repeated from the last checkpoint.

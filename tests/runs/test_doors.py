@@ -1,0 +1,109 @@
+"""One config, three doors: page's worker, CLI and Python give the same rows and weights, bit for
+bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs.real import curve, settings, weights, write_sets
+from tests.runs.waiting import until_state
+from trace_engine.config import to_yaml
+from trace_engine.routing import load_mismatch
+from trace_engine.runs import RunDirectory, find_profile, launch, open_run
+from trace_engine.unlearning import unlearn
+
+pytestmark = pytest.mark.faults
+
+
+def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    config = settings(tmp_path)
+    base = tmp_path / "home"
+
+    result = unlearn(config, out=tmp_path / "python")
+    result.session.close()
+    in_python = curve(result.rows)
+    assert len(in_python) == 10 + 4
+
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from trace_engine.cli import main; sys.exit(main())",
+    ]
+    done = subprocess.run(
+        [
+            *command,
+            "unlearn",
+            str(tmp_path / "config.yaml"),
+            "--out",
+            str(tmp_path / "cli"),
+            "--json",
+        ],
+        env=os.environ | {"TRACE_HOME": str(base)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    assert printed["state"] == "done"
+
+    page = open_run(launch(config, base), base)
+    until_state(page, "done", "failed", "interrupted")
+    assert page.status().state == "done", (page.status(), page.log_tail())
+
+    assert json.dumps(curve(printed["rows"])) == json.dumps(in_python)
+    assert json.dumps(curve(page.rows())) == json.dumps(in_python)
+    one = weights(tmp_path / "python" / "model")
+    for run in (RunDirectory(tmp_path / "cli"), page):
+        folder = run.model_folder()
+        assert folder is not None
+        assert weights(folder) == one
+        facts = run.facts()
+        facts.pop("identity")
+        assert facts == json.loads(json.dumps(result.facts))
+
+    # The same artefacts, self-contained, with a profile that the cache holds once.
+    def names(run: RunDirectory) -> set[str]:
+        return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+
+    assert names(page) - {"log.txt", "launch.json"} == names(RunDirectory(tmp_path / "cli"))
+    cached = find_profile(str(page.facts()["profile_key"]), base)
+    before, after = page.profile_before(), page.profile_after()
+    assert cached is not None
+    assert before is not None
+    assert after is not None
+    assert (before / "counts.npz").read_bytes() == (cached / "counts.npz").read_bytes()
+    assert len(list((base / "profiles").iterdir())) == 1
+    assert load_mismatch(before).documents_forget == load_mismatch(after).documents_forget == 20
+
+
+def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    config = settings(tmp_path).profile_config().model_copy(update={"permutations": 99})
+    base = tmp_path / "home"
+    messages = []
+    for name in ("one", "two"):
+        run = open_run(launch(config.model_copy(update={"name": name}), base), base)
+        until_state(run, "done", "failed", "interrupted")
+        messages.append(run.status().message.split(" was ")[1])
+        assert find_profile(str(run.facts()["profile_key"]), base) is not None
+    assert messages == ["computed.", "already there."]
+
+
+def test_a_dense_model_fails_with_a_sentence(tmp_path: Path) -> None:
+    from tests.support.models import save_tiny_dense
+
+    write_sets(tmp_path)
+    model = {"source": str(save_tiny_dense(tmp_path / "dense"))}
+    run = open_run(launch(settings(tmp_path, model=model), tmp_path / "home"), tmp_path / "home")
+    status = until_state(run, "done", "failed", "interrupted")
+    assert status.state == "failed"
+    assert "No routed experts" in status.message
+    assert "Traceback" not in "\n".join(run.log_tail())

@@ -1,0 +1,270 @@
+"""The command line: options from the settings, tables and JSON, refusals as one sentence."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.runs.light_worker import config as light_config
+from tests.support.profiles import synthetic_profile
+from trace_engine.cli import main
+from trace_engine.cli.configuring import commented_yaml, defaults
+from trace_engine.cli.main import build_parser
+from trace_engine.cli.options import read_profile, read_selection, read_weights
+from trace_engine.cli.output import describe, duration, print_table
+from trace_engine.config import (
+    Cell,
+    ProfileConfig,
+    SelectionConfig,
+    SetConfig,
+    UnlearnConfig,
+    WeightsConfig,
+    parse_config,
+    to_yaml,
+)
+from trace_engine.errors import InputError
+from trace_engine.progress import Progress
+from trace_engine.runs import RunDirectory
+from trace_engine.runs.places import subfolder
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return build_parser().parse_args(words)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    folder = tmp_path / "profile"
+    synthetic_profile().save(folder)
+    return folder
+
+
+def test_options_left_out_are_the_settings_defaults() -> None:
+    assert read_selection(parse("select", "P")) == SelectionConfig()
+    assert read_weights(parse("weights", "P")) == WeightsConfig()
+    found = read_profile(parse("profile", "--forget", "a", "--retain", "b"))
+    assert found == ProfileConfig(forget=SetConfig(source="a"), retain=SetConfig(source="b"))
+
+
+def test_every_field_has_its_option() -> None:
+    words = [
+        "weights",
+        "P",
+        "--score",
+        "z",
+        "--statistic",
+        "gate_mass",
+        "--scope",
+        "global",
+        "--top-k",
+        "5",
+        "--threshold",
+        "0.1",
+        "--share",
+        "0.25",
+        "--no-floor",
+        "--layers",
+        "0",
+        "3",
+        "--add",
+        "1:2",
+        "--add",
+        "3:17",
+        "--remove",
+        "0:0",
+        "--rule",
+        "mean",
+        "--hardness",
+        "0.4",
+        "--ess-floor",
+        "0.7",
+        "--strength",
+        "0.5",
+        "--clip",
+        "0.2",
+        "10",
+        "--normalise",
+        "batch",
+        "--routing",
+        "frozen",
+    ]
+    options = parse(*words)
+    assert read_selection(options) == SelectionConfig(
+        score="z",
+        statistic="gate_mass",
+        scope="global",
+        top_k=5,
+        threshold=0.1,
+        share=0.25,
+        floor=False,
+        layers=(0, 3),
+        add=(Cell(1, 2), Cell(3, 17)),
+        remove=(Cell(0, 0),),
+    )
+    assert read_weights(options) == WeightsConfig(
+        rule="mean",
+        hardness=0.4,
+        ess_floor=0.7,
+        strength=0.5,
+        clip=(0.2, 10.0),
+        normalise="batch",
+        routing="frozen",
+    )
+    assert read_weights(parse("weights", "P", "--hardness", "auto")).hardness == "auto"
+
+
+def test_profile_options_reach_model_and_sets() -> None:
+    words = "profile --model M --dtype bfloat16 --forget f.csv --forget-text-field body"
+    words += " --retain hub:o/n --retain-hub-config c --retain-limit 9 --count-bos --seed 3"
+    found = read_profile(parse(*words.split()))
+    assert (found.model.source, found.model.dtype) == ("M", "bfloat16")
+    assert (found.forget.source, found.forget.text_field) == ("f.csv", "body")
+    assert (found.retain.hub_config, found.retain.limit) == ("c", 9)
+    assert (found.count_bos, found.seed) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("select", "P", "--top-k", "0"), "top_k: "),
+        (("weights", "P", "--clip", "2", "3"), "clip must satisfy"),
+        (("weights", "P", "--hardness", "much"), "hardness"),
+    ],
+)
+def test_refused_values_name_the_field(words: tuple[str, ...], sentence: str) -> None:
+    options = parse(*words)
+    with pytest.raises(InputError, match=sentence):
+        (read_selection if words[0] == "select" else read_weights)(options)
+
+
+@pytest.mark.parametrize("text", ["3", "a:b", "1:-2", ":"])
+def test_a_cell_is_layer_colon_expert(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("select", "P", f"--add={text}")
+    assert "expected LAYER:EXPERT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["unlearn", "profile"])
+def test_config_prints_yaml_that_reads_back(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--kind", kind]) == 0
+    text = capsys.readouterr().out
+    assert parse_config(yaml.safe_load(text)) == defaults(kind)
+    assert "# Weights' precision; `auto` keeps" in text
+    assert main(["config", "--kind", kind, "--json"]) == 0
+    assert parse_config(json.loads(capsys.readouterr().out)) == defaults(kind)
+
+
+def test_commented_yaml_keeps_lists_and_strange_names() -> None:
+    settings = UnlearnConfig(
+        name="a: # b\n'c' \"d\" é",
+        forget=SetConfig(source="f"),
+        retain=SetConfig(source="r"),
+        selection=SelectionConfig(add=(Cell(1, 2),), layers=(0,)),
+    )
+    assert parse_config(yaml.safe_load(commented_yaml(settings))) == settings
+
+
+def test_select_and_weights_without_torch_tables_and_json(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["select", str(profile), "--top-k", "1"]) == 0
+    assert "experts selected" in capsys.readouterr().out
+    assert main(["select", str(profile), "--top-k", "1", "--json"]) == 0
+    selected = json.loads(capsys.readouterr().out)
+    assert selected["cells"]
+    out = tmp_path / "weights.json"
+    assert main(["weights", str(profile), "--top-k", "1", "--out", str(out)]) == 0
+    assert "effective sample size" in capsys.readouterr().out
+    assert main(["weights", str(profile), "--top-k", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    [line] = printed.err.strip().splitlines()
+    return line
+
+
+def test_refusals_are_one_sentence_and_exit_code_2(
+    profile: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such profile" in refused(capsys, "select", "nowhere")
+    assert "no such profile" in refused(capsys, "select", "a" * 64)
+    assert "layer" in refused(capsys, "select", str(profile), "--layers", "99")
+    assert "no such settings file" in refused(capsys, "unlearn", str(tmp_path / "x.yaml"))
+    assert "is not a run id" in refused(capsys, "runs", "show", "nothing")
+    assert "is not a run" in refused(capsys, "runs", "show", str(tmp_path))
+    typo = tmp_path / "typo.yaml"
+    typo.write_text("kind: unlearn\nforget: {source: a}\nretain: {source: b}\nlearning_rat: 1\n")
+    assert "learning_rat" in refused(capsys, "unlearn", str(typo))
+    other = tmp_path / "profile.yaml"
+    other.write_text(to_yaml(light_config(tmp_path).profile_config()))
+    assert "use `trace-moe profile`" in refused(capsys, "unlearn", str(other))
+    assert not list(subfolder("runs", home).iterdir())
+
+
+def test_runs_list_show_delete(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list"]) == 0
+    assert capsys.readouterr().out == "(none)\n"
+    run = RunDirectory(subfolder("runs", home) / "20260101-000000-abcdef")
+    with run.create(light_config(tmp_path, name="evil\x1b[31m\u202e")):
+        run.update(state="stopped", message="Stopped at step 3 of 60; saved.")
+    assert main(["runs", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert run.id in printed
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    assert main(["runs", "list", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["state"], row["resumable"]) == (run.id, "stopped", True)
+    for name in (run.id, str(run.path)):
+        assert main(["runs", "show", name]) == 0
+        assert "Stopped at step 3 of 60" in capsys.readouterr().out
+    assert "nothing to stop" in refused(capsys, "runs", "stop", run.id)
+    assert main(["runs", "delete", run.id]) == 0
+    capsys.readouterr()
+    assert "There is no run" in refused(capsys, "runs", "show", run.id)
+
+
+def test_delete_leaves_a_folder_that_is_no_run(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("mine")
+    assert "is not a run" in refused(capsys, "runs", "delete", str(precious))
+    assert (precious / "thesis.tex").read_text() == "mine"
+
+
+def test_progress_says_rate_and_time_left() -> None:
+    progress = Progress("profiling forget set", 12_000, 48_000, "tokens", 8_100.4, 4.44)
+    assert describe(progress) == (
+        "profiling forget set: 12,000 of 48,000 tokens, 8,100 tokens/s, 4 s left"
+    )
+    slow = Progress("unlearning", 1, 60, "steps", 0.531, 4000.0)
+    assert describe(slow) == "unlearning: 1 of 60 steps, 0.53 steps/s, 1 h 06 min left"
+    assert [duration(x) for x in (59.4, 200, 7500)] == ["59 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_tables_align_and_leave_gaps_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = [{"n": 5, "x": 0.5, "t": "a"}, {"n": 123, "x": None, "t": "bb"}]
+    print_table(rows, ["n", "x", "t"])
+    assert capsys.readouterr().out.splitlines() == [
+        "  n       x  t",
+        "  5  0.5000  a",
+        "123          bb",
+    ]
