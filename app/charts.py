@@ -103,8 +103,8 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
     row_height = max(13.0, min(40.0, 560 / sites))
     figure.update_layout(
         title=title(spec.title),
-        height=int(sites * row_height) + 175,
-        margin={"l": 46, "r": 8, "t": _title_height(spec.title), "b": 96},
+        height=int(sites * row_height) + 160,
+        margin={"l": 46, "r": 8, "t": _title_height(spec.title), "b": 88},
         hoverdistance=40,
         dragmode=False,
         clickmode="event+select",
@@ -139,8 +139,8 @@ def _heat(spec: MapSpec, drawn_LE: Array, colours: Palette) -> go.Heatmap:
         "yref": "container",
         "y": 0.0,
         "yanchor": "bottom",
-        "len": 0.9,
-        "title": {"side": "top"},
+        "len": 1.0,
+        "nticks": 7,
         "outlinewidth": 0,
     }
     if spec.kind == "ratio":
@@ -148,14 +148,13 @@ def _heat(spec: MapSpec, drawn_LE: Array, colours: Palette) -> go.Heatmap:
         drawn_LE = np.clip(drawn_LE, -limit, limit)
         ticks = np.arange(-int(limit), int(limit) + 1)
         bar |= {"tickvals": ticks.tolist(), "ticktext": [_power(int(tick)) for tick in ticks]}
-        bar["title"] |= {"text": "forget / retain (log scale)"}
         low, high, scale = -limit, limit, colours.diverging
     elif spec.kind == "difference":
         low, high, scale = -spec.limit, spec.limit, colours.diverging
-        bar["title"] |= {"text": "forget minus retain (percentage points)"}
+        bar["ticksuffix"] = " pp"
     else:
         low, high, scale = 0.0, spec.limit, colours.sequential
-        bar["title"] |= {"text": "share of tokens routed (%)"}
+        bar["ticksuffix"] = " %"
     return go.Heatmap(
         z=drawn_LE,
         zmin=low,
@@ -179,7 +178,12 @@ def _dots(spec: MapSpec, significant_LE: Array) -> go.Scatter:
         x=columns,
         y=rows,
         mode="markers",
-        marker={"symbol": "circle", "size": 5, "color": "#FFFFFF", "line": _dot_line()},
+        marker={
+            "symbol": "circle",
+            "size": 5 if significant_LE.shape[1] <= 32 else 3.5,
+            "color": "#FFFFFF",
+            "line": _dot_line(),
+        },
         hoverinfo="skip",
         showlegend=False,
     )
@@ -210,6 +214,11 @@ def title(text: str) -> dict[str, Any]:
 
 def _title_height(text: str) -> int:
     return 26 + 20 * len(textwrap.wrap(text, TITLE_WIDTH))
+
+
+def _legend() -> dict[str, Any]:
+    """Under the axis, where a narrow screen has room for it."""
+    return {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
 
 
 def symmetric_limit(values_LE: Array) -> float:
@@ -287,9 +296,9 @@ def share_bars(
         title=title(heading),
         barmode="group",
         bargap=0.3,
-        height=110 + len(series) * 18 * len(table) + 14 * len(table),
-        margin={"l": 8, "r": 8, "t": _title_height(heading) + 24, "b": 44},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        height=150 + (len(series) * 13 + 10) * len(table),
+        margin={"l": 8, "r": 8, "t": _title_height(heading), "b": 100},
+        legend=_legend() | {"traceorder": "normal"},
         xaxis={"title": {"text": unit}, "zeroline": True, "fixedrange": True},
         yaxis={"autorange": "reversed", "fixedrange": True, "automargin": True},
         paper_bgcolor="rgba(0,0,0,0)",
@@ -332,9 +341,9 @@ def layer_bars(
     )
     figure.update_layout(
         title=title(heading),
-        height=270,
-        margin={"l": 46, "r": 8, "t": _title_height(heading) + 22, "b": 44},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        height=300,
+        margin={"l": 46, "r": 8, "t": _title_height(heading), "b": 84},
+        legend=_legend(),
         xaxis={"title": {"text": "expert (index in its layer)"}, "fixedrange": True},
         yaxis={
             "title": {"text": "tokens routed (%)"},

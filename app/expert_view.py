@@ -56,27 +56,41 @@ def contexts_of(
     return _contexts(str(view.path), id(view.profile), tuple(cell), side, n, window, order, view)
 
 
-def metrics(facts: findings.CellFacts, forget_name: str, retain_name: str) -> None:
-    """Forget share, retain share, gap and ratio, each with its counts or interval."""
-    columns = st.columns(4)
-    columns[0].metric(
-        "Forget tokens routed here",
-        wording.percent(facts.forget),
-        help=f"{wording.count(facts.forget_count)} of {wording.count(facts.forget_tokens)} tokens "
-        f"in {facts.forget_documents} documents of {wording.plain(forget_name)}.",
-    )
-    columns[1].metric(
-        "Retain tokens routed here",
-        wording.percent(facts.retain),
-        help=f"{wording.count(facts.retain_count)} of {wording.count(facts.retain_tokens)} tokens "
-        f"in {facts.retain_documents} documents of {wording.plain(retain_name)}.",
-    )
-    columns[2].metric("Gap", wording.points(facts.difference))
-    columns[2].caption(wording.interval(facts.low, facts.high))
-    columns[3].metric("Ratio", wording.ratio(facts.ratio))
-    columns[3].caption(wording.interval(facts.ratio_low, facts.ratio_high, scale=1))
-    columns[0].caption(f"n = {wording.count(facts.forget_tokens)} tokens")
-    columns[1].caption(f"n = {wording.count(facts.retain_tokens)} tokens")
+def metrics(view: state.ProfileView, facts: findings.CellFacts) -> None:
+    """Forget share, retain share, gap and ratio, each with its n or its interval."""
+    name = state.cell_name(facts.cell)
+    with st.container(horizontal=True, gap="small"):
+        for label, value, under, more in (
+            (
+                f"Forget tokens to {name}",
+                wording.percent(facts.forget),
+                f"n = {wording.count(facts.forget_tokens)} tokens",
+                f"{wording.count(facts.forget_count)} of {wording.count(facts.forget_tokens)} "
+                f"tokens in {facts.forget_documents} documents of {view.forget_name}.",
+            ),
+            (
+                f"Retain tokens to {name}",
+                wording.percent(facts.retain),
+                f"n = {wording.count(facts.retain_tokens)} tokens",
+                f"{wording.count(facts.retain_count)} of {wording.count(facts.retain_tokens)} "
+                f"tokens in {facts.retain_documents} documents of {view.retain_name}.",
+            ),
+            (
+                "Gap",
+                wording.points(facts.difference),
+                wording.interval(facts.low, facts.high),
+                "Forget share minus retain share, in percentage points; documents are resampled.",
+            ),
+            (
+                "Ratio",
+                wording.ratio(facts.ratio),
+                wording.interval(facts.ratio_low, facts.ratio_high, scale=1),
+                "Forget share over retain share, with half a token added to both.",
+            ),
+        ):
+            with st.container(width=165, gap=None):
+                st.metric(label, value, help=wording.plain(more))
+                st.caption(under)
 
 
 def both_sides(
@@ -105,30 +119,27 @@ def step_buttons(view: state.ProfileView, cell: Cell) -> None:
     """Previous and next expert, and the strongest; the order is by layer, then index."""
     cells = all_cells(view)
     place = cells.index(cell)
-    left, middle, right = st.columns(3)
-    left.button(
+    row = st.container(horizontal=True)
+    row.button(
         "Previous",
         icon=":material/chevron_left:",
         disabled=place == 0,
         on_click=state.set_cell,
         args=(cells[max(0, place - 1)],),
-        width="stretch",
     )
-    middle.button(
+    row.button(
         "Next",
         icon=":material/chevron_right:",
         icon_position="right",
         disabled=place == len(cells) - 1,
         on_click=state.set_cell,
         args=(cells[min(len(cells) - 1, place + 1)],),
-        width="stretch",
     )
-    right.button(
+    row.button(
         "Strongest",
         icon=":material/north_east:",
         on_click=state.set_cell,
         args=(state.strongest_cell(view),),
-        width="stretch",
     )
 
 
@@ -232,7 +243,7 @@ def token_table(tokens: Sequence[TopToken]) -> pd.DataFrame:
 def partners(view: state.ProfileView, cell: Cell) -> None:
     """Experts of the same layer that the same tokens use."""
     st.subheader("Experts used together with it")
-    others = card(view, cell).coactivated
+    others = card(view, cell).coactivated[:8]
     if not others:
         st.caption("Its tokens use no other expert of this layer.")
         return

@@ -36,6 +36,7 @@ class CellFacts:
     ratio_low: float
     ratio_high: float
     p: float
+    permutations: int
     forget_count: int
     retain_count: int
     forget_tokens: int
@@ -64,6 +65,7 @@ def cell_facts(view: state.ProfileView, cell: Cell) -> CellFacts:
         ratio_low=float(numbers.ratio_low[at]),
         ratio_high=float(numbers.ratio_high[at]),
         p=float(numbers.p_max[at]),
+        permutations=numbers.permutations,
         forget_count=int(profile.forget.counts_DLE[:, at[0], at[1]].sum()),
         retain_count=int(profile.retain.counts_DLE[:, at[0], at[1]].sum()),
         forget_tokens=profile.forget.tokens,
@@ -102,7 +104,8 @@ def hover_LE(view: state.ProfileView) -> list[list[str]]:
                 f"{wording.interval(numbers.low[at], numbers.high[at])}<br>"
                 f"ratio {wording.ratio(numbers.ratio[at])}, "
                 f"{wording.interval(numbers.ratio_low[at], numbers.ratio_high[at], scale=1)}<br>"
-                f"{wording.p_value(float(numbers.p_max[at]))} over all cells; {documents}"
+                f"{wording.p_value(float(numbers.p_max[at]), numbers.permutations)} of all cells; "
+                f"{documents}"
             )
         rows.append(texts)
     return rows
@@ -146,5 +149,5 @@ def sentence(facts: CellFacts) -> str:
         f"{wording.percent(facts.forget)} of forget tokens go to layer {facts.cell.layer}, expert "
         f"{facts.cell.expert}, against {wording.percent(facts.retain)} of retain tokens: "
         f"{wording.points(facts.difference)} ({wording.interval(facts.low, facts.high)}; "
-        f"{wording.p_value(facts.p)} over all cells)."
+        f"{wording.p_value(facts.p, facts.permutations)} over all cells)."
     )

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from app import charts, findings, state, wording
 from trace_engine.config import Cell
@@ -29,6 +27,8 @@ ORDER_NAMES: dict[Order, str] = {
     "gap": "rank in its layer, largest gap first",
     "cluster": "position in its layer, experts used together side by side",
 }
+SHARES: tuple[View, ...] = ("forget", "retain")
+COLOURS = "Orange: forget text uses the expert more; blue: retain text does."
 LEGEND = (
     f"Dot: {findings.DOTS}. Thin outline: selected. Bold outline: the cell in focus. "
     "Click a cell, or use the number fields."
@@ -87,6 +87,10 @@ def order_LE(profile: Profile, order: Order, difference_LE: NDArray[Any]) -> NDA
 
 def _clustered_E(profile: Profile, row: int) -> NDArray[Any]:
     """Leaves of average linkage on 1 - Jaccard overlap of the tokens of each pair of experts."""
+    # Imported late: half a second that only this order needs.
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     pairs_EE = (profile.forget.coactivation_LEE[row] + profile.retain.coactivation_LEE[row]).astype(
         float
     )
@@ -302,3 +306,8 @@ def columns() -> dict[str, Any]:
         "matched_difference": number("Gap, token-matched", format="%+.2f"),
         "matched_ratio": number("Ratio, token-matched", format="%.2f"),
     }
+
+
+def colours(what: View) -> str:
+    """What the colours of a view mean, in words."""
+    return "Darker in light mode, brighter in dark: more." if what in SHARES else COLOURS

@@ -6,6 +6,7 @@ it, and the page says so.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,9 @@ def read_folder(source: str) -> ModelNote:
         folder = Path(resolve_source(source)).expanduser()
     except InputError as error:
         return ModelNote(str(error), ())
-    if "\0" in source or not folder.is_dir():
-        return ModelNote(f"There is no folder {source!r}. Nothing was launched.", ())
+    # os.path says no to names that are too long or hold NUL, where Path raises.
+    if not os.path.isdir(folder):
+        return ModelNote(f"There is no folder {source[:200]!r}. Nothing was launched.", ())
     config_file = folder / "config.json"
     if not config_file.is_file():
         return ModelNote(f"{source!r} holds no config.json, so it is not a model folder.", ())

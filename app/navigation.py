@@ -4,6 +4,7 @@ Pages are files of `pages/`, one question each. Only a `TraceError` becomes a se
 anything else is a bug and stays visible as one (logged by Streamlit, no details in the browser).
 """
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -12,6 +13,8 @@ from streamlit.runtime.pages_manager import PagesManager
 from app import state, wording
 from trace_engine.errors import TraceError
 
+ASSETS = Path(__file__).parent / "assets"
+"""Own files: a Material icon as page icon would be fetched from the network."""
 GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Look": (
         ("start", "Start", ":material/home:"),
@@ -75,10 +78,11 @@ def run() -> None:
     """The whole app: called by `streamlit_app.py`, once per run."""
     st.set_page_config(
         page_title="TRACE · routing-aware unlearning",
-        page_icon=":material/route:",
+        page_icon=str(ASSETS / "icon.svg"),
         layout="wide",
         menu_items={"About": wording.ABOUT},
     )
+    st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "icon.svg"), size="large")
     page = _declare()
     state.begin(page.url_path)
     _sidebar()

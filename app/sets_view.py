@@ -89,7 +89,7 @@ def _from_preset(side: str, default: str) -> Chosen:
     name = st.selectbox(
         "Bundled set",
         names,
-        format_func=lambda name: f"{name}: {PACK_SETS[name]}",
+        format_func=lambda name: f"{name} · {PACK_SETS[name]}",
         key=f"{side}_preset",
     )
     try:

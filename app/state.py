@@ -26,6 +26,7 @@ BUNDLED = "bundled"
 BUNDLED_PATH = PACK / "profile"
 SAME_STYLE = "same_style"
 """Key of the second bundled profile: hazard against general glosses, same style of text."""
+SAME_STYLE_PATH = PACK / "profile_same_style"
 
 Settings = TypeVar("Settings", bound=BaseModel)
 __all__ = ["begin", "bound", "notice", "take_notices"]
@@ -83,7 +84,7 @@ def profile_path(key: str) -> Path | None:
     if key == BUNDLED:
         path = BUNDLED_PATH
     elif key == SAME_STYLE:
-        path = PACK / "profile_same_style"
+        path = SAME_STYLE_PATH
     else:
         try:
             found = find_profile(key)

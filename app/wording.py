@@ -49,8 +49,9 @@ def p_value(p: float, permutations: int | None = None) -> str:
     if not math.isfinite(p):
         return "p not computed"
     least = 1 / (permutations + 1) if permutations else 0.0
-    if p <= least or p < 0.0001:
-        return f"p ≤ {max(least, 0.0001):.4f}"
+    # A rank test cannot tell anything below its least p from that p.
+    if p <= least * (1 + 1e-9):
+        return f"p ≤ {least:.2g}"
     return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.4f}"
 
 

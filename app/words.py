@@ -63,7 +63,8 @@ def legend(side: str = "forget") -> None:
     bounds = [*_STEPS[1:], 1.0]
     swatches = "".join(
         f'<span style="background-color:{_shade(side, least)};text-decoration:underline;'
-        f'border-radius:3px;padding:0 .35em;margin-right:.35em">{least:g}–{most:g}</span>'
+        'border-radius:3px;padding:0 .35em;margin-right:.35em;white-space:nowrap">'
+        f"{least:g}–{most:g}</span>"
         for least, most in zip(_STEPS, bounds, strict=True)
     )
     st.html(

@@ -25,10 +25,10 @@ with buttons:
     expert_view.step_buttons(view, cell)
 
 st.subheader(f"Layer {cell.layer}, expert {cell.expert}")
-expert_view.metrics(facts, view.forget_name, view.retain_name)
+expert_view.metrics(view, facts)
 st.caption(
-    f"{wording.p_value(facts.p)} over all cells. {maps.controls_sentence(view, cell)} "
-    f"{wording.ONLY_ACTIVATION}"
+    f"{wording.p_value(facts.p, facts.permutations)} over all cells. "
+    f"{maps.controls_sentence(view, cell)} {wording.ONLY_ACTIVATION}"
 )
 expert_view.selection_buttons(view, cell)
 

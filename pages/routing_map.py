@@ -32,13 +32,13 @@ if view is None:
     navigation.link("data_model", "Use my own data", icon=":material/upload:")
     st.stop()
 
-first, second, third = st.columns([4, 3, 4])
-with first:
+row = st.container(horizontal=True, gap="medium", vertical_alignment="bottom")
+with row.container(width="content"):
     state.bound("view", "difference", VIEWS)
     what = st.segmented_control(
         "Show", list(VIEWS), format_func=VIEWS.get, key="view", required=True
     )
-with second:
+with row.container(width="content"):
     state.bound("order", "index", ORDERS)
     order = st.segmented_control(
         "Sort experts in their layer by",
@@ -48,7 +48,7 @@ with second:
         required=True,
         help="Cluster puts experts side by side that the same tokens use together.",
     )
-with third:
+with row.container(width="content"):
     allowed = [name for name in CONTROLS if maps.has_control(what, name)]
     state.bound("control", "measured", allowed)
     control = st.segmented_control(
@@ -62,7 +62,7 @@ with third:
         disabled=len(allowed) == 1,
     )
 state.bound("marks", True, (True, False))
-marks = st.toggle("Mark significant cells with a dot", key="marks")
+marks = row.toggle("Mark significance", key="marks", help=f"A dot: {findings.DOTS}.")
 
 cell = state.cell() or state.strongest_cell(view)
 facts = findings.cell_facts(view, cell)
@@ -81,12 +81,14 @@ charts.show(
     alt=maps.describe(view, what, control),
     table=maps.table(view),
     on_click=lambda: maps.on_click("routing_map"),
-    caption=" ".join([maps.describe(view, what, control), CONTROL_HELP[control], maps.LEGEND]),
+    caption=" ".join(
+        [maps.describe(view, what, control), CONTROL_HELP[control], maps.colours(what), maps.LEGEND]
+    ),
 )
 for note in view.mismatch.notes:
     st.caption(f":material/info: {note}")
 
-left, right = st.columns([1, 2], gap="large")
+left, right = st.columns([2, 3], gap="large")
 with left:
     st.subheader("The cell in focus")
     maps.cell_fields(view, cell)

@@ -20,14 +20,15 @@ if view is None:
 cell = state.cell() or state.strongest_cell(view)
 strongest = findings.cell_facts(view, state.strongest_cell(view))
 start_view.label(view)
-expert_view.metrics(strongest, view.forget_name, view.retain_name)
+expert_view.metrics(view, strongest)
 charts.show(
     charts.expert_map(maps.map_spec(view, current=cell, selected=findings.selected_cells(view))),
     name="start_map",
     alt=findings.sentence(strongest),
     table=maps.table(view),
     on_click=lambda: maps.on_click("start_map"),
-    caption=f"{findings.sentence(strongest)} {maps.LEGEND} {wording.ONLY_ACTIVATION}",
+    caption=f"{findings.sentence(strongest)} {maps.COLOURS} {maps.LEGEND} "
+    f"{wording.ONLY_ACTIVATION}",
 )
 for note in view.mismatch.notes:
     st.caption(f":material/info: {note}")

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from app import state
@@ -53,6 +55,15 @@ def bundled(trace_home: Path, saved_profile: Path, monkeypatch: pytest.MonkeyPat
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     """Open a page of the whole app: `open_page("expert", layer="3")`; keywords are the URL's."""
     monkeypatch.chdir(ROOT)
+    construct = PagesManager.__init__
+
+    def as_on_a_warm_server(self: PagesManager, *args: Any, **kwargs: Any) -> None:
+        # AppTest begins every run as a cold server, where the first run of a page is repeated and
+        # a click would be lost; a real server is cold once (`test_a_cold_deep_link`).
+        construct(self, *args, **kwargs)
+        PagesManager.uses_pages_directory = False
+
+    monkeypatch.setattr(PagesManager, "__init__", as_on_a_warm_server)
 
     def open_(page: str, **address: str) -> AppTest:
         app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)

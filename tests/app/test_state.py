@@ -88,6 +88,14 @@ def test_a_cell_outlives_a_page_change(bundled: Profile, open_page: OpenPage) ->
     assert "Layer 3, expert 5" in [heading.value for heading in app.subheader]
 
 
+def test_a_cold_deep_link_reaches_the_page_inside_its_shell(bundled: Profile) -> None:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60).run()
+    app.switch_page("pages/expert.py").run()
+    assert not app.exception
+    assert app.title[0].value == "What goes to this expert?"
+    assert any("Model: " in text.value for text in app.sidebar.text)
+
+
 def test_check_cell_names_what_there_is(bundled: Profile) -> None:
     assert state.check_cell(bundled, 6, 7) == Cell(6, 7)
     with pytest.raises(InputError, match="MoE layers: 1, 3, 6"):

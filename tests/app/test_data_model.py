@@ -1,0 +1,214 @@
+"""Data & model: sets in, what is refused and why, the launch, and a job's end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import launch_view, model_view, state
+from tests.app.conftest import KEY
+from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
+from trace_engine.routing import Profile
+from trace_engine.runs import RunDirectory
+from trace_engine.runs.disk import write_json
+
+OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """What the page can see of a model: settings and a weights file's name."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    settings = {"architectures": ["OlmoeForCausalLM"], "num_hidden_layers": 2, "num_experts": 8}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    return folder
+
+
+def typed(app: AppTest, forget: str, retain: str) -> AppTest:
+    """Type both sets."""
+    for side, text in (("forget", forget), ("retain", retain)):
+        app.segmented_control(key=f"{side}_kind").set_value("Type").run()
+        app.text_area(key=f"{side}_text").set_value(text).run()
+    return app
+
+
+def with_folder(app: AppTest, folder: Path) -> AppTest:
+    """Choose a model folder."""
+    app.segmented_control(key="model_kind").set_value("Folder").run()
+    return app.text_input(key="model_folder").set_value(str(folder)).run()
+
+
+def said(app: AppTest) -> str:
+    elements = [*app.markdown, *app.error, *app.warning, *app.caption, *app.success]
+    return " ".join(element.value for element in elements).replace("\\", "")
+
+
+def test_presets_show_counts_and_text(bundled: Profile, open_page: OpenPage) -> None:
+    app = open_page("data_model")
+    assert not app.exception
+    assert "documents" in said(app)
+    assert any("gun" in text.value for text in app.text)
+
+
+def test_launch_is_disabled_and_says_why(bundled: Profile, open_page: OpenPage) -> None:
+    app = open_page("data_model", forget_kind="Type", model_kind="Folder")
+    assert app.button(key="launch").disabled
+    assert "Nothing is typed yet" in said(app)
+    assert "No model is named yet" in said(app)
+
+
+def test_equal_sets_are_refused(bundled: Profile, open_page: OpenPage, model_folder: Path) -> None:
+    app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "c  D\n\na b"), model_folder)
+    assert "the same texts" in said(app)
+    assert app.button(key="launch").disabled
+
+
+def test_overlap_shows_its_count_and_asks(
+    bundled: Profile, open_page: OpenPage, model_folder: Path
+) -> None:
+    app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "c d\n\ne f"), model_folder)
+    assert "1 of 2 forget documents" in said(app)
+    assert app.button(key="launch").disabled
+    next(box for box in app.checkbox if box.label.startswith("Compare")).check().run()
+    assert not app.button(key="launch").disabled
+
+
+def test_own_text_is_hidden_until_revealed_and_kept_across_pages(
+    bundled: Profile, open_page: OpenPage
+) -> None:
+    app = typed(open_page("data_model"), "secret one\n\nsecret two", "plain")
+    assert not any("secret" in text.value for text in app.text)
+    app.button(key="reveal-forget").click().run()
+    assert any("secret one" in text.value for text in app.text)
+    app.switch_page("pages/expert.py").run()
+    app.switch_page("pages/data_model.py").run()
+    assert app.text_area(key="forget_text").value == "secret one\n\nsecret two"
+    assert not any("secret" in str(value) for value in app.query_params.values())
+
+
+def test_a_malformed_upload_is_a_sentence_and_the_good_one_is_kept(
+    bundled: Profile, open_page: OpenPage
+) -> None:
+    app = open_page("data_model", forget_kind="Upload")
+    uploader = app.file_uploader(key="forget_file")
+    uploader.upload("good.jsonl", b'{"text": "one"}\n{"text": "two"}\n', "application/json").run()
+    assert not app.exception
+    assert "**2** documents" in said(app)
+    app.file_uploader(key="forget_file").upload(
+        "bad.jsonl", b'{"text": "one"}\n{"text": 42}\n', "application/json"
+    ).run()
+    assert "bad.jsonl, line 2" in said(app)
+    assert "good.jsonl is kept" in said(app)
+    assert "**2** documents" in said(app)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "no config.json"),
+        ({"config.json": "{"}, "not readable JSON"),
+        ({"config.json": "[]"}, "holds no settings"),
+        ({"config.json": "{}"}, "no *.safetensors"),
+        ({"config.json": "{}", "pytorch_model.bin": "x"}, "pickled weights"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused(
+    tmp_path: Path, files: dict[str, str], sentence: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert sentence in (model_view.read_folder(str(tmp_path)).problem or "")
+
+
+def test_a_folder_is_described_without_opening_weights(model_folder: Path) -> None:
+    note = model_view.read_folder(str(model_folder))
+    assert note.problem is None
+    assert "OlmoeForCausalLM" in note.facts
+    assert "num experts 8" in note.facts
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "a\0b", "demo:../x", "x" * 5000])
+def test_a_folder_that_is_not_there_is_a_sentence(source: str) -> None:
+    assert model_view.read_folder(source).problem
+
+
+def test_launching_writes_the_sets_and_shows_the_job(
+    bundled: Profile,
+    open_page: OpenPage,
+    model_folder: Path,
+    trace_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched: list[ProfileConfig] = []
+
+    def launch(config: ProfileConfig) -> str:
+        launched.append(config)
+        return "20260101-000000-abcdef"
+
+    monkeypatch.setattr(launch_view, "launch", launch)
+    app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "e f"), model_folder)
+    assert not (trace_home / "sets").exists()
+    app.button(key="launch").click().run()
+    assert not app.exception
+    assert launched[0].model.source == str(model_folder)
+    assert Path(launched[0].forget.source).read_text().count("\n") == 2
+    assert app.query_params["job"] == "20260101-000000-abcdef"
+
+
+def finished_job(home: Path, state_: str, **facts: str) -> str:
+    """A profiling job's directory as its worker leaves it."""
+    run = RunDirectory(home / "runs" / "20260101-000000-abcdef")
+    config = ProfileConfig(
+        model=ModelConfig(source="x"), forget=SetConfig(source="a"), retain=SetConfig(source="b")
+    )
+    with run.create(config):
+        run.update(state=state_, message="failed: disk full" if state_ == "failed" else "")
+    write_json(run.path / "facts.json", facts)
+    return run.id
+
+
+def test_a_finished_job_opens_its_map(
+    bundled: Profile, open_page: OpenPage, trace_home: Path
+) -> None:
+    app = open_page("data_model", job=finished_job(trace_home, "done", profile_key=KEY))
+    app.button(key="open_map").click().run()
+    assert not app.exception
+    assert app.title[0].value == "Where do they differ?"
+    assert app.query_params["profile"] == KEY
+
+
+def test_a_failed_job_says_why_and_can_be_dismissed(
+    bundled: Profile, open_page: OpenPage, trace_home: Path
+) -> None:
+    app = open_page("data_model", job=finished_job(trace_home, "failed"))
+    assert "failed: disk full" in app.error[0].value.replace("\\", "")
+    app.button(key="dismiss_job").click().run()
+    assert "job" not in app.query_params
+
+
+@pytest.mark.parametrize("job", ["../../etc", "20260101-000000-000000", "<script>"])
+def test_a_job_that_is_not_there_is_a_sentence(
+    bundled: Profile, open_page: OpenPage, job: str
+) -> None:
+    app = open_page("data_model", job=job)
+    assert not app.exception
+    assert "run" in app.warning[0].value
+
+
+def test_the_command_repeats_what_the_page_chose() -> None:
+    config = ProfileConfig(
+        model=ModelConfig(source="demo:target"),
+        forget=SetConfig(source="demo:forget"),
+        retain=SetConfig(source="demo:retain"),
+    )
+    shown = launch_view.command(config)
+    assert "--model demo:target" in shown
+    assert "--retain demo:retain" in shown
+
+
+def test_key_of_state_is_what_the_tests_use(bundled: Profile) -> None:
+    assert state.profile_path(KEY) is not None

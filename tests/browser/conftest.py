@@ -1,0 +1,131 @@
+"""The running app in a headless Chromium: one server a session, one fresh browser context a call.
+
+`open_app("routing_map", theme="dark", width=400, layer="2", expert="13")` returns a Playwright page
+on which the script has finished. Trade-off: it needs Debian's `chromium` on the path, and says so.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+OpenApp = Callable[..., Page]
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], address: str, limit: float = 60) -> None:
+    """Poll the server's health page; raises when the server ends or stays silent."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        assert server.poll() is None, "The app's server ended before it answered."
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
+                if answer.read() == b"ok":
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+    raise AssertionError(f"The app did not answer within {limit:.0f} s.")
+
+
+def settled(page: Page) -> Page:
+    """The page once its script has finished."""
+    page.wait_for_selector(READY, timeout=60_000)
+    return page
+
+
+@pytest.fixture(scope="session")
+def app_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TRACE_HOME of the app under test."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def app_address(app_home: Path) -> Iterator[str]:
+    """Where the app answers."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.headless=true",
+         f"--server.port={port}"],
+        cwd=ROOT,
+        env={**os.environ, "TRACE_HOME": str(app_home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://localhost:{port}"
+    try:
+        wait_until_healthy(server, address)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    path = shutil.which("chromium")
+    assert path, "The browser tests need Debian's `chromium` package."
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_app(browser: Browser, app_address: str) -> Iterator[OpenApp]:
+    """Open a page of the app: `open_app(page, theme=, width=, **query parameters)`."""
+    contexts = []
+
+    def open_(page: str = "", theme: str = "light", width: int = 1280, **query: str) -> Page:
+        context = browser.new_context(
+            color_scheme="dark" if theme == "dark" else "light",
+            viewport={"width": width, "height": 900},
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.goto(f"{app_address}/{page}" + (f"?{urlencode(query)}" if query else ""))
+        return settled(tab)
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def screenshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page, str], Path]:
+    """Keep a full-page picture; TRACE_SCREENSHOTS names the folder, else a temporary one."""
+    named = os.environ.get("TRACE_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> Path:
+        path = folder / f"{name}.png"
+        # The app scrolls inside its own container, so the window is made as tall as the content.
+        height = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
+        width = page.viewport_size["width"] if page.viewport_size else 1280
+        page.set_viewport_size({"width": width, "height": max(900, int(height) + 20)})
+        settled(page).screenshot(path=path)
+        return path
+
+    return take
