@@ -214,6 +214,13 @@ def test_a_folder_without_weights_config_or_tokenizer(folder: Path) -> None:
 def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="There is no folder"):
         open_model(config(tmp_path / "nowhere"))
+    for odd in ("a\0b", "../../nowhere", "/" + "x" * 300):
+        with pytest.raises(ModelError, match="There is no folder"):
+            open_model(config(odd))
+    with pytest.raises(ModelError, match="is neither a folder nor a valid hub id"):
+        open_model(config("x" * 300))
+    with pytest.raises(ModelError, match="No model is given"):
+        open_model(config(" "))
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"is a file. A model is a folder"):
         open_model(config(tmp_path / "file"))

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library the hub's client uses
+    HTTPError,  # that of whichever HTTP library the hub's client uses
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -71,10 +71,18 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
     damaged safetensors file, a hub id that is unknown, gated or unreachable, and a model that needs
     remote code.
     """
+    if not source.strip():
+        raise ModelError(
+            "No model is given. Give a model folder, a hub id (owner/name), or demo:target."
+        )
     path = Path(resolve_source(source)).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:  # a name too long for the file system
+        is_folder = is_file = False
+    if is_folder:
         folder, commit = path, None
-    elif path.exists():
+    elif is_file:
         raise ModelError(
             f"{source} is a file. A model is a folder with config.json, *.safetensors and a "
             "tokenizer."
@@ -84,7 +92,7 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
         commit = folder.name
     else:
         raise ModelError(
-            f"There is no folder {source}. Give a model folder, a hub id (owner/name), or "
+            f"There is no folder {source[:200]}. Give a model folder, a hub id (owner/name), or "
             "demo:target."
         )
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))

@@ -15,7 +15,7 @@ from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.sets.documents import Document, DocumentSet
-from trace_engine.sets.parse import SUFFIXES, parse_file
+from trace_engine.sets.parse import SUFFIXES, parse_file, safe_label
 from trace_engine.sets.rows import Row, to_documents
 
 HUB_PREFIX: Final = "hub:"
@@ -28,6 +28,8 @@ def load_set(config: SetConfig) -> DocumentSet:
     Raises InputError when there is no such source, a row is malformed (file and physical line), or
     there is no document; for a hub set also when it is unknown, gated, or the machine is offline.
     """
+    if not config.source.strip():
+        raise InputError(f"No set is given. Give a path, {HUB_PREFIX}owner/name, or demo:forget.")
     if config.source.startswith(HUB_PREFIX):
         name = config.source.removeprefix(HUB_PREFIX)
         documents = _hub_documents(name, config)
@@ -65,7 +67,7 @@ def read_documents(
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path.name} could not be read: {_first(error)}.") from None
+        raise InputError(f"{safe_label(path.name)} could not be read: {_first(error)}.") from None
 
 
 def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -> list[Document]:
@@ -102,8 +104,8 @@ def _saved_documents(
 def _hub_documents(name: str, config: SetConfig) -> list[Document]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import (
-        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library the hub's client uses
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HTTPError,  # that of whichever HTTP library the hub's client uses
         OfflineModeIsEnabled,
     )
 

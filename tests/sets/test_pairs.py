@@ -1,0 +1,83 @@
+"""Two sets compared, and one set split."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trace_engine.errors import InputError
+from trace_engine.sets import Document, DocumentSet, check_pair, overlap, split_documents
+
+
+def a_set(*texts: str, name: str = "set") -> DocumentSet:
+    return DocumentSet.of(name, name, [Document(str(n), text) for n, text in enumerate(texts)])
+
+
+def test_overlap_evens_out_case_and_white_space() -> None:
+    found = overlap(a_set("A  poison\n", "b", "c"), a_set("a poison", "C", "d", "e"))
+    assert (found.count, found.forget_total, found.retain_total) == (2, 3, 4)
+    assert found.sample == ("A  poison\n", "c")
+    assert not found.equal
+
+
+def test_the_sample_is_bounded() -> None:
+    texts = [f"text {n}" for n in range(20)]
+    found = overlap(a_set(*texts), a_set(*texts, "another"))
+    assert (found.count, len(found.sample)) == (20, 5)
+
+
+def test_equal_sets_are_refused_whatever_their_order_and_repeats() -> None:
+    with pytest.raises(InputError, match="hold the same texts"):
+        check_pair(a_set("a", "b", "a"), a_set("B", "a"))
+    assert check_pair(a_set("a"), a_set("a", "b")).count == 1
+
+
+def test_an_empty_side_is_named() -> None:
+    with pytest.raises(InputError, match=r"The forget set \(left\) has no documents"):
+        check_pair(a_set(name="left"), a_set("a"))
+    with pytest.raises(InputError, match=r"The retain set \(right\) has no documents"):
+        check_pair(a_set("a"), a_set(name="right"))
+
+
+many = st.lists(st.text(max_size=8), min_size=2, max_size=30)
+
+
+def different(texts: list[str]) -> int:
+    return len({" ".join(text.casefold().split()) for text in texts})
+
+
+@given(many, st.floats(0.01, 0.99), st.integers(0, 5))
+def test_a_split_loses_nothing_keeps_order_and_leaks_no_text(
+    texts: list[str], share: float, seed: int
+) -> None:
+    documents = a_set(*texts)
+    if different(texts) < 2:
+        with pytest.raises(InputError, match="at least two"):
+            split_documents(documents, share, seed)
+        return
+    training, held_out = split_documents(documents, share, seed)
+    assert training.documents
+    assert held_out.documents
+    assert sorted([*training.documents, *held_out.documents], key=lambda d: int(d.id)) == list(
+        documents.documents
+    )
+    for side in (training, held_out):
+        ids = [int(d.id) for d in side.documents]
+        assert ids == sorted(ids)
+    assert overlap(training, held_out).count == 0
+
+
+def test_adding_a_document_moves_no_other() -> None:
+    texts = [f"document {n}" for n in range(300)]
+    training, held_out = split_documents(a_set(*texts), 0.2, seed=3)
+    more_training, more_held_out = split_documents(a_set("a new one", *texts), 0.2, seed=3)
+    assert set(training.texts) <= set(more_training.texts)
+    assert set(held_out.texts) <= set(more_held_out.texts)
+    assert 0.12 < len(held_out) / 300 < 0.28
+    assert set(split_documents(a_set(*texts), 0.2, seed=4)[1].texts) != set(held_out.texts)
+
+
+def test_an_impossible_share_is_refused() -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        split_documents(a_set("a", "b"), 1.0, 0)
