@@ -3,6 +3,7 @@ bit."""
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.runs.real import curve, settings, weights, write_sets
+from tests.runs.real import curve, settings, start, weights, write_sets
 from tests.runs.waiting import until_state
-from trace_engine.config import to_yaml
+from tests.support.models import save_tiny_dense
+from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, to_yaml
 from trace_engine.routing import load_mismatch
-from trace_engine.runs import RunDirectory, find_profile, launch, open_run
+from trace_engine.runs import RunDirectory, RunStatus, find_profile, launch, open_run, store_set
+from trace_engine.sets import Document, DocumentSet, load_set
 from trace_engine.unlearning import unlearn
 
 pytestmark = pytest.mark.faults
@@ -31,19 +34,11 @@ def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
     assert len(in_python) == 10 + 4
 
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from trace_engine.cli import main; sys.exit(main())",
-    ]
+    program = "import sys; from trace_engine.cli import main; sys.exit(main())"
     done = subprocess.run(
         [
-            *command,
-            "unlearn",
-            str(tmp_path / "config.yaml"),
-            "--out",
-            str(tmp_path / "cli"),
-            "--json",
+            *(sys.executable, "-c", program, "unlearn", str(tmp_path / "config.yaml")),
+            *("--json", "--out", str(tmp_path / "cli")),
         ],
         env=os.environ | {"TRACE_HOME": str(base)},
         capture_output=True,
@@ -84,26 +79,43 @@ def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
     assert load_mismatch(before).documents_forget == load_mismatch(after).documents_forget == 20
 
 
+def work_on(run: RunDirectory, config: ProfileConfig | UnlearnConfig, base: Path) -> RunStatus:
+    run.create(config).release()
+    process = start(run, base)
+    process.join(120)
+    assert process.exitcode == 0
+    return run.status()
+
+
 def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) -> None:
     write_sets(tmp_path)
     config = settings(tmp_path).profile_config().model_copy(update={"permutations": 99})
-    base = tmp_path / "home"
     messages = []
     for name in ("one", "two"):
-        run = open_run(launch(config.model_copy(update={"name": name}), base), base)
-        until_state(run, "done", "failed", "interrupted")
-        messages.append(run.status().message.split(" was ")[1])
-        assert find_profile(str(run.facts()["profile_key"]), base) is not None
+        run = RunDirectory(tmp_path / name)
+        messages.append(work_on(run, config, tmp_path / "home").message.split(" was ")[1])
+        key = str(run.facts()["profile_key"])
+        assert find_profile(key, tmp_path / "home") is not None
     assert messages == ["computed.", "already there."]
 
 
 def test_a_dense_model_fails_with_a_sentence(tmp_path: Path) -> None:
-    from tests.support.models import save_tiny_dense
-
     write_sets(tmp_path)
     model = {"source": str(save_tiny_dense(tmp_path / "dense"))}
-    run = open_run(launch(settings(tmp_path, model=model), tmp_path / "home"), tmp_path / "home")
-    status = until_state(run, "done", "failed", "interrupted")
+    run = RunDirectory(tmp_path / "run")
+    status = work_on(run, settings(tmp_path, model=model), tmp_path / "home")
     assert status.state == "failed"
     assert "No routed experts" in status.message
     assert "Traceback" not in "\n".join(run.log_tail())
+
+
+def test_a_stored_set_reads_back_as_itself(tmp_path: Path) -> None:
+    rows = [Document("a", "why? one\ntwo", "why?"), Document("b", "=SUM(1)", None)]
+    uploaded = DocumentSet.of("upload.txt", "upload", rows)
+    source = store_set(uploaded, tmp_path)
+    assert store_set(uploaded, tmp_path) == source
+    assert stat.S_IMODE(os.stat(source).st_mode) == 0o600
+    assert Path(source).parent == tmp_path / "sets"
+    again = load_set(SetConfig(source=source))
+    assert again.fingerprint == uploaded.fingerprint
+    assert again.documents == uploaded.documents

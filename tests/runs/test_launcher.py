@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,39 @@ def test_launch_to_done(base: Path, tmp_path: Path) -> None:
     assert until_state(run, "done").message == "Released."
     [row] = list_runs(base)
     assert (row.id, row.kind, row.name, row.status.state) == (run.id, "unlearn", "first", "done")
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from tests.runs.light_worker import COMMAND, config
+from trace_engine.runs import launch, launcher
+launcher.WORKER = COMMAND
+print(launch(config(Path(sys.argv[1])), Path(sys.argv[2])), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_survives_the_app_and_is_found_again_by_its_id(base: Path, tmp_path: Path) -> None:
+    app = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path), str(base)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert app.stdout is not None
+    run_id = app.stdout.readline().strip()
+    app.kill()
+    assert app.wait() == -signal.SIGKILL
+    app.communicate()
+    run = open_run(run_id, base)
+    computing(run, base)
+    assert run.status().active
+    stop(run_id, base)
+    assert until_state(run, "stopped").resumable
+    (base / "release").touch()
+    resume(run_id, base)
+    until_state(run, "done")
 
 
 def test_two_tabs_launch_at_once(base: Path, tmp_path: Path) -> None:

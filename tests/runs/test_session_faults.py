@@ -1,4 +1,4 @@
-"""Rows 1, 3 and 26 with the real session on the tiny model: killed or stopped, then the same bits."""
+"""Rows 1, 3 and 26 with the real session and a tiny model: killed or stopped, same bits."""
 
 import random
 import signal

@@ -9,7 +9,7 @@ from trace_engine.runs.directory import RunDirectory, RunStatus
 _never = threading.Event()
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     """Look until `condition()` holds; fail with `what` when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -17,7 +17,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> No
         _never.wait(0.002)
 
 
-def until_state(run: RunDirectory, *states: str, seconds: float = 60.0) -> RunStatus:
+def until_state(run: RunDirectory, *states: str, seconds: float = 120.0) -> RunStatus:
     """Look until the run is in one of `states`."""
 
     def there() -> bool:

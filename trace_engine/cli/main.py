@@ -30,6 +30,8 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `trace-moe`; returns the exit code."""
+    # transformers' bars would interleave with ours; must be set before it is imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = build_parser().parse_args(arguments)
     module, function = options.command.split(":")
     command: Command = getattr(import_module(f"trace_engine.cli.{module}"), function)

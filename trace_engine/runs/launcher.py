@@ -215,7 +215,12 @@ def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -
     _children[:] = [child for child in _children if child.poll() is None]
     package = str(Path(trace_engine.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {
+        # A progress bar in a log file is a thousand copies of one line.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     command = [*WORKER, str(run.path), "--home", str(places.home(home))]
     try:
         with (run.path / "log.txt").open("ab") as log:
