@@ -129,16 +129,16 @@ def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
         lines.append(
             {
                 "run": point.label,
-                "method": run.config.method,
-                "weights": run.config.weights.rule,
-                "trains": run.config.trainable.kind.replace("_", " "),
-                "step": max((int(row["step"]) for row in run.rows), default=0),
                 "forget": point.forget.value,
                 "forget 95 % CI": _interval(point.forget),
                 "utility": point.utility.value,
                 "utility 95 % CI": _interval(point.utility),
                 "n": f"{point.forget.n} + {point.utility.n}",
                 "front": "yes" if run.id in best else "no",
+                "step": max((int(row["step"]) for row in run.rows), default=0),
+                "method": run.config.method,
+                "weights": run.config.weights.rule,
+                "trains": run.config.trainable.kind.replace("_", " "),
             }
         )
     return pd.DataFrame(lines)
@@ -165,6 +165,13 @@ def _shown(value: Any) -> str:
     return (
         "empty" if value is None else json.dumps(value) if isinstance(value, list) else str(value)
     )
+
+
+def with_maps_first(chosen: Sequence[StoredRun]) -> list[str]:
+    """Ids of the runs, those whose changed model was profiled first."""
+    return [
+        run.id for run in sorted(chosen, key=lambda run: not (run.path / "profile-after").is_dir())
+    ]
 
 
 def routing_profiles(run: StoredRun) -> tuple[Profile, Profile] | None:

@@ -176,7 +176,7 @@ def curve_figure(
     others = series_colours(colours)
     figure = go.Figure()
     position = 0
-    for group, part in frame.groupby("group", sort=True):
+    for (_, group), part in frame.groupby(["role", "group"], sort=True):
         forget = bool((part["role"] == "forget").all())
         color = colours.forget if forget else others[position % len(others)]
         dash = "solid" if forget else DASHES[(position + 1) % len(DASHES)]
@@ -187,6 +187,7 @@ def curve_figure(
             figure.add_scatter(
                 x=[*stretch["step"], *stretch["step"][::-1]],
                 y=[*stretch["high"], *stretch["low"][::-1]],
+                mode="lines",
                 fill="toself",
                 fillcolor=_translucent(color, 0.16),
                 line={"width": 0},
@@ -212,6 +213,7 @@ def curve_figure(
             line_dash="dot",
             line_color=colours.neutral,
             annotation_text=f"chance {chance:g}",
+            annotation_position="bottom left",
         )
     if not frame.empty:
         steps = frame["step"]
@@ -291,20 +293,19 @@ def escape(text: str) -> str:
     return clean if len(clean) <= 60 else clean[:59] + "…"
 
 
-def _title_height(heading: str) -> int:
-    return 20 * len(textwrap.wrap(heading, charts.TITLE_WIDTH))
-
-
 def lay_out(figure: go.Figure, heading: str, x_title: str, y_title: str, height: int) -> go.Figure:
-    """What these figures share: title over legend over plot, room for a narrow screen, theme's
-    background.
+    """What these figures share: title above, legend below, the theme's background.
+
+    The legend grows downwards, so that on a narrow screen it takes from the plot and never covers
+    the title.
     """
-    above = _title_height(heading) if heading else 8
+    lines = len(textwrap.wrap(heading, charts.TITLE_WIDTH))
+    above = 26 + 20 * lines if lines else 8
     figure.update_layout(
-        title=charts.title(heading) if heading else None,
+        title=charts.title(heading) if lines else None,
         height=height + above,
-        margin={"l": 8, "r": 8, "t": above + 34, "b": 8},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None},
+        margin={"l": 8, "r": 8, "t": above, "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -84 / height, "x": 0, "title": None},
         xaxis_title=x_title,
         yaxis_title=y_title,
         hovermode="closest",
@@ -312,6 +313,8 @@ def lay_out(figure: go.Figure, heading: str, x_title: str, y_title: str, height:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
+    figure.update_xaxes(fixedrange=True, automargin=True)
+    figure.update_yaxes(fixedrange=True, automargin=True)
     return figure
 
 

@@ -86,15 +86,17 @@ def replay_figure(
     )
     figure.update_xaxes(range=[steps[0] - 1, steps[-1] + 1])
     figure.update_yaxes(range=[0, 1.02])
-    lay_out(figure, heading, "optimizer step", "accuracy", 430)
+    lay_out(figure, heading, "optimizer step", "accuracy", 540)
     figure.update_layout(
-        margin={"b": 120},
+        # The legend stands above here: below the plot is where the slider is.
+        margin={"t": figure.layout.margin.t + 84, "b": 128},
+        legend={"y": 1.03, "yanchor": "bottom"},
         updatemenus=[
             {
                 "type": "buttons",
                 "direction": "left",
                 "x": 0,
-                "y": -0.24,
+                "y": -0.2,
                 "xanchor": "left",
                 "yanchor": "top",
                 "showactive": False,
@@ -120,7 +122,7 @@ def replay_figure(
                 "active": 0,
                 "x": 0,
                 "len": 1.0,
-                "y": -0.34,
+                "y": -0.36,
                 "yanchor": "top",
                 "currentvalue": {"prefix": "step ", "xanchor": "right"},
                 "font": {"color": colours.text},

@@ -126,7 +126,7 @@ def _weights(config: WeightsConfig) -> None:
     key = "wts_auto"
     st.session_state[key] = automatic
     st.toggle(
-        "Hardness κ by the effective sample size",
+        "Automatic hardness κ",
         key=key,
         on_change=_toggle_auto,
         help=forms.help_of(WeightsConfig, "hardness"),
@@ -200,7 +200,7 @@ def hand_picks(view: state.ProfileView, cells: tuple[Cell, ...]) -> None:
     experts = view.profile.num_experts_L[view.profile.site_of(current.layer)]
     expert.number_input("Expert", 0, experts - 1, key="sel_expert", on_change=_focus)
     name = state.cell_name(current)
-    with buttons, st.container(horizontal=True):
+    with buttons, st.container(horizontal=True, vertical_alignment="center"):
         if current in cells:
             st.button(
                 f"Leave {name} out",

@@ -23,13 +23,13 @@ SCOPES = {
     "cumulative": "smallest set holding a share of the gap",
 }
 RULES = {
-    "uniform": "uniform: every token weighs 1 (the unweighted method)",
+    "uniform": "uniform: the unweighted method",
     "mean": "mean of the experts' ratios",
     "max": "largest of the experts' ratios",
     "product": "product of the experts' ratios",
     "additive": "1 + sum of (ratio − 1)",
     "odds": "odds: closes the gap of exactly one expert",
-    "exact": "exact: closes all gaps, least distance from uniform",
+    "exact": "exact: closes all gaps at once",
 }
 SIMPLE_RULES = ("mean", "max", "product", "additive", "odds")
 

@@ -102,9 +102,10 @@ def small_maps(
     points).
     """
     colours = colours or palette()
-    figure = make_subplots(
-        rows=len(maps_LE), cols=1, subplot_titles=titles, vertical_spacing=0.5 / (3 * len(maps_LE))
-    )
+    rows, count = len(layers), len(maps_LE)
+    each, gap = rows * max(6, min(20, 240 // rows)), 48
+    inside = count * each + (count - 1) * gap
+    figure = make_subplots(rows=count, cols=1, subplot_titles=titles, vertical_spacing=gap / inside)
     for position, (values_LE, limit) in enumerate(zip(maps_LE, limits, strict=True), 1):
         figure.add_trace(
             go.Heatmap(
@@ -122,13 +123,12 @@ def small_maps(
             row=position,
             col=1,
         )
-    rows = len(layers)
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, type="category")
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_annotations(font_size=13, x=0, xanchor="left")
     figure.update_layout(
-        height=len(maps_LE) * (46 + rows * max(6, min(20, 240 // rows))) + 20,
-        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        height=inside + 28 + 40,
+        margin={"l": 8, "r": 8, "t": 28, "b": 40},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,

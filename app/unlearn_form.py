@@ -144,7 +144,7 @@ def _method() -> dict[str, Any]:
             format="%.1e",
         )
     with third:
-        values["batch_size"] = _number("Batch (documents)", "batch_size", int, min_value=1, step=4)
+        values["batch_size"] = _number("Batch size", "batch_size", int, min_value=1, step=4)
     values["seed"] = _number("Seed", "seed", int, min_value=0, step=1)
     return values
 

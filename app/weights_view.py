@@ -125,8 +125,8 @@ def troubles(fit: FittedWeights) -> list[str]:
         name = cell_name((int(worst["layer"]), int(worst["expert"])))
         sentences.append(
             f"This rule misses the target of {len(missed)} of {len(fit.table)} experts, most for "
-            f"{name}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. `exact` meets "
-            "all targets together where that is possible."
+            f"{name}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. The rule exact "
+            "meets all targets together where that is possible."
         )
     if len(sentences) > MOST_SENTENCES:
         hidden = len(sentences) - MOST_SENTENCES

@@ -107,7 +107,10 @@ else:
         table=drift,
     )
 focus = st.selectbox(
-    "Routing maps of", [run.id for run in chosen], format_func=names.get, key="compare_focus"
+    "Routing maps of",
+    compare_view.with_maps_first(chosen),
+    format_func=names.get,
+    key="compare_focus",
 )
 run = next(run for run in chosen if run.id == focus)
 try:

@@ -7,6 +7,7 @@ from app import (
     forms,
     navigation,
     selection_controls,
+    selection_summary,
     selection_view,
     state,
     tables,
@@ -14,7 +15,6 @@ from app import (
     weights_view,
     wording,
 )
-from trace_engine.config import TrainableConfig
 from trace_engine.errors import TraceError
 
 navigation.shell()
@@ -27,46 +27,24 @@ if view is None:
     st.warning(wording.NO_PROFILE)
     st.stop()
 
+selection, weights = state.selection_config(), state.weights_config()
+refusal = None
+try:
+    chosen, weighed = selection_view.fitted(view, selection, weights)
+except TraceError as error:
+    refusal = str(error)
+else:
+    selection_summary.draw(view, chosen, weighed)
+
 controls, preview = st.columns([1, 2], gap="large")
 with controls:
     selection_controls.draw(view)
-selection, weights = state.selection_config(), state.weights_config()
-
 with preview:
-    try:
-        chosen, weighed = selection_view.fitted(view, selection, weights)
-    except TraceError as error:
-        st.error(wording.plain(str(error)), icon=":material/error:")
+    if refusal is not None:
+        st.error(wording.plain(refusal), icon=":material/error:")
         st.caption("Nothing is previewed until the settings can be met; they are kept as they are.")
         st.stop()
     cells, fit = tuple(chosen.cells), weighed.fitted
-    figure, sentence = selection_view.training_sentence(
-        view.profile.meta, cells, TrainableConfig(kind="selected_experts")
-    )
-    st.markdown(
-        f"**{selection_view.selection_headline(view, chosen)}** {weights_view.headline(fit)}"
-    )
-    first, second, third, fourth = st.columns(4)
-    first.metric(
-        "Selected experts", f"{len(cells)} / {selection_view.total_cells(view)}", border=True
-    )
-    second.metric("Would train, if only they", figure, border=True, help=sentence)
-    third.metric(
-        "Effective sample",
-        f"{fit.diagnostics['ess_share']:.0%}",
-        border=True,
-        help="(Σw)²/Σw² over the number of retain tokens: what the weights leave of the data.",
-    )
-    fourth.metric(
-        "Largest weight",
-        f"{fit.diagnostics['max_weight']:.2f}",
-        border=True,
-        help=f"Mean weight {fit.diagnostics['mean_weight']:.3f}; κ in use {fit.hardness:.2f}.",
-    )
-    for trouble in weights_view.troubles(fit):
-        st.warning(trouble, icon=":material/warning:")
-    notes = [*chosen.notes, *weights_view.remarks(fit), selection_view.side_effect(weighed)]
-    st.caption(" ".join(notes))
     charts.show(
         charts.expert_map(selection_view.map_spec(view, cells, state.cell())),
         name="selection_map",

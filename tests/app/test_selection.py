@@ -22,7 +22,7 @@ def test_page_shows_cells_sample_and_equal_command(
     cells = select_experts(bundled, SelectionConfig()).cells
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["Selected experts"] == f"{len(cells)} / 24"
-    assert metrics["Would train, if only they"] == "not recorded"
+    assert metrics["Their parameters"] == "not recorded"
     assert any("trace-moe select PROFILE" in code.value for code in app.code)
 
 
