@@ -21,27 +21,27 @@ Order = Literal["random", "gate"]
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _card(path: str, identity: int, cell: tuple[int, int], _view: state.ProfileView) -> ExpertCard:
-    return expert_card(_view.profile, Cell(*cell))
+def _card(path: str, identity: int, cell: Cell, _view: state.ProfileView) -> ExpertCard:
+    return expert_card(_view.profile, cell)
 
 
 @st.cache_resource(max_entries=512, show_spinner=False)
 def _contexts(
     path: str,
     identity: int,
-    cell: tuple[int, int],
+    cell: Cell,
     side: str,
     n: int,
     window: int,
     order: Order,
     _view: state.ProfileView,
 ) -> list[Context]:
-    return contexts(_view.profile, Cell(*cell), side, n=n, window=window, order=order)
+    return contexts(_view.profile, cell, side, n=n, window=window, order=order)
 
 
 def card(view: state.ProfileView, cell: Cell) -> ExpertCard:
     """The expert's card, cached."""
-    return _card(str(view.path), id(view.profile), tuple(cell), view)
+    return _card(str(view.path), id(view.profile), cell, view)
 
 
 def contexts_of(
@@ -53,7 +53,7 @@ def contexts_of(
     order: Order = "random",
 ) -> list[Context]:
     """Tokens in context for one side, cached."""
-    return _contexts(str(view.path), id(view.profile), tuple(cell), side, n, window, order, view)
+    return _contexts(str(view.path), id(view.profile), cell, side, n, window, order, view)
 
 
 def metrics(view: state.ProfileView, facts: findings.CellFacts) -> None:

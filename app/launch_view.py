@@ -4,6 +4,10 @@ Whatever stands in the way is listed as sentences beside a disabled button. Acce
 overlap must be confirmed again when a set changes, because the confirmation is about those texts.
 """
 
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import streamlit as st
 
 from app import sets_view, state, wording, words
@@ -44,8 +48,30 @@ def pair_problems(forget: sets_view.Chosen, retain: sets_view.Chosen) -> list[st
     return problems
 
 
-def settings() -> dict[str, int | bool]:
+@dataclass(frozen=True, slots=True)
+class Settings:
     """The few settings of a profile that a person may want to change."""
+
+    max_length: int
+    seed: int
+    count_bos: bool
+
+    def profile(
+        self, model: ModelConfig, forget: sets_view.Chosen, retain: sets_view.Chosen
+    ) -> ProfileConfig:
+        """The job's settings. Own text is written to the home by this."""
+        return ProfileConfig(
+            model=model,
+            forget=forget.config(),
+            retain=retain.config(),
+            max_length=self.max_length,
+            seed=self.seed,
+            count_bos=self.count_bos,
+        )
+
+
+def settings() -> Settings:
+    """Draw the settings and return them."""
     fields = ProfileConfig.model_fields
     with st.expander("Settings", icon=":material/tune:"):
         left, middle, right = st.columns(3, vertical_alignment="bottom")
@@ -67,10 +93,10 @@ def settings() -> dict[str, int | bool]:
         bos = right.toggle(
             "Count BOS on the map", key="count_bos", help=fields["count_bos"].description
         )
-    return {"max_length": int(length), "seed": int(seed), "count_bos": bool(bos)}
+    return Settings(int(length), int(seed), bool(bos))
 
 
-def _whole(low: int, high: int):  # type: ignore[no-untyped-def]
+def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         value = int(text)
         if not low <= value <= high:
@@ -84,45 +110,47 @@ def launcher(
     forget: sets_view.Chosen,
     retain: sets_view.Chosen,
     model: ModelConfig | None,
-    chosen: dict[str, int | bool],
+    chosen: Settings,
     problems: list[str],
 ) -> None:
     """The launch button, or the reasons why it is disabled; and the file that does the same."""
     for problem in problems:
         st.markdown(f":material/block: {wording.plain(problem)}")
-    if st.button(
+    pressed = st.button(
         "Profile the routing",
         type="primary",
         icon=":material/play_arrow:",
         disabled=bool(problems) or model is None,
         key="launch",
-    ):
-        assert model is not None
+    )
+    if problems or model is None:
+        return
+    if pressed:
         try:
-            config = ProfileConfig(
-                model=model, forget=forget.config(), retain=retain.config(), **chosen
-            )
-            state.set_job_id(launch(config))
+            state.set_job_id(launch(chosen.profile(model, forget, retain)))
         except TraceError as error:
             st.error(wording.plain(str(error)), icon=":material/error:")
         else:
             st.rerun()
-    if not problems and model is not None and not (forget.own or retain.own):
-        config = ProfileConfig(
-            model=model, forget=forget.config(), retain=retain.config(), **chosen
-        )
+    if not (forget.own or retain.own):
+        # Own sets have no path before they are launched; the job's settings file names them then.
+        config = chosen.profile(model, forget, retain)
         with st.expander("The same from the command line", icon=":material/terminal:"):
             st.code(command(config), language="bash")
             st.code(to_yaml(config), language="yaml")
 
 
 def command(config: ProfileConfig) -> str:
-    """The CLI call that computes the same profile."""
-    parts = [
-        "trace-moe profile",
-        f"--model {config.model.source}",
-        f"--forget {config.forget.source}",
-        f"--retain {config.retain.source}",
-        "--out my-profile",
-    ]
-    return " \\\n  ".join(parts)
+    """The CLI call that computes the same profile; only what differs from the defaults is said."""
+    words = ["--model", config.model.source]
+    if config.model.revision is not None:
+        words += ["--revision", config.model.revision]
+    words += ["--forget", config.forget.source, "--retain", config.retain.source]
+    usual = ProfileConfig.model_fields
+    for name in ("max_length", "seed", "count_bos"):
+        value = getattr(config, name)
+        if value != usual[name].default:
+            option = "--" + name.replace("_", "-")
+            words += [option] if value is True else [option, str(value)]
+    pairs = shlex.join(words).replace(" --", " \\\n  --")
+    return f"trace-moe profile {pairs} \\\n  --out my-profile"

@@ -120,10 +120,10 @@ def heading(view: state.ProfileView, what: View, control: Control) -> str:
     facts = findings.cell_facts(view, state.strongest_cell(view))
     if control == "matched":
         matched = values_LE(view, "difference", "matched")
-        row = view.profile.site_of(facts.cell.layer)
+        site = view.profile.site_of(facts.cell.layer)
         return (
             f"Same words on both sides: {state.cell_name(facts.cell)} keeps "
-            f"{matched[row, facts.cell.expert]:+.1f} of {100 * facts.difference:+.1f} pp"
+            f"{matched[site, facts.cell.expert]:+.1f} of {100 * facts.difference:+.1f} pp"
         )
     return findings.headline(facts)
 

@@ -93,8 +93,8 @@ def _facts(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
 
 def picker() -> tuple[ModelConfig | None, str | None]:
     """Draw the picker; the chosen model and None, or None and the reason why there is none."""
-    state.bound("model_kind", KINDS[0], KINDS)
-    kind = st.segmented_control(
+    kind = state.bound("model_kind", KINDS[0], KINDS)
+    st.segmented_control(
         "Where is the model?", KINDS, key="model_kind", required=True, label_visibility="collapsed"
     )
     if kind == "Bundled":

@@ -4,6 +4,7 @@ It repeats on every page what a number on the page is about. Accepted trade-off:
 profile on every page, which the cache makes cheap after the first.
 """
 
+import importlib
 import importlib.util
 
 import streamlit as st
@@ -57,6 +58,4 @@ def _teaching() -> None:
     """Teaching mode owns its switch; without that module there is no switch."""
     if importlib.util.find_spec("app.teaching") is None:
         return
-    from app import teaching
-
-    teaching.switch()
+    importlib.import_module("app.teaching").switch()

@@ -4,6 +4,7 @@ The page tells one story in the order in which a person reads it. Accepted trade
 on one page, so the parts after the map are kept short.
 """
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -87,24 +88,21 @@ def same_style(view: state.ProfileView) -> None:
 
 def style_table(view: state.ProfileView, other: state.ProfileView, most: int = 6) -> pd.DataFrame:
     """The cells with the largest gaps, and their gaps against the second retain set, in points."""
-    cells = view.mismatch.table().nlargest(most, "difference")
-    others = other.mismatch.table().set_index(["layer", "expert"])
+    gap_LE = np.where(view.profile.cell_mask_LE(), view.mismatch.difference, -np.inf)
+    largest = np.argsort(-gap_LE, axis=None, kind="stable")[:most]
     rows = []
-    for row in cells.itertuples():
-        against = others.loc[(row.layer, row.expert)]
-        rows.append(
-            {
-                "name": state.cell_name((row.layer, row.expert)),
-                "layer": row.layer,
-                "expert": row.expert,
-                "gap": 100 * row.difference,
-                "gap_low": 100 * row.low,
-                "gap_high": 100 * row.high,
-                "same_style": 100 * against["difference"],
-                "same_style_low": 100 * against["low"],
-                "same_style_high": 100 * against["high"],
-            }
-        )
+    for at in zip(*np.unravel_index(largest, gap_LE.shape), strict=True):
+        cell = Cell(view.profile.layers[int(at[0])], int(at[1]))
+        row: dict[str, object] = {
+            "name": state.cell_name(cell),
+            "layer": cell.layer,
+            "expert": cell.expert,
+        }
+        for name, numbers in (("gap", view.mismatch), ("same_style", other.mismatch)):
+            row[name] = 100 * float(numbers.difference[at])
+            row[f"{name}_low"] = 100 * float(numbers.low[at])
+            row[f"{name}_high"] = 100 * float(numbers.high[at])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

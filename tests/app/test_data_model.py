@@ -1,6 +1,7 @@
 """Data & model: sets in, what is refused and why, the launch, and a job's end."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,9 +206,14 @@ def test_the_command_repeats_what_the_page_chose() -> None:
         forget=SetConfig(source="demo:forget"),
         retain=SetConfig(source="demo:retain"),
     )
-    shown = launch_view.command(config)
-    assert "--model demo:target" in shown
-    assert "--retain demo:retain" in shown
+    words = shlex.split(launch_view.command(config).replace("\\\n", " "))
+    assert words[:2] == ["trace-moe", "profile"]
+    assert words[words.index("--retain") + 1] == "demo:retain"
+    assert "--seed" not in words
+    changed = config.model_copy(update={"seed": 3, "count_bos": True})
+    words = shlex.split(launch_view.command(changed).replace("\\\n", " "))
+    assert words[words.index("--seed") + 1] == "3"
+    assert "--count-bos" in words
 
 
 def test_key_of_state_is_what_the_tests_use(bundled: Profile) -> None:
