@@ -49,6 +49,7 @@ def test_a_folder_opens() -> None:
     info = opened.info
     assert (info.architecture, info.model_type) == ("OlmoeForCausalLM", "olmoe")
     assert (info.layers, info.num_experts, info.experts_per_token) == ((0, 1), (8, 8), (2, 2))
+    assert info.expert_parameters == (32 * 2 * 16 + 16 * 32,) * 2
     assert info.parameters == sum(p.numel() for p in opened.model.parameters())
     assert (info.dtype, info.device, info.vocab_size) == ("float32", "cpu", 260)
     assert opened.tokenizer.bos_token_id == 1

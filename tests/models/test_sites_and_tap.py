@@ -207,9 +207,33 @@ def test_weights_that_fit_no_slot_are_refused() -> None:
         experts(torch.zeros(1, 3), torch.tensor([[2, 0]]), torch.zeros(1, 3))
 
 
+def test_rows_of_identity_experts_are_not_experts() -> None:
+    experts = _Experts()
+    experts.gate_up_proj = nn.Parameter(torch.zeros(6, 3, 3))
+    [site] = find_sites(_Decoder(_Layer(experts)))
+    assert site.num_experts == 4
+    assert {name: rows for name, (_, rows) in expert_parameters(site).items()} == {
+        "layers.0.blocks.0.gate_up_proj": 1,
+        "layers.0.blocks.0.down_proj": 1,
+    }
+
+
 def test_two_routed_blocks_in_a_layer_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"layer 0 has two routed blocks \(layers.0.blocks.0, "):
         find_sites(_Decoder(_Layer(_Experts(), _Experts())))
+
+
+def test_experts_without_a_count_are_refused() -> None:
+    experts = _Experts()
+    experts.down_proj = nn.Parameter(torch.zeros(12, 3))
+    with pytest.raises(
+        ModelError, match=r"cannot be told from its tensors \(down_proj \(12, 3\)\)"
+    ):
+        find_sites(_Decoder(_Layer(experts)))
+    experts.num_experts = 4
+    [site] = find_sites(_Decoder(_Layer(experts)))
+    assert site.num_experts == 4
+    assert expert_parameters(site)["layers.0.blocks.0.down_proj"][1] == 3
 
 
 def test_experts_outside_a_decoder_layer_are_refused() -> None:

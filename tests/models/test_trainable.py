@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.models import save_tiny, tiny_olmoe
 from trace_engine.config import Cell, ModelConfig, TrainableConfig
-from trace_engine.errors import CalibrationError, InputError, RunError
+from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models import OpenModel, Trainable, backbone, make_trainable, open_model
 
 FAMILIES = ("olmoe", "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss")
@@ -64,6 +64,24 @@ def test_untouched_slices_stay_bitwise_unchanged(family: str, tmp_path: Path) ->
             if not torch.equal(tensor[expert], before[name][expert]):
                 changed.add(Cell(site.layer, expert))
     assert changed == cells
+
+
+def test_experts_flattened_into_rows_train_alone_and_refuse_lora(tmp_path: Path) -> None:
+    model = opened(save_tiny("dbrx", tmp_path))
+    before = state(model)
+    trainable = make_trainable(model, SELECTED, [Cell(1, 2)])
+    train(model, trainable)
+    changed = {
+        (name, row // 16)
+        for name, tensor in state(model).items()
+        for row in range(len(tensor))
+        if not torch.equal(tensor[row], before[name][row])
+    }
+    experts = "transformer.blocks.1.ffn.experts.mlp"
+    assert changed == {(f"{experts}.{name}", 2) for name in ("w1", "v1", "w2")}
+    trainable.close()
+    with pytest.raises(ModelError, match="which LoRA cannot reach"):
+        make_trainable(model, TrainableConfig(kind="lora"))
 
 
 def test_the_slices_train_as_they_would_in_the_whole_tensor() -> None:

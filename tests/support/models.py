@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import (
     AutoModelForCausalLM,
+    DbrxConfig,
     DeepseekV3Config,
     GptOssConfig,
     LlamaConfig,
@@ -169,6 +170,23 @@ def tiny_configs() -> dict[str, PretrainedConfig]:
             num_local_experts=8,
             num_experts_per_tok=2,
             sliding_window=16,
+        ),
+        # Experts flattened into the first dimension of 2-D tensors.
+        "dbrx": DbrxConfig(
+            vocab_size=VOCABULARY,
+            d_model=32,
+            n_heads=2,
+            n_layers=2,
+            max_seq_len=128,
+            initializer_range=0.2,
+            attn_config={"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10_000.0},
+            ffn_config={
+                "hidden_size": 32,
+                "ffn_hidden_size": 16,
+                "moe_num_experts": 4,
+                "moe_top_k": 2,
+                "ffn_act_fn": {"name": "silu"},
+            },
         ),
     }
 

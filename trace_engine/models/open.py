@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import ModelFiles, file_hashes, fingerprint, locate
-from trace_engine.models.sites import Site, experts_per_token, find_sites
+from trace_engine.models.sites import Site, expert_parameters, experts_per_token, find_sites
 
 SUPPORTED = (
     "OLMoE, FlexOlmo, Mixtral, Qwen2/3-MoE, Qwen3-Next, DeepSeek-V2/V3, GPT-OSS, GLM-4-MoE, "
@@ -55,6 +55,8 @@ class ModelInfo:
     """E of each site."""
     experts_per_token: tuple[int, ...]
     """K of each site, off the index tensor; skip and identity slots included."""
+    expert_parameters: tuple[int, ...]
+    """Parameters of one routed expert of each site; 0 where they cannot be told apart."""
     shared_experts: bool | None
     """Whether experts that every token visits stand beside the routed ones (found by module name).
     """
@@ -73,6 +75,7 @@ class ModelInfo:
             "layers": list(self.layers),
             "num_experts": list(self.num_experts),
             "experts_per_token": list(self.experts_per_token),
+            "expert_parameters": list(self.expert_parameters),
         }
 
 
@@ -127,8 +130,8 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
         shell = shell.to(getattr(torch, config.dtype))
     try:
         return _describe(files, shell, sites, device, experts)
-    except (NotImplementedError, RuntimeError):
-        # Some families' masks depend on data, which the meta device has none of.
+    except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError):
+        # Some families' masks and caches depend on data, which the meta device has none of.
         return open_model(config).info
 
 
@@ -300,6 +303,10 @@ def _describe(
         layers=tuple(site.layer for site in sites),
         num_experts=tuple(site.num_experts for site in sites),
         experts_per_token=experts_per_token(model, sites),
+        expert_parameters=tuple(
+            sum(p.numel() for p, _ in expert_parameters(site).values()) // site.num_experts
+            for site in sites
+        ),
         shared_experts=any(
             "shared" in name.rsplit(".", 1)[-1] for name, _ in model.named_modules()
         ),

@@ -66,20 +66,24 @@ def find_sites(model: nn.Module) -> list[Site]:
 def expert_parameters(site: Site) -> dict[str, tuple[nn.Parameter, int]]:
     """The tensors that hold the site's experts on dim 0: full name -> (parameter, rows per expert).
 
-    Rows per expert is 1 for fused (E, ...) tensors and their biases, and more where experts are
-    flattened into dim 0 (DBRX). Expert e owns rows [e * rows, (e + 1) * rows). Empty when the
-    experts are stored in another way.
+    Expert e owns rows [e * rows, (e + 1) * rows). Rows per expert is 1 for fused tensors and their
+    biases, and more where experts are flattened into dim 0 (DBRX). Empty when the experts are
+    stored in another way.
     """
-    found: dict[str, tuple[nn.Parameter, int]] = {}
-    named = list(site.module.named_parameters())
-    fused = any(p.ndim >= 1 and p.shape[0] == site.num_experts for _, p in named)
-    for name, parameter in named:
-        if parameter.ndim == 0:
-            continue
-        rows, rest = divmod(parameter.shape[0], site.num_experts)
-        if rest == 0 and rows >= 1 and (rows == 1 or not fused):
-            found[f"{site.name}.{name}"] = (parameter, rows)
-    return found
+    named = [(n, p) for n, p in site.module.named_parameters() if p.ndim >= 1]
+    # LongCat's first projection has rows for its identity experts too, after the routed ones.
+    fused = {n: p for n, p in named if p.shape[0] == site.num_experts or _is_fused(p, site)}
+    if fused:
+        return {f"{site.name}.{name}": (parameter, 1) for name, parameter in fused.items()}
+    return {
+        f"{site.name}.{name}": (parameter, parameter.shape[0] // site.num_experts)
+        for name, parameter in named
+        if parameter.shape[0] % site.num_experts == 0 and parameter.shape[0] > 0
+    }
+
+
+def _is_fused(parameter: nn.Parameter, site: Site) -> bool:
+    return parameter.ndim == 3 and parameter.shape[0] >= site.num_experts
 
 
 @torch.no_grad()
@@ -97,9 +101,10 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
         with ExitStack() as stack:
             for site in sites:
                 stack.enter_context(_skipped(site, found))
-            # With a cache: without one, transformers looks for packed sequences in the values of
-            # the positions, which the meta device does not have.
-            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=True)
+            # Without a cache, transformers looks for packed sequences in the values of the positions,
+            # which the meta device does not have.
+            ids_BS = torch.zeros(1, 2, dtype=torch.long, device=device)
+            model(input_ids=ids_BS, use_cache=device.type == "meta")
     finally:
         model.train(was_training)
     missing = [site.name for site in sites if site.index not in found]
@@ -147,8 +152,8 @@ def _layer_of(name: str) -> int:
 
 def _experts_of(name: str, module: nn.Module) -> int:
     fused = [p.shape[0] for p in module.parameters() if p.ndim == 3]
-    if fused and len(set(fused)) == 1:
-        return int(fused[0])
+    if fused:
+        return int(min(fused))
     declared = getattr(module, "num_experts", None)
     if isinstance(declared, int) and declared > 1:
         return declared
