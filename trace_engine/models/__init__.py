@@ -1,7 +1,8 @@
 """Open a model, find where it routes, tap the routing, batch documents, choose what trains."""
 
 from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
-from trace_engine.models.open import ModelInfo, OpenModel, backbone, inspect_model, open_model
+from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.open import backbone, inspect_model, open_model
 from trace_engine.models.sites import Site, expert_parameters, find_sites
 from trace_engine.models.tap import RoutingTap
 from trace_engine.models.trainable import (

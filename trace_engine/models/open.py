@@ -6,11 +6,8 @@ measured once (below), never a measurement at run time, so that the same setting
 bits.
 """
 
-# Dims: E experts of a site, K experts per token
-
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import ModelFiles, file_hashes, fingerprint, locate
+from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.sites import Site, expert_parameters, experts_per_token, find_sites
 
 SUPPORTED = (
@@ -36,63 +34,6 @@ UNTAPPED = {
     "doge": "it retrieves experts by product keys and has no experts modules",
 }
 """Families with routed experts whose routing is not where all others have it: model type -> why."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What a model is, as numbers and names; `to_dict` is plain JSON."""
-
-    source: str
-    """As the user named it."""
-    revision: str | None
-    """Commit of a hub model; None for a folder."""
-    architecture: str
-    model_type: str
-    parameters: int
-    layers: tuple[int, ...]
-    """True decoder layer of each site."""
-    num_experts: tuple[int, ...]
-    """E of each site."""
-    experts_per_token: tuple[int, ...]
-    """K of each site, off the index tensor; skip and identity slots included."""
-    expert_parameters: tuple[int, ...]
-    """Parameters of one routed expert of each site; 0 where they cannot be told apart."""
-    shared_experts: bool | None
-    """Whether experts that every token visits stand beside the routed ones (found by module name).
-    """
-    dtype: str
-    device: str
-    experts_implementation: str
-    """What multiplies the experts: `eager`, `grouped_mm`, `batched_mm`."""
-    vocab_size: int
-    fingerprint: str
-    """SHA-256 over the hashes of weights, config and tokenizer files."""
-    files: dict[str, str]
-    """SHA-256 of each of those files."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {
-            "layers": list(self.layers),
-            "num_experts": list(self.num_experts),
-            "experts_per_token": list(self.experts_per_token),
-            "expert_parameters": list(self.expert_parameters),
-        }
-
-
-@dataclass(slots=True)
-class OpenModel:
-    """A loaded model, its tokenizer, and where it routes. In eval mode, gradients as loaded."""
-
-    model: Any
-    """A transformers causal language model."""
-    tokenizer: Any
-    sites: list[Site]
-    info: ModelInfo
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = next(self.model.parameters()).device
-        return device
 
 
 def open_model(config: ModelConfig) -> OpenModel:

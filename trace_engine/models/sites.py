@@ -101,8 +101,8 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
         with ExitStack() as stack:
             for site in sites:
                 stack.enter_context(_skipped(site, found))
-            # Without a cache, transformers looks for packed sequences in the values of the positions,
-            # which the meta device does not have.
+            # Without a cache, transformers looks for packed sequences in the values of the
+            # positions, which the meta device does not have.
             ids_BS = torch.zeros(1, 2, dtype=torch.long, device=device)
             model(input_ids=ids_BS, use_cache=device.type == "meta")
     finally:

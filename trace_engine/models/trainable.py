@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trace_engine.config import Cell, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
-from trace_engine.models.open import OpenModel
+from trace_engine.models.info import OpenModel
 from trace_engine.models.sites import Site, expert_parameters
 
 
