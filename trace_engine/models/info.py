@@ -1,6 +1,6 @@
 """What an opened model is, for people and for JSON, and the opened model itself.
 
-Apart from `models.open` so that what trains, taps or profiles a model need not know how it was found.
+Apart from `models.open`: what trains, taps or profiles a model need not know how it was found.
 """
 
 # Dims: E experts of a site, K experts per token
