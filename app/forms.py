@@ -97,13 +97,13 @@ def _command(words: list[str], values: dict[str, Any]) -> str:
             for cell in value:
                 words += [option, f"{cell.layer}:{cell.expert}"]
         elif isinstance(value, tuple):
-            words += [option, *(f"{item:g}" for item in value)]
+            words += [option, *(str(item) for item in value)]
         elif value is not None:
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [option, str(value)]
     return shlex.join(words)
 
 
-def weights_python(selection: SelectionConfig, weights: WeightsConfig) -> str:
+def weights_python(profile: str, selection: SelectionConfig, weights: WeightsConfig) -> str:
     """Python lines that choose the same cells and fit the same weights."""
     chosen = ", ".join(f"{name}={value!r}" for name, value in changed_fields(selection).items())
     fitted = ", ".join(f"{name}={value!r}" for name, value in changed_fields(weights).items())
@@ -112,7 +112,7 @@ def weights_python(selection: SelectionConfig, weights: WeightsConfig) -> str:
         "from trace_engine.calibration import fit_weights, select_experts\n"
         f"from trace_engine.config import SelectionConfig, WeightsConfig{cell}\n"
         "from trace_engine.routing import Profile\n\n"
-        'profile = Profile.load("PROFILE")\n'
+        f"profile = Profile.load({profile!r})\n"
         f"selection = select_experts(profile, SelectionConfig({chosen}))\n"
         f"weights = fit_weights(profile, selection, WeightsConfig({fitted}))\n"
     )

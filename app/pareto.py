@@ -24,7 +24,6 @@ from app.curves import (
     series_colours,
 )
 from app.theme import Palette, palette
-from trace_engine.evaluation.estimate import wilson
 
 SYMBOLS = (
     "circle",
@@ -89,13 +88,11 @@ def pooled(cells: Iterable[Mapping[str, Any]]) -> Figure:
         total += int(n)
     if total == 0:
         return NOT_MEASURED
-    share = wilson(int(right), total)
-    return Figure(
-        share.value,
-        math.nan if share.low is None else share.low,
-        math.nan if share.high is None else share.high,
-        total,
-    )
+    # scipy's Wilson interval is the engine's (a test compares them); the engine's room loads torch.
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(right), total).proportion_ci(0.95, method="wilson")
+    return Figure(right / total, float(interval.low), float(interval.high), total)
 
 
 def figure_of(cell: Mapping[str, Any] | None) -> Figure:

@@ -91,7 +91,8 @@ def parameters_per_expert(meta: Mapping[str, Any]) -> dict[int, int] | None:
     if not isinstance(model, Mapping):
         return None
     sizes, layers = model.get("expert_parameters"), model.get("layers")
-    if not sizes or not layers or len(sizes) != len(layers):
+    # A size of 0 is the model room's word for experts that cannot be told apart in storage.
+    if not sizes or not layers or len(sizes) != len(layers) or 0 in sizes:
         return None
     return {int(layer): int(size) for layer, size in zip(layers, sizes, strict=True)}
 

@@ -16,8 +16,7 @@ from app import (
 from trace_engine.errors import TraceError
 
 navigation.shell()
-st.title("Compare")
-st.markdown("Which setting won, and why?")
+st.title("Which setting won, and why?")
 teaching.panel("compare")
 
 found, skipped = compare_view.stored_runs()
@@ -35,7 +34,7 @@ names = {run.id: run.label for run in found}
 if not set(st.session_state.get("compare_runs", ())) <= set(names):
     del st.session_state["compare_runs"]
 st.session_state.setdefault("compare_runs", list(names)[:6])
-picked = st.multiselect("Runs", list(names), format_func=names.get, key="compare_runs")
+picked = st.multiselect("Runs", list(names), format_func=lambda key: names[key], key="compare_runs")
 chosen = [run for run in found if run.id in picked]
 if not chosen:
     st.info("Choose at least one run.")
@@ -109,7 +108,7 @@ else:
 focus = st.selectbox(
     "Routing maps of",
     compare_view.with_maps_first(chosen),
-    format_func=names.get,
+    format_func=lambda key: names[key],
     key="compare_focus",
 )
 run = next(run for run in chosen if run.id == focus)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import job_view, launch_view, model_view, navigation, sets_view, state
+from app import job_view, launch_view, model_view, navigation, sets_view, state, teaching
 
 navigation.shell()
 st.title("What am I comparing?")
@@ -10,6 +10,7 @@ st.markdown(
     "A **forget** set holds what should be unlearned, a **retain** set what should stay. The "
     "profile counts, for every expert, how often each set's tokens are routed to it."
 )
+teaching.panel("data_model")
 job = state.job_id()
 if job is not None:
     job_view.show(job)

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from app import charts, expert_view, findings, maps, navigation, state, wording
+from app import charts, expert_view, findings, maps, navigation, state, teaching, wording
 
 EXAMPLES = (5, 10, 20, 40)
 ORDERS: dict[expert_view.Order, str] = {"random": "At random", "gate": "Largest gate weight"}
 
 navigation.shell()
 st.title("What goes to this expert?")
+teaching.panel("expert")
 view = state.current_profile()
 if view is None:
     st.info(wording.NO_PROFILE, icon=":material/info:")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import charts, findings, maps, navigation, state, tables, wording
+from app import charts, findings, maps, navigation, state, tables, teaching, wording
 
 VIEWS: dict[maps.View, str] = {
     "difference": "Difference",
@@ -26,6 +26,7 @@ CONTROL_HELP = {
 
 navigation.shell()
 st.title("Where do they differ?")
+teaching.panel("routing_map")
 view = state.current_profile()
 if view is None:
     st.info(wording.NO_PROFILE, icon=":material/info:")

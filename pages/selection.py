@@ -18,8 +18,10 @@ from app import (
 from trace_engine.errors import TraceError
 
 navigation.shell()
-st.title("Selection & weights")
-st.markdown("What will be calibrated, and how hard? Nothing runs here: this is a preview.")
+st.title("What will be calibrated, and how hard?")
+st.markdown(
+    "Choose the experts and the weights of retain tokens. Nothing runs here: it is a preview."
+)
 teaching.panel("selection")
 
 view = state.current_profile()
@@ -86,16 +88,16 @@ with preview:
     with st.expander(
         "The same in a file, on the command line, in Python", icon=":material/terminal:"
     ):
+        place = str(view.path) if view.key in (state.BUNDLED, state.SAME_STYLE) else view.key
         text = forms.settings_yaml(("selection", selection), ("weights", weights))
         st.code(text, language="yaml")
         st.download_button(
             "settings.yaml", text, file_name="selection-and-weights.yaml", on_click="ignore"
         )
         st.code(
-            forms.select_command("PROFILE", selection)
+            forms.select_command(place, selection)
             + "\n"
-            + forms.weights_command("PROFILE", selection, weights),
+            + forms.weights_command(place, selection, weights),
             language="bash",
         )
-        st.code(forms.weights_python(selection, weights), language="python")
-        st.caption("PROFILE is the profile's folder; Data & model names it.")
+        st.code(forms.weights_python(str(view.path), selection, weights), language="python")

@@ -2,7 +2,17 @@
 
 import streamlit as st
 
-from app import charts, expert_view, findings, maps, navigation, start_view, state, wording
+from app import (
+    charts,
+    expert_view,
+    findings,
+    maps,
+    navigation,
+    start_view,
+    state,
+    teaching,
+    wording,
+)
 
 navigation.shell()
 st.title("Which experts does the forget text use?")
@@ -11,6 +21,7 @@ st.markdown(
     "retain text does. During unlearning these experts get much pressure to forget and little "
     "that holds them in place."
 )
+teaching.panel("start")
 view = state.current_profile()
 if view is None:
     st.info(wording.NO_PROFILE, icon=":material/info:")

@@ -21,8 +21,7 @@ from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 
 navigation.shell()
-st.title("Unlearn")
-st.markdown("Is it forgetting without breaking?")
+st.title("Is it forgetting without breaking?")
 teaching.panel("unlearn")
 
 chosen_run = state.run_id()
@@ -126,7 +125,7 @@ else:
     labels = {
         run.id: f"{runs_view.label_of(run.id, run.name)} ({run.status.state})" for run in found
     }
-    picked = st.selectbox("Run", list(labels), format_func=labels.get, key="runs_pick")
+    picked = st.selectbox("Run", list(labels), format_func=lambda key: labels[key], key="runs_pick")
     status = next(run.status for run in found if run.id == picked)
     with st.container(horizontal=True):
         st.button(

@@ -1,15 +1,19 @@
 """Selection & weights: the preview follows the settings, and says what it cannot do."""
 
+import shlex
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from app import forms, selection_controls, selection_view, state, weights_view
 from app.theme import LIGHT
 from tests.support.profiles import synthetic_profile
 from trace_engine.calibration import fit_weights, select_experts
+from trace_engine.cli.main import build_parser
+from trace_engine.cli.options import read_selection, read_weights
 from trace_engine.config import Cell, SelectionConfig, TrainableConfig, WeightsConfig
 from trace_engine.routing import Profile
 
@@ -23,7 +27,7 @@ def test_page_shows_cells_sample_and_equal_command(
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["Selected experts"] == f"{len(cells)} / 24"
     assert metrics["Their parameters"] == "not recorded"
-    assert any("trace-moe select PROFILE" in code.value for code in app.code)
+    assert any("trace-moe select " in code.value for code in app.code)
 
 
 def test_top_k_moves_the_selection_and_the_command(
@@ -145,10 +149,39 @@ def test_commands_name_only_what_differs_from_the_defaults() -> None:
     command = forms.select_command("P", selection)
     assert command == "trace-moe select P --top-k 3 --no-floor --layers 1 3 --add 1:5"
     assert forms.select_command("P", SelectionConfig()) == "trace-moe select P"
-    python = forms.weights_python(selection, WeightsConfig(hardness=0.5))
+
+
+@pytest.mark.parametrize(
+    ("selection", "weights"),
+    [
+        (SelectionConfig(), WeightsConfig()),
+        (
+            SelectionConfig(scope="threshold", threshold=0.025, layers=(1,), remove=(Cell(1, 2),)),
+            WeightsConfig(rule="mean", hardness=0.35, clip=(0.5, 3.0), normalise="batch"),
+        ),
+        (
+            SelectionConfig(scope="cumulative", share=1 / 3, add=(Cell(1, 0), Cell(3, 2))),
+            WeightsConfig(rule="product", strength=0.5, routing="frozen", ess_floor=0.7),
+        ),
+    ],
+)
+def test_command_file_and_python_mean_the_same_settings(
+    selection: SelectionConfig, weights: WeightsConfig
+) -> None:
+    options = build_parser().parse_args(
+        shlex.split(forms.weights_command("P", selection, weights))[1:]
+    )
+    assert (read_selection(options), read_weights(options)) == (selection, weights)
+    loaded = yaml.safe_load(forms.settings_yaml(("selection", selection), ("weights", weights)))
+    assert SelectionConfig.model_validate(loaded["selection"]) == selection
+    assert WeightsConfig.model_validate(loaded["weights"]) == weights
     scope: dict[str, object] = {}
-    exec(python.replace('Profile.load("PROFILE")', "None").split("selection =")[0], scope)
-    assert "add=(Cell(layer=1, expert=5),)" in python
+    lines = forms.weights_python("P", selection, weights).splitlines()
+    settings = [line.split("(", 1)[1].split(", ", 1)[1][:-1] for line in lines[-2:]]
+    exec("from trace_engine.config import Cell, SelectionConfig, WeightsConfig", scope)
+    exec(f"chosen = {settings[0]}", scope)
+    exec(f"fitted = {settings[1].split(', ', 1)[1]}", scope)
+    assert (scope["chosen"], scope["fitted"]) == (selection, weights)
 
 
 def test_every_widget_has_the_fields_own_help() -> None:
