@@ -95,36 +95,37 @@ def test_kill_9_before_the_first_checkpoint_starts_over(
     same(run, undisturbed)
 
 
-def test_kill_9_at_many_moments(undisturbed: RunDirectory, tmp_path: Path) -> None:
-    """Checkpoints at every step, so that most kills hit one half written."""
+def unfinished(run: RunDirectory) -> list[Path]:
+    """Checkpoints that have begun and have no manifest."""
+    return [
+        path for path in run.path.glob("checkpoints/*") if not (path / "manifest.json").exists()
+    ]
+
+
+def test_kill_9_at_many_moments_half_of_them_in_a_checkpoint(tmp_path: Path) -> None:
+    """A checkpoint at every step, large enough that a kill can hit it half written."""
     write_script(tmp_path, size=200_000)
-    reference = new_run(tmp_path, "reference", max_steps=16, checkpoint_every=1)
+    reference = new_run(tmp_path, "reference", max_steps=60, checkpoint_every=1)
     finish(reference, tmp_path)
-    run = new_run(tmp_path, max_steps=16, checkpoint_every=1)
-    chance, torn, kills = random.Random(7), 0, 0
-    while run.status().state != "done":
+    run = new_run(tmp_path, max_steps=60, checkpoint_every=1)
+    chance, torn = random.Random(7), 0
+    for number in range(8):
         process = start(run, tmp_path / "home")
-        before = run.status().step
-        gained = before + chance.randint(1, 3)
-        until(
-            lambda: run.status().step >= gained or process.exitcode is not None,  # noqa: B023
-            "a step",
-        )
-        # Anything from nothing to most of a checkpoint later.
-        process.join(chance.random() * 0.02)
-        if process.exitcode is None:
-            kill(process)
-            kills += 1
-        unfinished = [
-            path
-            for path in (run.path / "checkpoints").iterdir()
-            if not (path / "manifest.json").exists()
-        ]
-        torn += len(unfinished)
-    assert kills >= 5
+        goal = run.status().step + 1
+        until(lambda: run.status().step >= goal, "a step")  # noqa: B023
+        if number % 2:
+            until(lambda: bool(unfinished(run)), "a checkpoint to begin")
+        else:
+            process.join(chance.random() * 0.02)
+        kill(process)
+        torn += bool(unfinished(run))
+        assert run.status().state == "interrupted"
     assert torn >= 1, "no kill hit a checkpoint: the test proved nothing about torn ones"
+    finish(run, tmp_path)
+    assert run.status().attempt == 9
     same(run, reference)
-    assert [c.step for c in run.checkpoints()] == [15, 16]
+    assert [c.step for c in run.checkpoints()] == [59, 60]
+    assert not unfinished(run)
 
 
 def test_sigterm_finishes_the_step_and_saves(undisturbed: RunDirectory, tmp_path: Path) -> None:
