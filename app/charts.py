@@ -107,6 +107,7 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
         margin={"l": 46, "r": 8, "t": _title_height(spec.title), "b": 88},
         hoverdistance=40,
         dragmode=False,
+        modebar=_modebar(colours),
         clickmode="event+select",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -180,7 +181,7 @@ def _dots(spec: MapSpec, significant_LE: Array) -> go.Scatter:
         mode="markers",
         marker={
             "symbol": "circle",
-            "size": 5 if significant_LE.shape[1] <= 32 else 3.5,
+            "size": 4 if significant_LE.shape[1] <= 32 else 3,
             "color": "#FFFFFF",
             "line": _dot_line(),
         },
@@ -190,7 +191,7 @@ def _dots(spec: MapSpec, significant_LE: Array) -> go.Scatter:
 
 
 def _dot_line() -> dict[str, Any]:
-    return {"width": 1.2, "color": "#11161D"}
+    return {"width": 0.8, "color": "#3A4451"}
 
 
 def _outline(at: tuple[int, int], colour: str, width: float) -> dict[str, Any]:
@@ -214,6 +215,10 @@ def title(text: str) -> dict[str, Any]:
 
 def _title_height(text: str) -> int:
     return 26 + 20 * len(textwrap.wrap(text, TITLE_WIDTH))
+
+
+def _modebar(colours: Palette) -> dict[str, Any]:
+    return {"bgcolor": "rgba(0,0,0,0)", "color": colours.muted, "activecolor": colours.text}
 
 
 def _legend() -> dict[str, Any]:
@@ -304,6 +309,7 @@ def share_bars(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
+        modebar=_modebar(colours),
     )
     return figure
 
@@ -353,6 +359,7 @@ def layer_bars(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
+        modebar=_modebar(colours),
     )
     return figure
 

@@ -130,7 +130,7 @@ def model_name(meta: dict[str, Any]) -> str:
     """The model's source as the profile recorded it."""
     model = meta.get("model")
     source = model.get("source") if isinstance(model, dict) else model
-    return str(source) if source else "not recorded"
+    return wording.MODEL_NAMES.get(str(source), str(source)) if source else "not recorded"
 
 
 def headline(facts: CellFacts) -> str:

@@ -118,6 +118,18 @@ def heading(view: state.ProfileView, what: View, control: Control) -> str:
     if control == "null":
         return "Random halves: this much is sampling noise"
     facts = findings.cell_facts(view, state.strongest_cell(view))
+    if what == "ratio":
+        # By the lower end: a rare expert's ratio is large by chance alone.
+        sure_LE = np.where(view.profile.cell_mask_LE(), view.mismatch.ratio_low, -np.inf)
+        row, expert = np.unravel_index(int(np.argmax(sure_LE)), sure_LE.shape)
+        facts = findings.cell_facts(view, Cell(view.profile.layers[int(row)], int(expert)))
+        if control == "measured":
+            return findings.headline(facts)
+        matched_ratio = float(view.mismatch.matched_ratio[row, expert])
+        return (
+            f"Same words on both sides: {state.cell_name(facts.cell)} "
+            f"{wording.ratio(matched_ratio)} instead of {wording.ratio(facts.ratio)}"
+        )
     if control == "matched":
         matched = values_LE(view, "difference", "matched")
         site = view.profile.site_of(facts.cell.layer)

@@ -62,8 +62,8 @@ def same_style(view: state.ProfileView) -> None:
     colours = palette()
     sentence = (
         f"Against {other.retain_name}, text of the forget set's own style, the {len(table)} "
-        f"strongest cells keep {100 * kept:.0f} % of their summed gap. The rest follows style, "
-        "not subject."
+        f"strongest cells keep {100 * kept:.0f} % of their summed gap. The rest goes away when "
+        "both sides are written alike."
     )
     charts.show(
         charts.share_bars(

@@ -6,14 +6,16 @@ Accepted trade-off: the check is repeated on every read, which costs microsecond
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import streamlit as st
 from pydantic import BaseModel, ValidationError
 
+from app import wording
 from app.address import begin, bound, core, notice, put, take_notices
 from trace_engine.bundled import PACK
 from trace_engine.config import Cell, SelectionConfig, WeightsConfig, describe
@@ -56,11 +58,19 @@ class ProfileView:
 
 
 def side_name(profile: Profile, side: str) -> str:
-    """The set's own name as the profile recorded it, or the side's word."""
-    recorded = profile.meta.get(side)
-    if isinstance(recorded, dict) and recorded.get("name"):
-        return str(recorded["name"])
-    return f"{side} set"
+    """What to call a side's set: the name that the profile recorded, in words if bundled."""
+    name = str(recorded_set(profile, side).get("name") or f"{side} set")
+    # Sets of one's own are kept under their fingerprint, which says nothing to a person.
+    if re.fullmatch(r"[0-9a-f]{64}", name):
+        return f"own {side} set ({name[:8]})"
+    return wording.SET_NAMES.get(name, name)
+
+
+def recorded_set(profile: Profile, side: str) -> dict[str, Any]:
+    """What the profile recorded about a side's set: name, source, fingerprint; empty if nothing."""
+    sets = profile.meta.get("sets")
+    recorded = sets.get(side) if isinstance(sets, dict) else None
+    return recorded if isinstance(recorded, dict) else {}
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the profile …")

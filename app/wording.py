@@ -11,6 +11,23 @@ ABOUT = (
     "than a retain set does, and calibrates unlearning by it. Method: Routing-Aware Expert "
     "Calibration for Machine Unlearning in Mixture-of-Experts Language Models (arXiv 2606.10338)."
 )
+SET_NAMES = {
+    "demo:forget": "hazard facts",
+    "demo:retain": "prose with some facts",
+    "demo:retain_prose": "prose",
+    "demo:retain_facts": "retained general facts",
+    "demo:prose_other": "other prose",
+    "demo:general_facts": "general facts",
+    "demo:book_forget": "the book",
+    "demo:book_retain": "prose with some facts",
+    "demo:book_holdout": "unseen pages of the book",
+}
+"""Bundled sets in words; any other set is called what its file is called."""
+MODEL_NAMES = {
+    "demo:target": "the bundled model",
+    "demo:retrain_no_hazard": "the bundled model retrained without hazard facts",
+    "demo:retrain_no_book": "the bundled model retrained without the book",
+}
 NO_PROFILE = (
     "No routing profile is here yet: this checkout has no bundled profile. "
     "Open Data & model and profile a model on two sets."

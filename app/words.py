@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import state, wording
+from trace_engine.bundled import PREFIX
 from trace_engine.routing import Context
 
 _RGB = {"forget": "216,96,15", "retain": "20,120,200"}
@@ -77,10 +78,9 @@ def is_bundled(view: state.ProfileView) -> bool:
     """Whether both sets come with the project; their text is dictionary-level and open."""
     if view.key in (state.BUNDLED, state.SAME_STYLE):
         return True
-    sources = [view.profile.meta.get(side) for side in ("forget", "retain")]
     return all(
-        isinstance(source, dict) and str(source.get("source", "")).startswith("demo:")
-        for source in sources
+        str(state.recorded_set(view.profile, side).get("source", "")).startswith(PREFIX)
+        for side in ("forget", "retain")
     )
 
 

@@ -87,7 +87,7 @@ def test_markup_in_tokens_and_set_names_is_inert(
     evil = replace(
         bundled,
         token_text=dict.fromkeys(bundled.token_text, EVIL),
-        meta={**bundled.meta, "forget": {"name": "![x](http://evil.example/y)"}},
+        meta={**bundled.meta, "sets": {"forget": {"name": "![x](http://evil.example/y)"}}},
     )
     evil.save(tmp_path / "evil")
     mismatch(evil, permutations=99, bootstrap=100).save(tmp_path / "evil")

@@ -37,6 +37,13 @@ def test_controls_keep_the_measured_scale_and_have_no_dots(view: state.ProfileVi
     np.testing.assert_allclose(null.values_LE, 100 * view.mismatch.null_difference)
 
 
+def test_a_ratio_map_names_the_cell_with_the_surest_ratio(view: state.ProfileView) -> None:
+    row, expert = np.unravel_index(view.mismatch.ratio_low.argmax(), view.mismatch.forget.shape)
+    name = state.cell_name((view.profile.layers[row], int(expert)))
+    assert name in maps.heading(view, "ratio", "measured")
+    assert name in maps.heading(view, "ratio", "matched")
+
+
 def test_the_random_split_has_no_ratio(view: state.ProfileView) -> None:
     assert not maps.has_control("ratio", "null")
     with pytest.raises(InputError, match="no ratio map"):

@@ -3,13 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import state
+from app import state, wording
 from tests.app.conftest import KEY, ROOT
 from trace_engine.config import Cell
+from trace_engine.demo.pack import PACK_SETS
 from trace_engine.errors import InputError
 from trace_engine.routing import Profile
 
@@ -94,6 +96,24 @@ def test_a_cold_deep_link_reaches_the_page_inside_its_shell(bundled: Profile) ->
     assert not app.exception
     assert app.title[0].value == "What goes to this expert?"
     assert any("Model: " in text.value for text in app.sidebar.text)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ({}, "forget set"),
+        ({"name": "a" * 64}, "own forget set (aaaaaaaa)"),
+        ({"name": "demo:forget"}, "hazard facts"),
+        ({"name": "mine"}, "mine"),
+    ],
+)
+def test_what_a_set_is_called(bundled: Profile, recorded: dict[str, str], shown: str) -> None:
+    profile = replace(bundled, meta={"sets": {"forget": recorded}})
+    assert state.side_name(profile, "forget") == shown
+
+
+def test_every_bundled_set_has_a_name_in_words() -> None:
+    assert set(wording.SET_NAMES) == {f"demo:{name}" for name in PACK_SETS}
 
 
 def test_check_cell_names_what_there_is(bundled: Profile) -> None:
