@@ -12,11 +12,12 @@ from typing import Any, Self
 import numpy as np
 
 from trace_engine.errors import InputError
-from trace_engine.evaluation.estimate import Estimate, cluster_mean, wilson
+from trace_engine.evaluation.estimate import Estimate, cluster_mean
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.evaluation.multiple_choice import Style, score_questions
 from trace_engine.evaluation.nll import document_nll
 from trace_engine.models import Encoded, OpenModel
+from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.sets import Document
 from trace_engine.sets.questions import Question
 
@@ -60,6 +61,7 @@ def knowledge_check(
     *,
     style: Style = "continuation",
     max_length: int = 256,
+    report: ProgressCallback = ignore_progress,
 ) -> KnowledgeCheck:
     """Whether the model knows the forget set: by its questions, or by the loss on its documents.
 
@@ -72,12 +74,16 @@ def knowledge_check(
             raise InputError(
                 f"No question has the forget category {forget_category!r}. The file has: {known}."
             )
+        meter = Meter("checking what the model knows", len(chosen), "questions", report)
         scores = score_questions(opened.model, opened.tokenizer, chosen, style=style)
+        meter.add(len(chosen))
         chance = float(np.mean([1 / len(question.choices) for question in chosen]))
-        return judge_accuracy(wilson(int(scores.correct.sum()), len(chosen)), chance)
+        return judge_accuracy(scores.accuracy(), chance)
     encoded = encode_documents(opened, forget, max_length)
-    estimate = cluster_mean(*document_nll(opened, encoded))
-    return judge_loss(estimate, unigram_entropy(encoded))
+    nll_D, labels_D = document_nll(
+        opened, encoded, phase="checking what the model knows", report=report
+    )
+    return judge_loss(cluster_mean(nll_D, labels_D), unigram_entropy(encoded))
 
 
 def judge_accuracy(estimate: Estimate, chance: float) -> KnowledgeCheck:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from trace_engine.evaluation.estimate import Estimate, cluster_mean
 from trace_engine.evaluation.nll import document_nll
 from trace_engine.models import Encoded, OpenModel, encode
+from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.sets import Document
 
 
@@ -29,6 +30,9 @@ def set_loss(
     documents: Sequence[Document],
     max_length: int,
     tokens_per_batch: int = 4096,
+    *,
+    phase: str = "measuring loss",
+    report: ProgressCallback = ignore_progress,
 ) -> Estimate:
     """Mean negative log-likelihood in nats per label over the documents, with a cluster interval.
 
@@ -36,4 +40,5 @@ def set_loss(
     InputError when no document has one.
     """
     encoded = encode_documents(opened, documents, max_length)
-    return cluster_mean(*document_nll(opened, encoded, tokens_per_batch))
+    nll_D, labels_D = document_nll(opened, encoded, tokens_per_batch, phase=phase, report=report)
+    return cluster_mean(nll_D, labels_D)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trace_engine.models import Batch, Encoded, OpenModel, make_batches
+from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 
 NO_LOSS = -100
 """Label of a position that is not in the loss (padding, a prompt), as in transformers."""
@@ -56,7 +57,12 @@ def forward_nll(opened: OpenModel, batch: Batch) -> Tensor:
 
 
 def document_nll(
-    opened: OpenModel, encoded: Sequence[Encoded], tokens_per_batch: int = 4096
+    opened: OpenModel,
+    encoded: Sequence[Encoded],
+    tokens_per_batch: int = 4096,
+    *,
+    phase: str = "measuring loss",
+    report: ProgressCallback = ignore_progress,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Summed NLL (D,) float64 in nats and number of labels (D,) of each encoded document.
 
@@ -66,6 +72,7 @@ def document_nll(
     """
     nll_D = np.zeros(len(encoded), dtype=np.float64)
     labels_D = np.zeros(len(encoded), dtype=np.int64)
+    meter = Meter(phase, sum(len(item.ids) for item in encoded), "tokens", report)
     was_training = opened.model.training
     opened.model.eval()
     try:
@@ -75,6 +82,7 @@ def document_nll(
                 document_B = batch.document_B.numpy()
                 nll_D[document_B] = sequence_nll(nll_BT.double()).cpu().numpy()
                 labels_D[document_B] = label_mask(batch.labels_BS).sum(dim=1).numpy()
+                meter.add(int(batch.attention_mask_BS.sum()))
     finally:
         opened.model.train(was_training)
     return nll_D, labels_D

@@ -54,14 +54,27 @@ def unlearn(
     """
     folder = None if out is None else _empty_folder(Path(out))
     session = Session(config, profile=profile, find_profile=find_profile, report=report)
+    try:
+        return _run(session, folder, report, on_row)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _run(
+    session: Session,
+    folder: Path | None,
+    report: ProgressCallback,
+    on_row: Callable[[Row], None] | None,
+) -> UnlearnResult:
     facts = session.facts()
     if folder is not None:
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (folder / "config.yaml").write_text(to_yaml(session.config), encoding="utf-8")
         (folder / "facts.json").write_text(
             json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8"
         )
     rows: list[Row] = []
-    meter = Meter("unlearning", config.max_steps, "steps", report)
+    meter = Meter("unlearning", session.config.max_steps, "steps", report)
 
     def keep(row: Row) -> None:
         rows.append(row)

@@ -5,14 +5,17 @@ the same settings, are comparable. Accepted cost: every evaluation is a few hund
 passes; `evaluation.every` spaces them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_engine.errors import NonFiniteLossError
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.evaluation.probe import probe_documents, routing_probe
+from trace_engine.progress import Meter, ProgressCallback
 from trace_engine.routing import drift
 from trace_engine.sets import Document
 from trace_engine.unlearning.setup import Setup
@@ -35,13 +38,31 @@ def probe(setup: Setup) -> NDArray[np.int16]:
     return routing_probe(setup.opened, probed(setup), setup.config.max_length)
 
 
-def evaluation_row(setup: Setup, step: int, start_NLK: NDArray[np.int16]) -> dict[str, Any]:
-    """One `eval` row of the current model, JSON values only."""
+def evaluation_row(
+    setup: Setup, step: int, start_NLK: NDArray[np.int16], report: ProgressCallback
+) -> dict[str, Any]:
+    """One `eval` row of the current model, JSON values only.
+
+    Raises NonFiniteLossError when a loss is NaN or infinite: accuracies of such a model are noise.
+    """
     config = setup.config
     row: dict[str, Any] = {"kind": "eval", "step": step}
-    row["accuracy"] = accuracies(setup)
-    for name, side in (("forget_nll", setup.forget), ("retain_nll", setup.retain)):
-        row[name] = set_loss(setup.opened, side.measured, config.max_length).to_dict()
+    row["accuracy"] = accuracies(setup, report)
+    for name, side in (("forget", setup.forget), ("retain", setup.retain)):
+        found = set_loss(
+            setup.opened,
+            side.measured,
+            config.max_length,
+            phase=f"evaluating: {name} loss",
+            report=report,
+        )
+        if not math.isfinite(found.value):
+            kind = "NaN" if math.isnan(found.value) else "infinite"
+            raise NonFiniteLossError(
+                f"loss became {kind} at step {step}, as measured on the {name} set after the "
+                f"update. A lower learning_rate usually helps."
+            )
+        row[f"{name}_nll"] = found.to_dict()
     document_N = probe_documents(setup.opened, probed(setup), config.max_length)
     moved = drift(start_NLK, probe(setup), document_N)
     row["drift"] = {"layers": list(setup.profile.layers), **moved.to_dict()}
@@ -49,23 +70,26 @@ def evaluation_row(setup: Setup, step: int, start_NLK: NDArray[np.int16]) -> dic
     return row
 
 
-def accuracies(setup: Setup) -> dict[str, dict[str, Any]]:
+def accuracies(setup: Setup, report: ProgressCallback) -> dict[str, dict[str, Any]]:
     """Accuracy with Wilson's interval per category; empty without questions."""
     if setup.questions is None:
         return {}
-    scores = score_questions(
-        setup.opened.model,
-        setup.opened.tokenizer,
-        setup.questions,
-        style=setup.config.evaluation.style,
-    )
+    meter = Meter("evaluating: questions", len(setup.questions), "questions", report)
     found = {}
-    for category in sorted(set(scores.categories)):
-        share = scores.accuracy(category)
+    for category in sorted({question.category for question in setup.questions}):
+        asked = [question for question in setup.questions if question.category == category]
+        scores = score_questions(
+            setup.opened.model,
+            setup.opened.tokenizer,
+            asked,
+            style=setup.config.evaluation.style,
+        )
+        share = scores.accuracy()
         found[category] = {
             "value": share.value,
             "low": share.low,
             "high": share.high,
             "n": share.n,
         }
+        meter.add(len(asked))
     return found

@@ -1,6 +1,6 @@
 """A session's state as named tensors and plain JSON, so that a checkpoint needs no pickle.
 
-Names are `trainable/<tensor>`, `optimizer/<parameter number>/<moment>` and `fixed/<what>`;
+Names are `trainable/<tensor>`, `optimizer/<parameter number>/<moment>` and `start/<what>`;
 tensors are copies on the CPU, so that training on does not change a state already taken.
 """
 

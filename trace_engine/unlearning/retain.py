@@ -28,6 +28,9 @@ from trace_engine.evaluation.probe import RoutingRecorder
 from trace_engine.models import Batch, Encoded, OpenModel, RoutingTap, backbone, make_batches
 from trace_engine.unlearning.losses import label_mask
 
+TOKENS_PER_BATCH = 4096
+"""Padded tokens per forward of the start model's pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
@@ -112,13 +115,13 @@ class RetainWeighting:
         }
 
     def freeze(
-        self, opened: OpenModel, encoded: Sequence[Encoded], documents: Sequence[int], budget: int
+        self, opened: OpenModel, encoded: Sequence[Encoded], documents: Sequence[int]
     ) -> None:
         """Record the current model's activity of `documents`; called once, before step 1."""
         chosen = [encoded[index] for index in documents]
         body = backbone(opened.model)
         with torch.no_grad(), RoutingTap(self._sites, self._recorder):
-            for batch in make_batches(chosen, budget):
+            for batch in make_batches(chosen, TOKENS_PER_BATCH):
                 placed = batch.to(opened.device)
                 body(**placed.inputs, use_cache=False)
                 sizes = label_mask(batch.labels_BS).sum(dim=1).tolist()

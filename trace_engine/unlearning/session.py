@@ -19,21 +19,18 @@ from torch import Tensor
 
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import NonFiniteLossError, RunError
-from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check
-from trace_engine.evaluation.nll import document_nll, forward_nll
+from trace_engine.evaluation.nll import forward_nll
 from trace_engine.models import collate
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Profile, profile
 from trace_engine.unlearning import losses, packing
 from trace_engine.unlearning.facts import collect_facts
-from trace_engine.unlearning.measure import evaluation_row, probe
+from trace_engine.unlearning.measure import evaluation_row
 from trace_engine.unlearning.retain import RetainWeighting
 from trace_engine.unlearning.saving import save_whole_model
 from trace_engine.unlearning.schedule import FORGET, RETAIN, DocumentOrder, learning_rate
 from trace_engine.unlearning.setup import FindProfile, set_up
-
-REFERENCE_BUDGET = 4096
-"""Padded tokens per forward of the passes before the first step."""
+from trace_engine.unlearning.start import StartModel
 
 
 class Session:
@@ -56,9 +53,13 @@ class Session:
         self._threads_before = torch.get_num_threads()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.setup = set_up(
-            config, profile_before=profile, find_profile=find_profile, report=report
-        )
+        try:
+            self.setup = set_up(
+                config, profile_before=profile, find_profile=find_profile, report=report
+            )
+        except BaseException:
+            torch.set_num_threads(self._threads_before)
+            raise
         setup = self.setup
         self.opened, self.profile = setup.opened, setup.profile
         self.profile_key = setup.profile_key
@@ -81,9 +82,7 @@ class Session:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._start_NLK: Tensor | None = None
-        self._reference_nll_D: Tensor | None = None
-        self._knowledge: KnowledgeCheck | None = None
+        self._measured_start: StartModel | None = None
 
     @property
     def config(self) -> UnlearnConfig:
@@ -106,38 +105,17 @@ class Session:
         self.trainable.close()
         torch.set_num_threads(self._threads_before)
 
-    # What only the start model can tell -----------------------------------------------------------
-
-    def _prepare(self) -> None:
-        """Measure the start model once; a loaded state brings these numbers with it."""
-        if self._start_NLK is not None:
-            return
-        setup, config = self.setup, self.config
-        self._knowledge = knowledge_check(
-            setup.opened,
-            setup.forget.measured,
-            setup.questions,
-            config.evaluation.forget_category,
-            style=config.evaluation.style,
-            max_length=config.max_length,
-        )
-        if config.method == "npo":
-            self._reference_nll_D = self._forget_reference()
-        if self._weighting.frozen:
-            drawn = self._orders[RETAIN].drawn(config.max_steps)
-            self._weighting.freeze(setup.opened, setup.retain.training, drawn, REFERENCE_BUDGET)
-        self._start_NLK = torch.from_numpy(probe(setup))
-
-    def _forget_reference(self) -> Tensor:
-        """NLL (D,) of the forget documents the run will draw, NaN for the others, under the start
-        model.
-        """
-        training = self.setup.forget.training
-        drawn = self._orders[FORGET].drawn(self.config.max_steps)
-        nll, _ = document_nll(self.opened, [training[index] for index in drawn], REFERENCE_BUDGET)
-        reference_D = torch.full((len(training),), math.nan, dtype=torch.float64)
-        reference_D[torch.tensor(drawn)] = torch.from_numpy(nll)
-        return reference_D
+    def _start(self) -> StartModel:
+        """Findings on the start model: measured once, or brought by a loaded state."""
+        if self._measured_start is None:
+            steps = self.config.max_steps
+            self._measured_start = StartModel.measure(
+                self.setup, self._orders[FORGET].drawn(steps), self._report
+            )
+            if self._weighting.frozen:
+                drawn = self._orders[RETAIN].drawn(steps)
+                self._weighting.freeze(self.opened, self.setup.retain.training, drawn)
+        return self._measured_start
 
     # One step -------------------------------------------------------------------------------------
 
@@ -151,12 +129,12 @@ class Session:
         """
         if self.finished:
             raise RunError(f"The run has made all its {self.config.max_steps} updates.")
-        self._prepare()
+        reference_D = self._start().reference_nll_D
         started = time.monotonic()
         config = self.config
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        forget_loss, forget_nll = self._forget_pass()
+        forget_loss, forget_nll = self._forget_pass(reference_D)
         retain_loss, weight_row = self._retain_pass()
         self.trainable.after_backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -182,18 +160,18 @@ class Session:
             "seconds": time.monotonic() - started,
         }
 
-    def _forget_pass(self) -> tuple[float, float]:
+    def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, float]:
         """Forward and backward of the forget term: its value and the batch's plain NLL."""
         config = self.config
         drawn = self._orders[FORGET].batch(self.step)
         batch = collate(self.setup.forget.training, drawn).to(self.opened.device)
         nll_BT = forward_nll(self.opened, batch)
         mask_BT = losses.label_mask(batch.labels_BS)
-        if self._reference_nll_D is None:
+        if reference_D is None:
             loss = losses.graddiff_forget(nll_BT, mask_BT)
         else:
             nll_B = losses.sequence_nll(nll_BT)
-            reference_B = self._reference_nll_D[torch.tensor(drawn)].to(nll_B)
+            reference_B = reference_D[torch.tensor(drawn)].to(nll_B)
             loss = losses.npo_forget(nll_B, reference_B, config.beta)
         value = self._require_finite(float(loss.detach()), "loss")
         torch.autograd.backward(config.gamma * loss)
@@ -227,15 +205,12 @@ class Session:
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the model as it is now: one `eval` row."""
-        self._prepare()
-        assert self._start_NLK is not None
-        return evaluation_row(self.setup, self.step, self._start_NLK.numpy())
+        start_NLK = self._start().probe_NLK.numpy()
+        return evaluation_row(self.setup, self.step, start_NLK, self._report)
 
     def facts(self) -> dict[str, Any]:
         """Everything that was decided or found before training, JSON values only."""
-        self._prepare()
-        assert self._knowledge is not None
-        return collect_facts(self.setup, self._knowledge)
+        return collect_facts(self.setup, self._start().knowledge)
 
     def profile_after(self) -> Profile:
         """Profile both sets with the model as it is now, under the settings of the profile
@@ -250,17 +225,13 @@ class Session:
         """All a fresh session needs to continue bit for bit: tensors for safetensors, the rest
         JSON.
         """
-        self._prepare()
-        assert self._start_NLK is not None
-        assert self._knowledge is not None
+        start = self._start()
         tensors = {
             f"trainable/{name}": packing.snapshot(value)
             for name, value in self.trainable.tensors().items()
         }
         tensors |= packing.optimizer_tensors(self._optimizer)
-        tensors["fixed/start_probe"] = packing.snapshot(self._start_NLK)
-        if self._reference_nll_D is not None:
-            tensors["fixed/reference_nll"] = packing.snapshot(self._reference_nll_D)
+        tensors |= {f"start/{name}": value for name, value in start.tensors().items()}
         tensors |= {
             f"frozen/{index}": packing.snapshot(value)
             for index, value in self._weighting.frozen_active.items()
@@ -271,7 +242,7 @@ class Session:
             "config": self.config.model_dump(mode="json"),
             "identity": self._identity(),
             "weights": self.weights.to_dict(),
-            "knowledge": self._knowledge.to_dict(),
+            "knowledge": start.knowledge.to_dict(),
         }
         return tensors, data
 
@@ -289,14 +260,12 @@ class Session:
         packing.load_optimizer(self._optimizer, tensors)
         self.weights = type(self.weights).from_dict(data["weights"])
         self._weighting.weights = self.weights
-        fixed = packing.under(tensors, "fixed")
-        self._start_NLK = fixed["start_probe"].clone()
-        reference = fixed.get("reference_nll")
-        self._reference_nll_D = None if reference is None else reference.clone()
+        self._measured_start = StartModel.restore(
+            packing.under(tensors, "start"), data["knowledge"]
+        )
         self._weighting.frozen_active = {
             int(name): value.clone() for name, value in packing.under(tensors, "frozen").items()
         }
-        self._knowledge = KnowledgeCheck.from_dict(data["knowledge"])
         self.step = int(data["step"])
 
     def _identity(self) -> dict[str, Any]:
