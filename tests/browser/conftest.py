@@ -1,48 +1,21 @@
 """The running app in a headless Chromium: one server a session, one fresh browser context a call.
 
 `open_app("routing_map", theme="dark", width=400, layer="2", expert="13")` returns a Playwright page
-on which the script has finished. Trade-off: it needs Debian's `chromium` on the path, and says so.
+on which the script has finished. Trade-off: it needs a Chromium on the path, and says so.
 """
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).parents[2]
+from tests.support.server import chromium, find_chromium, serve
+
 READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 OpenApp = Callable[..., Page]
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_healthy(server: subprocess.Popen[bytes], address: str, limit: float = 60) -> None:
-    """Poll the server's health page; raises when the server ends or stays silent."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        assert server.poll() is None, "The app's server ended before it answered."
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1) as answer:
-                if answer.read() == b"ok":
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-    raise AssertionError(f"The app did not answer within {limit:.0f} s.")
 
 
 def settled(page: Page) -> Page:
@@ -60,35 +33,20 @@ def app_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def app_address(app_home: Path) -> Iterator[str]:
     """Where the app answers."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.headless=true",
-         f"--server.port={port}"],
-        cwd=ROOT,
-        env={**os.environ, "TRACE_HOME": str(app_home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://localhost:{port}"
-    try:
-        wait_until_healthy(server, address)
+    with serve(app_home) as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    path = shutil.which("chromium")
-    assert path, "The browser tests need Debian's `chromium` package."
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
+    """Headless Chromium. Skipped without one on a user's machine; CI installs it and demands it."""
+    if find_chromium() is None:
+        message = "No Chromium on the path (Debian: apt-get install chromium)."
+        if os.environ.get("TRACE_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture

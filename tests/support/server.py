@@ -1,0 +1,84 @@
+"""A real server and a real browser, for journeys and for timing the app as a user meets it.
+
+The server gets its own data directory and a free port, and is polled at its health address; nothing sleeps
+for a guessed time. Chromium is the machine's own, never a download.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM_ARGUMENTS = ["--disable-background-networking", "--disable-component-update"]
+
+
+def find_chromium() -> str | None:
+    """Debian's or the machine's Chromium; None where there is none."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serve(home: Path, *, log: Path | None = None, deadline: float = 60.0) -> Iterator[str]:
+    """The app on a free local port, its data under `home`; yields the address once it is healthy.
+
+    Raises RuntimeError with the end of the server's output when it dies or is not healthy in time.
+    """
+    port = free_port()
+    log = log or home / "server.log"
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command += ["--server.headless", "true", "--server.port", str(port)]
+    environment = os.environ | {"TRACE_HOME": str(home)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}/_stcore/health", log, deadline)
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_until_healthy(
+    process: subprocess.Popen[bytes], address: str, log: Path, deadline: float
+) -> None:
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)  # between two polls, not a guess at how long the start takes
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"The server did not become healthy in {deadline:.0f} s:\n{tail}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; without a sandbox only where the user is root."""
+    arguments = [*CHROMIUM_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
