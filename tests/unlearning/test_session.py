@@ -16,6 +16,7 @@ from tests.unlearning.cases import tiny_config, without_clock, write_questions
 from trace_engine.config import ModelConfig, UnlearnConfig
 from trace_engine.errors import CalibrationError, InputError, NonFiniteLossError, RunError
 from trace_engine.models import open_model
+from trace_engine.progress import Progress
 from trace_engine.sets import load_set, split_documents
 from trace_engine.unlearning import Session, drive
 
@@ -362,3 +363,38 @@ def test_closing_gives_the_thread_count_back(tmp_path: Path) -> None:
     assert torch.get_num_threads() == before + 1
     session.close()
     assert torch.get_num_threads() == before
+
+
+def test_a_model_that_broke_at_the_last_update_is_not_called_done(tmp_path: Path) -> None:
+    with Session(tiny_config(tmp_path, max_steps=1)) as session:
+        session.train_step()
+        with torch.no_grad():
+            session.opened.model.lm_head.weight[5, 0] = math.nan
+        with pytest.raises(NonFiniteLossError, match="loss became NaN at step 1, as measured on"):
+            session.evaluate()
+
+
+def test_a_refused_session_gives_the_thread_count_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    config = tiny_config(tmp_path, threads=before + 1, selection={"layers": [7]})
+    with pytest.raises(InputError, match="7"):
+        Session(config)
+    assert torch.get_num_threads() == before
+
+
+def test_progress_is_reported_for_everything_before_the_first_step(tmp_path: Path) -> None:
+    phases: dict[str, tuple[int, int]] = {}
+
+    def listen(progress: Progress) -> None:
+        phases[progress.phase] = (progress.done, progress.total)
+
+    with Session(tiny_config(tmp_path), report=listen) as session:
+        session.evaluate()
+    assert phases.keys() >= {
+        "profiling forget set",
+        "checking what the model knows",
+        "reference of the forget set",
+        "evaluating: forget loss",
+        "evaluating: retain loss",
+    }
+    assert all(done == total > 0 for done, total in phases.values())
