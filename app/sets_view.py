@@ -15,7 +15,7 @@ from trace_engine.config import SetConfig
 from trace_engine.demo.pack import PACK_SETS
 from trace_engine.errors import InputError
 from trace_engine.runs import store_set
-from trace_engine.sets import DocumentSet, load_set, parse_documents
+from trace_engine.sets import DocumentSet, load_set, parse_documents, safe_label
 
 KINDS = ("Preset", "Type", "Upload", "Hub id")
 SUFFIXES = ["txt", "jsonl", "json", "csv", "parquet"]
@@ -41,7 +41,9 @@ class Chosen:
         if self.documents is None:
             raise InputError(self.problem or f"The {self.side} set is not chosen yet.")
         if self.own:
-            return SetConfig(source=store_set(self.documents))
+            return SetConfig(
+                source=store_set(self.documents), label=safe_label(self.documents.name)
+            )
         return SetConfig(source=self.documents.source)
 
 

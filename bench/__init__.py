@@ -1,6 +1,6 @@
-"""Figures beside named references, measured in one run: ratios are the claim, seconds are context.
+"""Figures beside named references, measured in one run: ratios are the claim, seconds context.
 
-Each module prints its own table and returns it; nothing here asserts a time, because machines differ.
+Each module prints its own table; nothing here asserts a time, because machines differ.
 """
 
 import platform
@@ -17,4 +17,6 @@ def hardware() -> str:
     except (OSError, StopIteration):
         pass  # not Linux: platform's word is all there is
     memory = psutil.virtual_memory().total / 2**30
-    return f"{name}, {psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    return (
+        f"{name}, {psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    )

@@ -4,6 +4,8 @@ Lowest room: it knows paths only, so that sets, models and the app can resolve a
 importing the demo room above them. The pack's content and recipe are in `trace_engine/demo`.
 """
 
+import json
+from functools import cache
 from pathlib import Path
 
 from trace_engine.errors import InputError
@@ -39,3 +41,14 @@ def resolve_source(source: str) -> str:
             f"models: {', '.join(MODELS)}; questions: questions/validation, questions/test."
         )
     return str(path)
+
+
+@cache
+def _profiles() -> dict[str, Path]:
+    records = sorted(PACK.glob("profile*/profile.json"))
+    return {json.loads(path.read_text("utf-8"))["meta"]["key"]: path.parent for path in records}
+
+
+def bundled_profile(key: str) -> Path | None:
+    """The folder of the bundled profile with this content address, or None."""
+    return _profiles().get(key)

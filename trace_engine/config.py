@@ -53,6 +53,8 @@ class SetConfig(_Settings):
     """Split of a hub set."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only the first so many documents."""
+    label: str = ""
+    """What maps and tables call the set; not part of what is computed. Empty: from the source."""
 
 
 class ProfileConfig(_Settings):

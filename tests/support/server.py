@@ -1,7 +1,7 @@
 """A real server and a real browser, for journeys and for timing the app as a user meets it.
 
-The server gets its own data directory and a free port, and is polled at its health address; nothing sleeps
-for a guessed time. Chromium is the machine's own, never a download.
+The server gets its own data directory and a free port, and is polled at its health address; nothing
+sleeps for a guessed time. Chromium is the machine's own, never a download.
 """
 
 import os
@@ -22,6 +22,15 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM_ARGUMENTS = ["--disable-background-networking", "--disable-component-update"]
 
 
+CELL_SCRIPT = """([x, y]) => {
+  const plot = document.querySelector('.js-plotly-plot');
+  plot.scrollIntoView({block: 'center'});
+  const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
+  return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
+}"""
+"""Where on the screen the first map of a page has the cell (x, y)."""
+
+
 def find_chromium() -> str | None:
     """Debian's or the machine's Chromium; None where there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -34,14 +43,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(home: Path, *, log: Path | None = None, deadline: float = 60.0) -> Iterator[str]:
-    """The app on a free local port, its data under `home`; yields the address once it is healthy.
+def serve(
+    home: Path, *, script: Path | None = None, log: Path | None = None, deadline: float = 60.0
+) -> Iterator[str]:
+    """The app (or `script`) on a free local port, its data under `home`; yields the address.
 
     Raises RuntimeError with the end of the server's output when it dies or is not healthy in time.
     """
     port = free_port()
     log = log or home / "server.log"
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script or "streamlit_app.py")]
     command += ["--server.headless", "true", "--server.port", str(port)]
     environment = os.environ | {"TRACE_HOME": str(home)}
     with log.open("wb") as output:

@@ -1,7 +1,7 @@
 """What of the settings decides a result, for resuming and for recognising a launch.
 
 One definition, because the launcher refuses early what the worker would refuse late. It accepts
-that a label is no part of it.
+that labels are no part of it.
 """
 
 from typing import Any
@@ -10,5 +10,6 @@ from trace_engine.config import ProfileConfig, UnlearnConfig
 
 
 def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
-    """All fields but the label, as JSON values."""
-    return config.model_dump(mode="json", exclude={"name"})
+    """All fields but labels, as JSON values."""
+    labels = {"name": True, "forget": {"label"}, "retain": {"label"}}
+    return config.model_dump(mode="json", exclude=labels)

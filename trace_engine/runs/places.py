@@ -10,6 +10,7 @@ import secrets
 import time
 from pathlib import Path
 
+from trace_engine.bundled import bundled_profile
 from trace_engine.errors import RunError
 from trace_engine.runs.disk import write_text
 from trace_engine.sets import DocumentSet, to_jsonl
@@ -59,10 +60,12 @@ def profile_path(key: str, base: Path | None = None) -> Path:
 
 
 def find_profile(key: str, base: Path | None = None) -> Path | None:
-    """The folder of the cached profile with this key, or None. Raises RunError when it is not a
-    key."""
+    """The folder of the cached or bundled profile with this key, or None.
+
+    Raises RunError when it is not a key.
+    """
     path = profile_path(key, base)
-    return path if path.is_dir() else None
+    return path if path.is_dir() else bundled_profile(key)
 
 
 def store_set(documents: DocumentSet, base: Path | None = None) -> str:

@@ -33,11 +33,11 @@ def load_set(config: SetConfig) -> DocumentSet:
     if config.source.startswith(HUB_PREFIX):
         name = config.source.removeprefix(HUB_PREFIX)
         documents = _hub_documents(name, config)
-        return DocumentSet.of(name, config.source, documents)
+        return DocumentSet.of(config.label or name, config.source, documents)
     path = resolve_source(config.source)
     documents = read_documents(path, config.text_field, config.limit, split=config.hub_split)
     name = config.source if is_bundled(config.source) else Path(path).stem
-    return DocumentSet.of(name, config.source, documents)
+    return DocumentSet.of(config.label or name, config.source, documents)
 
 
 def read_documents(
