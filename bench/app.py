@@ -1,4 +1,4 @@
-"""The app as a user meets it: server start to a usable first page, a click on the map to its tokens.
+"""The app as a user meets it: server start to a usable first page, a click on the map to tokens.
 
 A real server and a real Chromium on this machine; the browser runs before the clock starts. A page
 counts as usable when its map is drawn and its script has finished. Seconds are printed with the

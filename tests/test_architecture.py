@@ -1,4 +1,4 @@
-"""The house's rules, checked from the code's own imports: downwards only, and no front end in the engine."""
+"""The house's rules, from the code's own imports: downwards only, no front end in the engine."""
 
 import ast
 import subprocess
@@ -26,7 +26,7 @@ FLOORS = {
     "audit": 9,
     "cli": 10,
 }
-# `trace_engine/__init__` is the public face: lazy names of every room, so it stands outside the floors.
+# `trace_engine/__init__` is the public face: lazy names of every room, so it stands on top.
 # `demo/run.py` is `trace-moe demo`: it drives a real run, so it stands with the doors, above runs.
 OVERRIDES = {"trace_engine/__init__.py": 10, "trace_engine/demo/run.py": 9}
 
@@ -84,7 +84,8 @@ def test_app_does_not_import_pages(path: Path) -> None:
 )
 def test_light_rooms_do_not_load_torch(module: str) -> None:
     """The app's process previews maps and weights; it must not pay for torch, nor hold a model."""
-    code = f"import {module}, sys; print(sorted({{'torch', 'transformers', 'streamlit'}} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'streamlit'}"
+    code = f"import {module}, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -1,7 +1,7 @@
-"""Where the bundled pack's files are, by name (`demo:forget`, `demo:target`, `demo:questions/test`).
+"""Where the bundled pack's files are, by name: `demo:forget`, `demo:target`, `demo:questions/test`.
 
-Lowest room: it knows paths only, so that sets, models and the app can resolve a `demo:` source without
-importing the demo room above them. The pack's content and recipe are in `trace_engine/demo`.
+Lowest room: it knows paths and the addresses of bundled profiles, so that sets, models and runs can
+resolve them without the demo room. The pack's content and recipe are in `trace_engine/demo`.
 """
 
 import json

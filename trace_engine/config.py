@@ -39,7 +39,7 @@ class ModelConfig(_Settings):
     device: str = "auto"
     """`auto` takes the GPU where there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`."""
     experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
-    """How transformers multiplies the experts; `auto` takes a fixed rule (see `models.open`), so that bits repeat."""
+    """How transformers multiplies the experts; `auto` is a fixed rule, so that bits repeat."""
 
 
 class SetConfig(_Settings):
@@ -71,7 +71,7 @@ class ProfileConfig(_Settings):
     tokens_per_batch: Annotated[int, Field(ge=64)] = 8192
     """Padded tokens per forward; documents are sorted by length first."""
     sample_tokens: Annotated[int, Field(ge=1000)] = 200_000
-    """Token-level routing kept per side for contexts and weights: whole documents, seeded sample."""
+    """Token-level routing kept per side for contexts and weights: whole documents, seeded."""
     permutations: Annotated[int, Field(ge=99)] = 9_999
     """Label permutations over documents for the max-statistic p-values."""
     bootstrap: Annotated[int, Field(ge=100)] = 1_000
@@ -85,7 +85,7 @@ class SelectionConfig(_Settings):
     statistic: Literal["frequency", "gate_mass"] = "frequency"
     """What is compared: share of tokens routed, or mean gate weight."""
     scope: Literal["per_layer", "global", "threshold", "cumulative"] = "per_layer"
-    """Top-k in each layer, top-k over the model, all above a score, or the smallest set with a share."""
+    """Top-k per layer, top-k over the model, all above a score, or the least set with a share."""
     top_k: Annotated[int, Field(ge=1)] = 2
     """Selected experts per layer (`per_layer`) or in all (`global`); not the router's K."""
     threshold: float = 0.05
@@ -106,7 +106,7 @@ class WeightsConfig(_Settings):
     rule: Literal["uniform", "mean", "max", "product", "additive", "odds", "exact"] = "exact"
     """How retain tokens are weighted; `uniform` is the unweighted method."""
     hardness: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
-    """kappa: how far the retain frequency is moved towards the forget side; `auto` obeys the ESS floor."""
+    """kappa: how far the retain frequency moves to the forget side; `auto` obeys the ESS floor."""
     ess_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Least effective sample size over N that `auto` accepts."""
     strength: Annotated[float, Field(ge=0, le=4)] = 1.0
@@ -135,7 +135,7 @@ class TrainableConfig(_Settings):
 
 class EvaluationConfig(_Settings):
     every: Annotated[int, Field(ge=1)] = 10
-    """Optimizer updates between evaluations; the start and the end are always evaluated."""
+    """Optimizer updates between evaluations; start and end are always evaluated."""
     questions: str | None = None
     """Multiple-choice file (`demo:questions/validation`, or a path); empty: held-out loss only."""
     forget_category: str = "hazard"
@@ -211,7 +211,7 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:
-    """Validate a mapping; `kind` says which settings it holds. Raises InputError naming each field."""
+    """Validate a mapping; `kind` says whose settings it holds. Raises InputError naming each field."""
     kinds: dict[str, type[ProfileConfig] | type[UnlearnConfig]] = {
         "profile": ProfileConfig,
         "unlearn": UnlearnConfig,

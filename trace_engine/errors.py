@@ -1,6 +1,6 @@
 """Errors a user can act on: what, where, expected, found, and what happened to their work.
 
-Everything the engine refuses on purpose is a `TraceError`; the page and the CLI print its text and no
+Everything the engine refuses on purpose is a `TraceError`; page and CLI print its text and no
 traceback. Anything else that escapes is a bug, and is shown as one.
 """
 
@@ -22,8 +22,8 @@ class CalibrationError(TraceError):
 
 
 class RunError(TraceError):
-    """A run directory that is missing, locked, damaged, finished, or does not match its configuration."""
+    """A run directory that is missing, locked, damaged, finished, or not of these settings."""
 
 
 class NonFiniteLossError(TraceError):
-    """Loss or gradient became NaN or infinite; raised before the optimizer step it would have poisoned."""
+    """Loss or gradient became NaN or infinite; raised before the step it would have poisoned."""

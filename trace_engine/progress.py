@@ -1,6 +1,6 @@
 """Progress of anything that takes over a second: how far, how fast, how long still.
 
-The engine calls a plain function with a `Progress`; the worker writes it to disk, the CLI prints it, the
+The engine calls a function with a `Progress`; the worker writes it to disk, the CLI prints it, the
 page shows it. Nothing here knows who listens.
 """
 

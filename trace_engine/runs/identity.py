@@ -11,5 +11,6 @@ from trace_engine.config import ProfileConfig, UnlearnConfig
 
 def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     """All fields but labels, as JSON values."""
-    labels = {"name": True, "forget": {"label"}, "retain": {"label"}}
-    return config.model_dump(mode="json", exclude=labels)
+    return config.model_dump(
+        mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
+    )
