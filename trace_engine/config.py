@@ -211,7 +211,7 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:
-    """Validate a mapping; `kind` says whose settings it holds. Raises InputError naming each field."""
+    """Validate a mapping; `kind` says whose settings it is. Raises InputError naming each field."""
     kinds: dict[str, type[ProfileConfig] | type[UnlearnConfig]] = {
         "profile": ProfileConfig,
         "unlearn": UnlearnConfig,
