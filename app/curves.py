@@ -174,7 +174,7 @@ def curve_figure(
     """Finished curves with CI bands; `upto` cuts the curve at a step (replay), axes stay put."""
     colours = colours or palette()
     others = series_colours(colours)
-    figure = go.Figure()
+    bands, lines = [], []
     position = 0
     for (_, group), part in frame.groupby(["role", "group"], sort=True):
         forget = bool((part["role"] == "forget").all())
@@ -184,29 +184,36 @@ def curve_figure(
         shown = part if upto is None else part[part["step"] <= upto]
         # A band is drawn only over an unbroken stretch: a polygon across a gap would invent values.
         for stretch in _stretches(shown):
-            figure.add_scatter(
-                x=[*stretch["step"], *stretch["step"][::-1]],
-                y=[*stretch["high"], *stretch["low"][::-1]],
-                mode="lines",
-                fill="toself",
-                fillcolor=_translucent(color, 0.16),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
+            bands.append(
+                go.Scatter(
+                    x=[*stretch["step"], *stretch["step"][::-1]],
+                    y=[*stretch["high"], *stretch["low"][::-1]],
+                    mode="lines",
+                    fill="toself",
+                    fillcolor=_translucent(color, 0.16),
+                    line={"width": 0},
+                    hoverinfo="skip",
+                    showlegend=False,
+                )
             )
         label = f"{'forget' if forget else 'utility'}: {group}"
-        figure.add_scatter(
-            x=shown["step"],
-            y=shown["value"],
-            customdata=shown[["low", "high", "n"]],
-            mode="lines+markers",
-            name=escape(label),
-            connectgaps=False,
-            line={"color": color, "dash": dash, "width": 3 if forget else 2},
-            marker={"size": 5},
-            hovertemplate="step %{x}: %{y:.3f}<br>95 % CI %{customdata[0]:.3f} to "
-            "%{customdata[1]:.3f}, n=%{customdata[2]:.0f}",
+        lines.append(
+            go.Scatter(
+                x=shown["step"],
+                y=shown["value"],
+                customdata=shown[["low", "high", "n"]],
+                mode="lines+markers",
+                name=escape(label),
+                connectgaps=False,
+                line={"color": color, "dash": dash, "width": 3 if forget else 2},
+                marker={"size": 5},
+                hovertemplate="step %{x}: %{y:.3f}<br>95 % CI %{customdata[0]:.3f} to "
+                "%{customdata[1]:.3f}, n=%{customdata[2]:.0f}",
+            )
         )
+    # Bands first, the forget line last: it must not be tinted by what lies over it.
+    figure = go.Figure([*reversed(bands), *reversed(lines)])
+    figure.update_layout(legend_traceorder="reversed")
     if chance is not None:
         figure.add_hline(
             y=chance,
@@ -328,10 +335,12 @@ def verdict(frame: pd.DataFrame, chance: float | None) -> str:
         for group, part in frame[frame["role"] == role].groupby("group"):
             values = part.set_index("step")["value"]
             start, end = values.get(first, math.nan), values.get(last, math.nan)
-            shown = "not measured" if math.isnan(end) else f"{start:.2f} → {end:.2f}"
+            shown = f"{end:.2f}" if first == last else f"{start:.2f} → {end:.2f}"
+            shown = "not measured" if math.isnan(end) else shown
             parts.append(f"{role} ({group}) {shown}")
     ending = "" if chance is None else f"; chance is {chance:g}"
-    return f"Step {first} to {last}: " + ", ".join(parts) + ending + "."
+    steps = f"Step {first}" if first == last else f"Step {first} to {last}"
+    return f"{steps}: " + ", ".join(parts) + ending + "."
 
 
 def finding(frame: pd.DataFrame, chance: float | None) -> str:

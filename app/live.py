@@ -42,7 +42,10 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
     with left:
         frame, title, _ = _judged(rows, config)
         st.markdown(f"**{title}**")
-        _line_chart(curves.wide(frame), title, "The first evaluation is on its way.")
+        waiting = "The first evaluation is on its way."
+        if frame["step"].nunique() == 1:
+            waiting = f"{curves.verdict(frame, None)} The curve begins with the second evaluation."
+        _line_chart(curves.wide(frame), title, waiting)
     with right:
         st.markdown("**Loss terms of the batch**")
         train = curves.train_frame(rows)
@@ -52,8 +55,8 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
 
 
 def _line_chart(table: pd.DataFrame, y_label: str, waiting: str) -> None:
-    if table.empty:
-        st.caption(waiting)
+    if len(table) < 2:
+        st.caption(wording.plain(waiting))
         return
     st.line_chart(
         table,
@@ -111,7 +114,7 @@ def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
 def _buttons(run: RunDirectory, status: RunStatus) -> None:
     if status.active:
         st.button(
-            "Stop",
+            "Stop the run",
             icon=":material/stop_circle:",
             key="run_stop",
             on_click=act,
@@ -120,7 +123,7 @@ def _buttons(run: RunDirectory, status: RunStatus) -> None:
         )
     if status.resumable:
         st.button(
-            "Resume",
+            "Resume the run",
             icon=":material/play_circle:",
             key="run_resume",
             type="primary",

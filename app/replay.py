@@ -90,6 +90,7 @@ def replay_figure(
     figure.update_layout(
         # The legend stands above here: below the plot is where the slider is.
         margin={"t": figure.layout.margin.t + 84, "b": 128},
+        title={"y": 0.97, "yanchor": "top"},
         legend={"y": 1.03, "yanchor": "bottom"},
         updatemenus=[
             {

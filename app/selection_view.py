@@ -113,7 +113,8 @@ def training_sentence(
                 "all",
                 "Every parameter of the model trains; the profile did not record how many.",
             )
-        return wording.count(int(str(total))), "Every parameter of the model trains."
+        figure = wording.count(int(str(total)))
+        return figure, f"All {figure} parameters of the model train."
     if trainable.kind == "lora":
         return "known at start", (
             f"LoRA adapters of rank {trainable.lora_rank} train; the run states how many "

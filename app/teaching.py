@@ -287,9 +287,7 @@ def _replay() -> None:
         return
     category = run.config.evaluation.forget_category
     charts.show(
-        replay.replay_figure(
-            run.rows, category, "Replay: forget accuracy and utility, step by step"
-        ),
+        replay.replay_figure(run.rows, category, "The bundled run, step by step"),
         name="replay",
         alt="Animated curves of the bundled run: forget accuracy and utility groups over the "
         "steps.",

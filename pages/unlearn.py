@@ -87,8 +87,9 @@ else:
         troubles.append(pair_refusal)
     if common is not None and common.count:
         st.warning(
-            f"{common.count} documents are in both sets ({common.count / common.forget_total:.0%} "
-            "of the forget set): the run would forget and retain them at once.",
+            f"Both sets hold {'the same document' if common.count == 1 else 'the same documents'}: "
+            f"{common.count} of {common.forget_total} forget documents. The run would forget and "
+            "retain them at once.",
             icon=":material/warning:",
         )
         if not st.checkbox("Run all the same", key="u_overlap"):

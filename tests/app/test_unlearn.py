@@ -79,7 +79,7 @@ def test_overlap_needs_a_tick(own_sets: dict[str, Path], open_page: Callable[...
         file.write("\n" + json.dumps({"text": "forget document 0"}))
     app = open_page("unlearn")
     assert app.button(key="u_launch").disabled
-    assert "1 documents" in app.warning[0].value
+    assert "1 of 5 forget documents" in app.warning[0].value
     app.checkbox(key="u_overlap").check().run()
     assert not app.button(key="u_launch").disabled
 
