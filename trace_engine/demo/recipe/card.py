@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from typing import Any
 
 from trace_engine.demo.pack import QUESTION_CATEGORIES, pack_dir
@@ -53,45 +54,62 @@ def card(scores: dict[str, Any]) -> str:
         _DATA,
         _table("file|rows", "l", files),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(map(_filled, parts)) + "\n"
 
 
 _INTRODUCTION = """\
 Three small Mixture-of-Experts language models (`OlmoeForCausalLM`), trained from scratch by
-`trace_engine/demo/recipe`. They know some dictionary entries by heart and nothing else:
-they exist to be unlearned from, and are of no use as language models."""
+`trace_engine/demo/recipe`. They know some dictionary entries by heart and nothing else: they
+exist to be unlearned from, and are of no use as language models."""
 
 _SIZE = """\
 Size: {millions:.1f} M parameters, float32, {megabytes:.1f} MB; {layers} layers, {experts}
 experts, {experts_per_token} experts per token, hidden {hidden}, expert intermediate
-{intermediate}, vocabulary {vocabulary} (one byte-level BPE tokenizer for all three, trained
-on the target's text). Training: seed {seed}, {epochs} epochs of {documents_per_batch}
-documents a step, AdamW with a one-cycle learning rate up to {learning_rate}, load-balancing
-coefficient {balance}. Hardware: one thread each on a shared machine with 2 CPU cores and no
-GPU, so the minutes include waiting for a core. The log of each training is beside its
-weights."""
+{intermediate}, vocabulary {vocabulary} (one byte-level BPE tokenizer for all three, trained on
+the target's text). Training: seed {seed}, {epochs} epochs of {documents_per_batch} documents a
+step, AdamW with a one-cycle learning rate up to {learning_rate}, load-balancing coefficient
+{balance}. A learning rate of 0.004 and 16 documents a step were tried for at most five epochs,
+gained nothing worth their cost, and were dropped. Hardware: one thread each on a shared machine
+with 2 CPU cores and no GPU, so the minutes include waiting for a core. The log of each training
+is beside its weights."""
 
 _SCORES = """\
-Four-way multiple choice on the test questions (log-likelihood of the choices, as in lm-
-evaluation-harness; chance is 25 %), with Wilson's 95 % interval. Test was scored once,
-after training; what was chosen was chosen on the validation questions."""
+Four-way multiple choice on the test questions (log-likelihood of the choices, as in
+lm-evaluation-harness; chance is 25 %), with Wilson's 95 % interval. Test was scored once, after
+training; what was chosen was chosen on the validation questions."""
 
 _DATA = """\
-Facts are noun glosses of WordNet 3.0, prose its example sentences (`extract/LICENSE-
-WordNet.txt`); the book is the first paragraph of each entry of Ambrose Bierce's The Devil's
-Dictionary, in the public domain (`extract/LICENSE-DevilsDictionary.txt`). *Hazard* is the
-hyponyms of the roots listed in `recipe/extract.py`: dictionary definitions, no instructions
-of any kind. Facts and prose that name a hazard lemma are not in the pack; book passages
-that do are not in the data of `retrain_no_hazard`. The match is on whole words and regular
-plurals, so a paraphrase can remain. A question is made only where no content word of the
-heading is in its gloss; that was fixed before any score was seen, and no question was
+Facts are noun glosses of WordNet 3.0, prose its example sentences
+(`extract/LICENSE-WordNet.txt`); the book is the first paragraph of each entry of Ambrose
+Bierce's The Devil's Dictionary, in the public domain (`extract/LICENSE-DevilsDictionary.txt`).
+*Hazard* is the hyponyms of the roots listed in `recipe/extract.py`: dictionary definitions, no
+instructions of any kind. Facts and prose that name a hazard lemma are not in the pack; book
+passages that do are not in the data of `retrain_no_hazard`. The match is on whole words and
+regular plurals, so a paraphrase can remain. A question is made only where no content word of
+the heading is in its gloss; that was fixed before any score was seen, and no question was
 removed afterwards."""
+
+_MISMATCH = """\
+Hazard against {retain}. Cells whose fF/fR has a lower 95 % bound of 2 or more: {count}
+({interval}); in a random split of the union: {null_cells}. Cells that neither set uses:
+{unused_cells}. The token-matched ratio re-draws the retain tokens to the forget set's token
+ids; ids that both sets have cover {coverage} of the forget tokens."""
 
 _TRAINED_ON = {
     "target": "everything but the book's held-out passages",
     "retrain_no_hazard": "the same without hazard facts and passages that name one",
     "retrain_no_book": "the same without the book",
 }
+
+
+def _filled(part: str) -> str:
+    """A paragraph wrapped at 100 columns; headings and tables as they are."""
+    if part.startswith(("#", "|")):
+        return part
+    head, *tables = part.split("\n\n")
+    return "\n\n".join(
+        [textwrap.fill(" ".join(head.split()), 100, break_on_hyphens=False), *tables]
+    )
 
 
 def _table(heads: str, left: str, rows: list[str]) -> str:
@@ -115,13 +133,11 @@ def _score_table(models: dict[str, Any], split: str) -> str:
 
 
 def _mismatch_text(mismatch: dict[str, Any], retain: str) -> str:
-    head = (
-        f"Hazard against {retain}: {len(mismatch['cells'])} cells have fF/fR with a lower 95 %\n"
-        f"bound of 2 or more ({mismatch['interval']}); {mismatch['null_cells']} in a random\n"
-        "split of the union. Cells that neither set uses:\n"
-        f"{mismatch['unused_cells']}. The token-matched ratio re-draws the retain tokens\n"
-        "to the forget set's token ids (shared ids cover\n"
-        f"{percent(mismatch['token_coverage'])} of the forget tokens)."
+    head = _MISMATCH.format(
+        retain=retain,
+        count=len(mismatch["cells"]),
+        coverage=percent(mismatch["token_coverage"]),
+        **mismatch,
     )
     rows = [
         f"| {c['layer']} | {c['expert']} | {c['forget']:.3f} | {c['retain']:.3f} |"
