@@ -24,6 +24,7 @@ from app.curves import (
     series_colours,
 )
 from app.theme import Palette, palette
+from trace_engine.evaluation import wilson
 
 SYMBOLS = (
     "circle",
@@ -88,11 +89,8 @@ def pooled(cells: Iterable[Mapping[str, Any]]) -> Figure:
         total += int(n)
     if total == 0:
         return NOT_MEASURED
-    # scipy's Wilson interval is the engine's (a test compares them); the engine's room loads torch.
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(right), total).proportion_ci(0.95, method="wilson")
-    return Figure(right / total, float(interval.low), float(interval.high), total)
+    interval = wilson(int(right), total)
+    return Figure(interval.value, number(interval.low), number(interval.high), total)
 
 
 def figure_of(cell: Mapping[str, Any] | None) -> Figure:

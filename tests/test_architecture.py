@@ -78,6 +78,7 @@ def test_app_does_not_import_pages(path: Path) -> None:
         "trace_engine.config",
         "trace_engine.routing",
         "trace_engine.calibration",
+        "trace_engine.evaluation",
         "trace_engine.runs",
         "trace_engine.sets",
     ],

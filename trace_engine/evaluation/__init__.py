@@ -1,21 +1,33 @@
 """Evaluation: estimates with intervals, loss of a set, multiple choice, knowledge check, routing
 probe.
+
+Names are loaded when first used: an interval costs a page no torch.
 """
 
-from trace_engine.evaluation.estimate import Estimate, cluster_mean, wilson
-from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check
-from trace_engine.evaluation.loss import set_loss
-from trace_engine.evaluation.multiple_choice import ChoiceScores, score_questions
-from trace_engine.evaluation.probe import routing_probe
+# ruff: noqa: F401 (the imports below are for type checkers; __getattr__ does them at run time)
 
-__all__ = [
-    "ChoiceScores",
-    "Estimate",
-    "KnowledgeCheck",
-    "cluster_mean",
-    "knowledge_check",
-    "routing_probe",
-    "score_questions",
-    "set_loss",
-    "wilson",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trace_engine.evaluation.estimate import Estimate, cluster_mean, wilson
+    from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check
+    from trace_engine.evaluation.loss import set_loss
+    from trace_engine.evaluation.multiple_choice import ChoiceScores, score_questions
+    from trace_engine.evaluation.probe import routing_probe
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "estimate": ("Estimate", "cluster_mean", "wilson"),
+    "knowledge": ("KnowledgeCheck", "knowledge_check"),
+    "loss": ("set_loss",),
+    "multiple_choice": ("ChoiceScores", "score_questions"),
+    "probe": ("routing_probe",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -32,8 +32,10 @@ class ChoiceScores:
 
     loglikelihoods: tuple[NDArray[np.float64], ...]
     """Per question, the (normalised) log-likelihood of each choice, in nats."""
+    picked: NDArray[np.int64]
+    """Per question, the most likely choice (first of equals)."""
     correct: NDArray[np.bool_]
-    """Per question, whether the most likely choice is the answer (first of equals)."""
+    """Per question, whether the picked choice is the answer."""
     categories: tuple[str, ...]
 
     def accuracy(self, category: str | None = None) -> Estimate:
@@ -108,10 +110,11 @@ def score_questions(
             total / np.array([len(choice) for choice in question.choices])
             for total, question in zip(sums, questions, strict=True)
         ]
-    answers = [int(np.argmax(total)) for total in sums]
+    picked = np.array([np.argmax(total) for total in sums], dtype=np.int64)
     return ChoiceScores(
         loglikelihoods=tuple(sums),
-        correct=np.array([a == q.answer for a, q in zip(answers, questions, strict=True)]),
+        picked=picked,
+        correct=picked == np.array([question.answer for question in questions]),
         categories=tuple(question.category for question in questions),
     )
 

@@ -47,7 +47,7 @@ def evaluation_row(
     """
     config = setup.config
     row: dict[str, Any] = {"kind": "eval", "step": step}
-    row["accuracy"] = accuracies(setup, report)
+    row |= answers(setup, report)
     for name, side in (("forget", setup.forget), ("retain", setup.retain)):
         found = set_loss(
             setup.opened,
@@ -70,26 +70,34 @@ def evaluation_row(
     return row
 
 
-def accuracies(setup: Setup, report: ProgressCallback) -> dict[str, dict[str, Any]]:
-    """Accuracy with Wilson's interval per category; empty without questions."""
+def answers(setup: Setup, report: ProgressCallback) -> dict[str, Any]:
+    """`accuracy` with Wilson's interval per category, and `picked`: question number in the file ->
+    number of the choice that was most likely. Both empty without questions.
+    """
     if setup.questions is None:
-        return {}
+        return {"accuracy": {}, "picked": {}}
     meter = Meter("evaluating: questions", len(setup.questions), "questions", report)
-    found = {}
+    accuracy: dict[str, dict[str, Any]] = {}
+    picked: dict[str, int] = {}
     for category in sorted({question.category for question in setup.questions}):
-        asked = [question for question in setup.questions if question.category == category]
+        asked = {
+            number: question
+            for number, question in zip(setup.question_numbers, setup.questions, strict=True)
+            if question.category == category
+        }
         scores = score_questions(
             setup.opened.model,
             setup.opened.tokenizer,
-            asked,
+            list(asked.values()),
             style=setup.config.evaluation.style,
         )
         share = scores.accuracy()
-        found[category] = {
+        accuracy[category] = {
             "value": share.value,
             "low": share.low,
             "high": share.high,
             "n": share.n,
         }
+        picked |= {str(number): int(at) for number, at in zip(asked, scores.picked, strict=True)}
         meter.add(len(asked))
-    return found
+    return {"accuracy": accuracy, "picked": dict(sorted(picked.items(), key=lambda p: int(p[0])))}

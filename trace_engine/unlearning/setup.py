@@ -61,6 +61,8 @@ class Setup:
     held_out: bool
     """Whether the loss curves are on documents kept out of training."""
     questions: tuple[Question, ...] | None
+    question_numbers: tuple[int, ...]
+    """Where each question stands in its file, counted from 0."""
     profile: Profile
     profile_key: str
     selection: Selection
@@ -82,7 +84,8 @@ def set_up(
     """
     sets = load_set(config.forget), load_set(config.retain)
     overlap = check_pair(*sets)
-    questions = read_chosen_questions(config.evaluation, config.seed)
+    asked = read_chosen_questions(config.evaluation, config.seed)
+    questions = None if asked is None else tuple(asked.values())
     opened = open_model(config.model)
     # Train mode would add dropout and, in some families, random routing: see design/0003.
     opened.model.eval()
@@ -113,6 +116,7 @@ def set_up(
         overlap=overlap,
         held_out=questions is None,
         questions=questions,
+        question_numbers=tuple(asked or ()),
         profile=before,
         profile_key=key,
         selection=selection,
@@ -157,9 +161,9 @@ def sample_documents(
     return tuple(documents[index] for index in sorted(chosen.tolist()))
 
 
-def read_chosen_questions(config: EvaluationConfig, seed: int) -> tuple[Question, ...] | None:
-    """The questions to ask, at most `max_questions` a category, drawn with the seed; None without
-    a file.
+def read_chosen_questions(config: EvaluationConfig, seed: int) -> dict[int, Question] | None:
+    """The questions to ask by their number in the file, at most `max_questions` a category, drawn
+    with the seed; None without a file.
 
     Raises InputError when no question has the forget category.
     """
@@ -178,7 +182,7 @@ def read_chosen_questions(config: EvaluationConfig, seed: int) -> tuple[Question
     for number, category in enumerate(sorted(groups)):
         order = np.random.default_rng([seed, number, 2]).permutation(groups[category])
         chosen += order[: config.max_questions].tolist()
-    return tuple(questions[index] for index in sorted(chosen))
+    return {index: questions[index] for index in sorted(chosen)}
 
 
 def check_profile(
