@@ -24,7 +24,17 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "probe": ("routing_probe",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_HOME)
+__all__ = [
+    "ChoiceScores",
+    "Estimate",
+    "KnowledgeCheck",
+    "cluster_mean",
+    "knowledge_check",
+    "routing_probe",
+    "score_questions",
+    "set_loss",
+    "wilson",
+]
 
 
 def __getattr__(name: str) -> Any:
