@@ -114,6 +114,14 @@ def bound(
     return value
 
 
+def unbind(name: str) -> None:
+    """Forget a bound value everywhere, so that the next `bound` starts from its default."""
+    st.session_state.pop(name, None)
+    st.session_state.get("_kept", {}).pop(name, None)
+    if name in st.query_params:
+        del st.query_params[name]
+
+
 def _from_url(name: str, default: T, allowed: list[T] | None, read: Callable[[str], T] | None) -> T:
     text = st.query_params[name]
     try:

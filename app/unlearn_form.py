@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from app import forms, state
 from trace_engine.bundled import PACK
 from trace_engine.config import EvaluationConfig, ProfileConfig, TrainableConfig, UnlearnConfig
+from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
 from trace_engine.errors import TraceError
 from trace_engine.runs import home
 from trace_engine.sets import Overlap, check_pair, load_set
@@ -29,6 +30,7 @@ TRAINS = {
 }
 NO_QUESTIONS = "none: loss on held-out documents"
 OTHER_FILE = "a file of my own"
+_DEFAULTS = "_u_defaults"
 
 
 def base_settings(view: state.ProfileView) -> tuple[ProfileConfig | None, str | None]:
@@ -90,12 +92,24 @@ def _number(
     **kwargs: Any,
 ) -> Any:
     key = f"u_{field}"
-    state.bound(key, settings.model_fields[field].default, read=read)
+    default = st.session_state.get(_DEFAULTS, {}).get(field, settings.model_fields[field].default)
+    state.bound(key, default, read=read)
     return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
+
+
+def _take_defaults(model: str) -> None:
+    """Start from the settings that suit the model; another model's are not carried over."""
+    defaults = defaults_for(model)
+    before = st.session_state.get(_DEFAULTS)
+    if before is not None and before != defaults:
+        for field in defaults:
+            state.unbind(f"u_{field}")
+    st.session_state[_DEFAULTS] = defaults
 
 
 def draw(base: ProfileConfig) -> dict[str, Any]:
     """All widgets; returns values for `build`."""
+    _take_defaults(base.model.source)
     left, right = st.columns(2, gap="large")
     with left:
         values = _method()
@@ -199,7 +213,8 @@ def _evaluation(base: ProfileConfig) -> EvaluationConfig:
     most = None
     if questions is not None:
         with limit:
-            state.bound("u_most", 0, read=int)
+            bundled = chosen.startswith("demo:")
+            state.bound("u_most", QUESTIONS_PER_GROUP if bundled else 0, read=int)
             most = st.number_input(
                 "Questions per group",
                 0,

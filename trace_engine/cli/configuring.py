@@ -2,13 +2,13 @@
 
 import argparse
 import textwrap
-from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from trace_engine.cli.output import emit_json
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, _Settings
+from trace_engine.demo.settings import bundled_run
 
 _WIDTH = 96
 
@@ -23,14 +23,12 @@ def config(options: argparse.Namespace) -> int:
 
 
 def defaults(kind: str) -> ProfileConfig | UnlearnConfig:
-    """Every default, on the bundled sets (and, for a run, with the bundled questions)."""
-    sets: dict[str, Any] = {
-        "forget": SetConfig(source="demo:forget"),
-        "retain": SetConfig(source="demo:retain"),
-    }
+    """Settings to start from: the bundled sets; for a run, the settings tuned for the pack."""
     if kind == "profile":
-        return ProfileConfig(**sets)
-    return UnlearnConfig(**sets, evaluation={"questions": "demo:questions/validation"})  # type: ignore[arg-type]
+        return ProfileConfig(
+            forget=SetConfig(source="demo:forget"), retain=SetConfig(source="demo:retain")
+        )
+    return bundled_run()
 
 
 def commented_yaml(settings: BaseModel, indent: str = "") -> str:

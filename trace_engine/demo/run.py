@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.calibration import preview_weights, select_experts
-from trace_engine.config import EvaluationConfig, SetConfig, UnlearnConfig
+from trace_engine.config import UnlearnConfig
+from trace_engine.demo.settings import bundled_run
 from trace_engine.errors import InputError, RunError
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Mismatch, Profile, load_mismatch
@@ -23,17 +24,6 @@ from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
 
 Tell = Callable[[str], object]
-
-
-def demo_config(steps: int = 60) -> UnlearnConfig:
-    """The bundled run: TRACE weights on NPO, judged on the validation questions."""
-    return UnlearnConfig(
-        name="demo",
-        forget=SetConfig(source="demo:forget"),
-        retain=SetConfig(source="demo:retain"),
-        evaluation=EvaluationConfig(questions="demo:questions/validation"),
-        max_steps=steps,
-    )
 
 
 def run_demo(
@@ -55,7 +45,7 @@ def run_demo(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder.name} exists and is not empty. Name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    settings = config or demo_config(steps)
+    settings = config or bundled_run("demo", steps)
 
     tell(f"1. Profile: where does {settings.model.source} send the two sets' tokens?")
     cached, _ = ProfileAnswer(settings.profile_config()).get(report)

@@ -4,7 +4,7 @@ probe.
 Names are loaded when first used: an interval costs a page no torch.
 """
 
-# ruff: noqa: F401 (the imports below are for type checkers; __getattr__ does them at run time)
+
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
