@@ -23,6 +23,7 @@ from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import TraceError
 from trace_engine.routing import Profile
+from trace_engine.runs import RunDirectory
 
 SCORES = PACK / "scores.json"
 REFERENCE = "retrain_no_hazard"
@@ -30,15 +31,10 @@ PATTERNS = ("", "/", ".", "x", "-", "+")
 
 
 def stored_runs() -> tuple[list[StoredRun], list[str]]:
-    """The bundled run and every unlearning run with at least one row, newest first; and what was
-    skipped.
+    """Every unlearning run with at least one row, newest first, then the bundled ones; and what
+    was skipped.
     """
     found, skipped = [], []
-    try:
-        bundled = replay.bundled_run()
-    except TraceError as error:
-        bundled = None
-        skipped.append(f"The bundled run cannot be read: {error}")
     for summary in runs.list_runs():
         if summary.kind == "profile":
             continue
@@ -51,8 +47,14 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
         if isinstance(config, UnlearnConfig) and rows:
             label = config.name.strip() or f"{config.method} {config.weights.rule} {run.id[-6:]}"
             found.append(StoredRun(run.id, label, run.path, config, tuple(rows)))
-    if bundled is not None:
-        found.append(bundled)
+    for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
+        try:
+            bundled = replay.bundled_run(path)
+        except TraceError as error:
+            skipped.append(f"A bundled run cannot be read: {error}")
+            continue
+        if bundled is not None:
+            found.append(bundled)
     return found, skipped
 
 
@@ -180,6 +182,10 @@ def routing_profiles(run: StoredRun) -> tuple[Profile, Profile] | None:
     Raises TraceError when one is damaged.
     """
     before, after = run.path / "profile-before", run.path / "profile-after"
+    if not before.is_dir():
+        # Bundled runs leave out what the pack holds already, under the same content address.
+        key = RunDirectory(run.path).facts().get("profile_key")
+        before = (runs.find_profile(key) if key else None) or before
     if not before.is_dir() or not after.is_dir():
         return None
     return Profile.load(before), Profile.load(after)

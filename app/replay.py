@@ -20,6 +20,9 @@ from trace_engine.config import UnlearnConfig
 from trace_engine.runs import RunDirectory
 
 BUNDLED_RUN = PACK / "run"
+"""The run with TRACE weights, which the replay shows."""
+BUNDLED_CONTROL = PACK / "run_uniform"
+"""The same run with uniform weights: what TRACE has to beat."""
 CHANCE = 0.25
 
 
@@ -46,7 +49,7 @@ def bundled_run(path: Path = BUNDLED_RUN) -> StoredRun | None:
     if not isinstance(config, UnlearnConfig):
         return None
     label = f"{config.name.strip() or config.method} (bundled)"
-    return StoredRun("bundled", label, path, config, tuple(run.rows()))
+    return StoredRun(f"bundled:{path.name}", label, path, config, tuple(run.rows()))
 
 
 def replay_figure(

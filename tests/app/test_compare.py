@@ -20,6 +20,7 @@ from trace_engine.sets import Question
 def without_the_bundled_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ships with a checkout must not decide these tests."""
     monkeypatch.setattr(replay, "BUNDLED_RUN", Path("no-such-run"))
+    monkeypatch.setattr(replay, "BUNDLED_CONTROL", Path("no-such-run"))
     monkeypatch.setattr(replay.bundled_run, "__defaults__", (Path("no-such-run"),))
 
 

@@ -101,8 +101,9 @@ def _gap(profile: Profile, found: Mismatch) -> str:
     """The largest gap, with its interval, its controls and its n."""
     row = found.table().sort_values("difference", ascending=False, kind="stable").iloc[0]
     return (
-        f"   Expert {row['expert']} of layer {row['layer']} gets {row['forget']:.1%} of the forget "
-        f"tokens and {row['retain']:.1%} of the retain tokens: {row['ratio']:.1f} times as much "
+        f"   Expert {row['expert']:.0f} of layer {row['layer']:.0f} gets {row['forget']:.1%} of "
+        f"the forget tokens and {row['retain']:.1%} of the retain tokens: "
+        f"{row['ratio']:.1f} times as much "
         f"(95 % interval {row['ratio_low']:.1f} to {row['ratio_high']:.1f}; "
         f"{row['matched_ratio']:.1f} times after matching token identities). "
         f"n = {len(profile.forget.document_ids):,} and "

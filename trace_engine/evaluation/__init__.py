@@ -4,8 +4,6 @@ probe.
 Names are loaded when first used: an interval costs a page no torch.
 """
 
-
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -66,7 +66,9 @@ def open_session(config: UnlearnConfig, report: ProgressCallback, base: Path | N
         "forget": setup.forget.documents.fingerprint,
         "retain": setup.retain.documents.fingerprint,
     }
-    folder = keep_profile(session.profile_key, session.profile, base, report)
+    # A bundled or cached profile has its map already; only a new one is put into the cache.
+    key = session.profile_key
+    folder = find_profile(key, base) or keep_profile(key, session.profile, base, report)
     return Opened(
         session,
         fingerprints,
