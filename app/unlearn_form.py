@@ -30,6 +30,15 @@ TRAINS = {
 }
 NO_QUESTIONS = "none: loss on held-out documents"
 OTHER_FILE = "a file of my own"
+TEST_QUESTIONS = "demo:questions/test"
+QUESTION_NAMES = {
+    "demo:questions/validation": "bundled, validation: to choose settings by",
+    TEST_QUESTIONS: "bundled, test: for the last word",
+}
+TEST_WARNING = (
+    "Settings that are chosen by looking at test questions make their score too good. Choose on "
+    "validation questions, and ask these once."
+)
 _DEFAULTS = "_u_defaults"
 
 
@@ -48,9 +57,9 @@ def question_sources(base: ProfileConfig) -> list[str]:
     """Question files on offer: the bundled ones for the bundled sets, then none, then one's own."""
     bundled = base.forget.source.startswith("demo:")
     offered = [
-        f"demo:questions/{name}"
-        for name in ("validation", "test")
-        if bundled and (PACK / "questions" / f"{name}.jsonl").is_file()
+        name
+        for name in QUESTION_NAMES
+        if bundled and (PACK / f"{name.removeprefix('demo:')}.jsonl").is_file()
     ]
     return [*offered, NO_QUESTIONS, OTHER_FILE]
 
@@ -183,8 +192,14 @@ def _evaluation(base: ProfileConfig) -> EvaluationConfig:
         kept = st.session_state.get("_u_questions")
         st.session_state["u_questions"] = kept if kept in offered else offered[0]
     chosen = st.selectbox(
-        "Questions", offered, key="u_questions", help=forms.help_of(EvaluationConfig, "questions")
+        "Questions",
+        offered,
+        key="u_questions",
+        help=forms.help_of(EvaluationConfig, "questions"),
+        format_func=lambda name: QUESTION_NAMES.get(name, name),
     )
+    if chosen == TEST_QUESTIONS:
+        st.caption(TEST_WARNING)
     st.session_state["_u_questions"] = chosen
     questions: str | None = chosen
     category = EvaluationConfig().forget_category

@@ -210,6 +210,16 @@ def to_yaml(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
+    """What of the settings decides a result: all fields but labels, as JSON values.
+
+    Resuming and recognising a launch go by it, in the launcher and in the loop alike.
+    """
+    return config.model_dump(
+        mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
+    )
+
+
 def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:
     """Validate a mapping; `kind` says whose settings it is. Raises InputError naming each field."""
     kinds: dict[str, type[ProfileConfig] | type[UnlearnConfig]] = {

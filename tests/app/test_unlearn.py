@@ -94,6 +94,16 @@ def test_an_empty_trainable_set_is_refused_with_its_reason(
     assert "none is selected" in app.error[0].value
 
 
+def test_test_questions_come_with_a_warning(
+    trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn")
+    assert not any("Choose on validation" in caption.value for caption in app.caption)
+    app.selectbox(key="u_questions").set_value("demo:questions/test").run()
+    assert any("Choose on validation" in caption.value for caption in app.caption)
+    assert any("demo:questions/test" in block.value for block in app.code)
+
+
 def test_a_profile_without_settings_cannot_be_unlearned(
     bundled: object, open_page: Callable[..., AppTest]
 ) -> None:

@@ -272,7 +272,9 @@ def test_a_state_of_other_settings_is_refused_and_the_field_named(tmp_path: Path
         pytest.raises(RunError, match=r"weights\.ess_floor = 0\.5, this run has 0\.7"),
     ):
         session.load_state(*state)
-    with Session(tiny_config(tmp_path, name="another label")) as session:
+    relabelled = tiny_config(tmp_path, name="another label").model_dump()
+    relabelled["forget"]["label"] = "another name of the set"
+    with Session(UnlearnConfig.model_validate(relabelled)) as session:
         session.load_state(*state)
 
 

@@ -54,11 +54,10 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_same_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse a state taken under other settings, naming the first field that differs (RunError).
-
-    The run's name is a label and may differ.
+    """Refuse a state taken under other settings, naming the first field that differs
+    (RunError).
     """
-    for field in sorted({*saved, *current} - {"name"}):
+    for field in sorted({*saved, *current}):
         before, now = saved.get(field), current.get(field)
         if before == now:
             continue

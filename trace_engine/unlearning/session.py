@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from trace_engine.config import UnlearnConfig
+from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
 from trace_engine.evaluation.nll import forward_nll
 from trace_engine.models import collate
@@ -239,7 +239,7 @@ class Session:
         data = {
             "schema": packing.SCHEMA,
             "step": self.step,
-            "config": self.config.model_dump(mode="json"),
+            "config": identity_of(self.config),
             "identity": self._identity(),
             "weights": self.weights.to_dict(),
             "knowledge": start.knowledge.to_dict(),
@@ -254,7 +254,7 @@ class Session:
                 f"{packing.SCHEMA}. "
                 f"Nothing was loaded."
             )
-        packing.check_same_settings(data["config"], self.config.model_dump(mode="json"))
+        packing.check_same_settings(data["config"], identity_of(self.config))
         packing.check_same_settings(data["identity"], self._identity())
         self.trainable.load(packing.under(tensors, "trainable"))
         packing.load_optimizer(self._optimizer, tensors)
