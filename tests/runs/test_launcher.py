@@ -14,6 +14,7 @@ import pytest
 
 from tests.runs.light_worker import COMMAND, config, profile_config
 from tests.runs.waiting import until, until_state
+from trace_engine.config import identity_of
 from trace_engine.errors import RunError
 from trace_engine.runs import (
     LockedError,
@@ -275,7 +276,7 @@ def test_resume_refuses_changed_settings_and_names_them(base: Path, tmp_path: Pa
     computing(run, base)
     stop(run.id, base)
     until_state(run, "stopped")
-    settings = config(tmp_path).model_dump(mode="json", exclude={"name"})
+    settings = identity_of(config(tmp_path))
     write_json(run.path / "facts.json", {"identity": {"config": settings}})
     text = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(text.replace("max_steps: 60", "max_steps: 80"))
