@@ -11,7 +11,7 @@ from trace_engine.bundled import is_bundled
 from trace_engine.config import EvaluationConfig, SetConfig, UnlearnConfig
 
 TUNED: dict[str, Any] = {
-    "alpha": 8.0,
+    "alpha": 16.0,
     "beta": 0.03,
     "learning_rate": 1e-3,
     "batch_size": 32,
