@@ -107,7 +107,7 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
         margin={"l": 46, "r": 8, "t": _title_height(spec.title), "b": 88},
         hoverdistance=40,
         dragmode=False,
-        modebar=_modebar(colours),
+        modebar=modebar(colours),
         clickmode="event+select",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -213,11 +213,17 @@ def title(text: str) -> dict[str, Any]:
     return {"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}}
 
 
+def unbroken(part: str) -> str:
+    """A part of a title that stays on one line."""
+    return part.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _title_height(text: str) -> int:
     return 26 + 20 * len(textwrap.wrap(text, TITLE_WIDTH))
 
 
-def _modebar(colours: Palette) -> dict[str, Any]:
+def modebar(colours: Palette) -> dict[str, Any]:
+    """The figure's own toolbar without a box behind it, which would lie over the title."""
     return {"bgcolor": "rgba(0,0,0,0)", "color": colours.muted, "activecolor": colours.text}
 
 
@@ -309,7 +315,7 @@ def share_bars(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
-        modebar=_modebar(colours),
+        modebar=modebar(colours),
     )
     return figure
 
@@ -359,7 +365,7 @@ def layer_bars(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
-        modebar=_modebar(colours),
+        modebar=modebar(colours),
     )
     return figure
 

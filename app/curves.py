@@ -224,7 +224,8 @@ def curve_figure(
         )
     if not frame.empty:
         steps = frame["step"]
-        pad = max(1.0, 0.02 * float(steps.max() - steps.min()))
+        # Less than a step, so that no axis names a step before the first.
+        pad = max(0.2, 0.02 * float(steps.max() - steps.min()))
         figure.update_xaxes(range=[float(steps.min()) - pad, float(steps.max()) + pad])
     if y_range is not None:
         figure.update_yaxes(range=list(y_range))
@@ -317,6 +318,7 @@ def lay_out(figure: go.Figure, heading: str, x_title: str, y_title: str, height:
         yaxis_title=y_title,
         hovermode="closest",
         dragmode=False,
+        modebar=charts.modebar(palette()),
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
@@ -357,10 +359,8 @@ def finding(frame: pd.DataFrame, chance: float | None) -> str:
     digits = 2
     forget, utility = ends["forget"], ends["utility"]
     what = "accuracy" if chance is not None else "loss"
-    return (
-        f"Forget {what} {forget[0]:.{digits}f} → {forget[1]:.{digits}f}, "
-        f"utility {utility[0]:.{digits}f} → {utility[1]:.{digits}f}"
-    )
+    kept = charts.unbroken(f"utility {utility[0]:.{digits}f} → {utility[1]:.{digits}f}")
+    return f"Forget {what} {forget[0]:.{digits}f} → {forget[1]:.{digits}f}, {kept}"
 
 
 def drift_finding(frame: pd.DataFrame) -> str:
@@ -369,4 +369,5 @@ def drift_finding(frame: pd.DataFrame) -> str:
     if last.empty:
         return "Routing drift was not measured"
     row = last.iloc[0]
-    return f"Layer {int(row['layer'])} drifts most: {row['overlap']:.0%} of experts unchanged"
+    kept = charts.unbroken(f"{row['overlap']:.0%} of experts unchanged")
+    return f"Layer {int(row['layer'])} drifts most: {kept}"

@@ -6,7 +6,7 @@ files anew, so that there is no second copy of the truth.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -40,12 +40,13 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
     rows = run.rows()
     left, right = st.columns(2, gap="large")
     with left:
-        frame, title, _ = _judged(rows, config)
-        st.markdown(f"**{title}**")
+        judged = _judged(rows, config)
+        st.markdown(f"**{judged.what}**")
         waiting = "The first evaluation is on its way."
-        if frame["step"].nunique() == 1:
-            waiting = f"{curves.verdict(frame, None)} The curve begins with the second evaluation."
-        _line_chart(curves.wide(frame), title, waiting)
+        if judged.frame["step"].nunique() == 1:
+            sofar = curves.verdict(judged.frame, None)
+            waiting = f"{sofar} The curve begins with the second evaluation."
+        _line_chart(curves.wide(judged.frame), judged.unit, waiting)
     with right:
         st.markdown("**Loss terms of the batch**")
         train = curves.train_frame(rows)
@@ -68,17 +69,24 @@ def _line_chart(table: pd.DataFrame, y_label: str, waiting: str) -> None:
     )
 
 
-def _judged(
-    rows: list[dict[str, Any]], config: UnlearnConfig
-) -> tuple[pd.DataFrame, str, float | None]:
-    """What the run is judged on: accuracies where it has questions, else loss on documents."""
+class _Judged(NamedTuple):
+    """What a run is judged on."""
+
+    frame: pd.DataFrame
+    what: str
+    unit: str
+    """Short enough for an axis of the live chart."""
+    chance: float | None
+
+
+def _judged(rows: list[dict[str, Any]], config: UnlearnConfig) -> _Judged:
+    """Accuracies where the run has questions, else loss on documents."""
     frame = curves.accuracy_frame(rows, config.evaluation.forget_category)
-    if not frame.empty:
-        return frame, "accuracy", CHANCE
-    held_out = "held-out" if curves.is_held_out(rows) else "training"
-    if config.evaluation.questions is not None:
-        return frame, "accuracy", CHANCE
-    return curves.held_out_frame(rows), f"loss on {held_out} documents (nats per token)", None
+    if not frame.empty or config.evaluation.questions is not None:
+        return _Judged(frame, "Accuracy", "accuracy", CHANCE)
+    frame = curves.held_out_frame(rows)
+    kind = "held-out" if frame.empty or curves.is_held_out(rows) else "training"
+    return _Judged(frame, f"Loss on {kind} documents", "nats per token", None)
 
 
 def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
@@ -159,21 +167,20 @@ def delete_and_close(run_id: str) -> None:
 
 def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
     rows = run.rows()
-    frame, title, chance = _judged(rows, config)
+    frame, what, unit, chance = _judged(rows, config)
     if frame.empty:
         st.caption("No evaluation was recorded, so there is no curve.")
     else:
         charts.show(
             curves.curve_figure(
                 frame,
-                y_title=title,
+                y_title=unit,
                 chance=chance,
                 heading=curves.finding(frame, chance),
                 y_range=None if chance is None else (0.0, 1.02),
             ),
             name=f"run_{run.id}_{'accuracy' if chance else 'loss'}",
-            alt=f"{title} over optimizer steps with 95 % intervals. "
-            f"{curves.verdict(frame, chance)}",
+            alt=f"{what} over optimizer steps with 95 % intervals. {curves.verdict(frame, chance)}",
             table=frame,
         )
     train = curves.train_frame(rows)

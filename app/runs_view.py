@@ -56,14 +56,16 @@ def progress_sentence(progress: Mapping[str, Any] | None) -> str | None:
         return None
     done, total = int(progress.get("done", 0)), int(progress.get("total", 0))
     unit = str(progress.get("unit", ""))
-    parts = [f"{progress.get('phase', 'working')}: {wording.count(done)}"]
-    if total:
+    phase = str(progress.get("phase", "working"))
+    # One thing that is done or not has no count worth reading.
+    parts = [phase if total == 1 else f"{phase}: {wording.count(done)}"]
+    if total > 1:
         parts[0] += f" of {wording.count(total)} {unit}"
     rate = number(progress.get("per_second"))
     if rate == rate:
-        parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s")
+        parts.append(f"{wording.count(round(rate)) if rate >= 10 else f'{rate:.2g}'} {unit}/s")
     eta = number(progress.get("eta_seconds"))
-    if eta == eta:
+    if eta >= 1:
         parts.append(f"about {wording.duration(eta)} left")
     return ", ".join(parts)
 
@@ -116,14 +118,24 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
             f"effective sample {number(diagnostics.get('ess_share')):.0%}, largest weight "
             f"{number(diagnostics.get('max_weight')):.1f}."
         )
-    if facts.get("loss_curve"):
-        sentences.append(f"Loss curves are on {facts['loss_curve']}.")
+    if facts.get("held_out"):
+        counts = " and ".join(
+            f"{wording.count(int(side['measured_on']))} {name}"
+            for name, side in ((name, facts.get(name)) for name in ("forget", "retain"))
+            if isinstance(side, Mapping)
+        )
+        sentences.append(f"The loss curve is on {counts} documents, which are never trained on.")
     return sentences
 
 
 def label_of(run_id: str, name: str) -> str:
     """The run's label, or its id where it has none."""
     return name.strip() or run_id
+
+
+def option_of(run_id: str, name: str) -> str:
+    """How a run is offered for choosing: its label, and the id that no other run has."""
+    return f"{name.strip()} · {run_id}" if name.strip() else run_id
 
 
 def run_line(run: RunSummary) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""The list of past runs and a run's figures: nothing is mistaken, stale or broken off."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from app import charts, curves, runs_view, wording
+from app.theme import LIGHT
+from tests.app.stored import eval_row, write_run
+from trace_engine.runs import list_runs
+
+
+def test_of_two_runs_with_one_label_the_chosen_one_is_deleted(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    runs = [write_run(trace_home, [eval_row(0, 0.9, 0.9)], name="twin") for _ in range(2)]
+    app = open_page("unlearn")
+    box = app.selectbox(key="runs_pick")
+    assert len(set(box.options)) == 2
+    # Streamlit tells options apart by what they show, so choose as the browser does: by text.
+    older = next(option for option in box.options if runs[0].id in option)
+    box.select(older).run()
+    app.button(key="runs_delete").click().run()
+    assert not app.exception
+    assert [run.id for run in list_runs()] == [runs[1].id]
+
+
+def test_progress_says_only_what_can_be_read() -> None:
+    progress = {"phase": "opening the model", "done": 0, "total": 1, "unit": "steps"}
+    assert runs_view.progress_sentence(progress) == "opening the model"
+    progress = {"phase": "evaluating", "done": 5000, "total": 5000, "unit": "tokens"}
+    assert runs_view.progress_sentence({**progress, "per_second": 6000.4, "eta_seconds": 0.2}) == (
+        f"evaluating: {wording.count(5000)} of {wording.count(5000)} tokens, "
+        f"{wording.count(6000)} tokens/s"
+    )
+
+
+def test_a_loss_curve_says_on_how_many_documents_it_is() -> None:
+    facts = {"held_out": True, "forget": {"measured_on": 1}, "retain": {"measured_on": 6}}
+    (sentence,) = runs_view.fact_sentences(facts)
+    assert "1 forget and 6 retain documents" in sentence
+    assert runs_view.fact_sentences({**facts, "held_out": False}) == []
+
+
+def test_a_short_run_has_no_step_before_the_first() -> None:
+    frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(4, 0.4, 0.8)], "hazard")
+    low, high = curves.curve_figure(frame, y_title="accuracy", colours=LIGHT).layout.xaxis.range
+    assert -1 < low < 0
+    assert 4 < high < 5
+
+
+def test_a_curves_title_breaks_between_forget_and_utility() -> None:
+    frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(4, 0.4, 0.8)], "hazard")
+    lines = charts.title(curves.finding(frame, 0.25))["text"].split("<br>")
+    assert [line.split()[0] for line in lines] == ["Forget", "utility"]
