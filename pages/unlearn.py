@@ -5,13 +5,13 @@ import secrets
 import streamlit as st
 
 from app import (
+    findings,
     forms,
     live,
     navigation,
-    runs_view,
+    past_runs,
     selection_view,
     state,
-    tables,
     teaching,
     unlearn_form,
     wording,
@@ -60,7 +60,8 @@ if base is None:
     st.warning(wording.plain(str(refusal)), icon=":material/warning:")
 else:
     st.text(
-        f"Model: {base.model.source}    Forget: {view.forget_name}    Retain: {view.retain_name}"
+        f"Model: {findings.model_name(view.profile.meta)}    Forget: {view.forget_name}    "
+        f"Retain: {view.retain_name}"
     )
     values = unlearn_form.draw(base)
     config, refusal = unlearn_form.build(base, values)
@@ -117,37 +118,4 @@ else:
             )
 
 st.subheader("Past runs")
-found = [run for run in runs.list_runs() if run.kind != "profile"]
-if not found:
-    st.caption("No run yet on this machine. Compare shows the one that ships with the project.")
-else:
-    lines = [runs_view.run_line(run) for run in found]
-    tables.show(runs_view.runs_frame(lines), "runs", alt="All runs on this machine, newest first.")
-    labels = {
-        run.id: f"{runs_view.label_of(run.id, run.name)} ({run.status.state})" for run in found
-    }
-    picked = st.selectbox("Run", list(labels), format_func=lambda key: labels[key], key="runs_pick")
-    status = next(run.status for run in found if run.id == picked)
-    with st.container(horizontal=True):
-        st.button(
-            "Open",
-            icon=":material/open_in_full:",
-            on_click=state.set_run_id,
-            args=(picked,),
-            key="runs_open",
-        )
-        st.button(
-            "Resume",
-            icon=":material/play_circle:",
-            disabled=not status.resumable,
-            on_click=live.resume_and_open,
-            args=(picked,),
-            key="runs_resume",
-        )
-        with st.popover("Delete", icon=":material/delete:", disabled=status.active):
-            st.text(f"Delete {labels[picked]} with its checkpoints and its model? No way back.")
-            st.button(
-                "Yes, delete", on_click=live.delete_and_close, args=(picked,), key="runs_delete"
-            )
-    if status.message:
-        st.caption(wording.plain(runs_view.state_sentence(status)))
+past_runs.show()
