@@ -73,7 +73,19 @@ def _ended(run: RunDirectory, status: RunStatus) -> None:
         st.success(
             wording.plain(status.message or "The profile is ready."), icon=":material/check_circle:"
         )
-        if st.button("Open the map", type="primary", icon=":material/grid_on:", key="open_map"):
+        with st.container(horizontal=True):
+            opened = st.button(
+                "Open the map", type="primary", icon=":material/grid_on:", key="open_map"
+            )
+            st.button(
+                "Close",
+                icon=":material/close:",
+                on_click=state.set_job_id,
+                args=(None,),
+                key="close_job",
+                help="The profile stays; only this box goes away.",
+            )
+        if opened:
             state.set_profile(key)
             navigation.go("routing_map")
         return

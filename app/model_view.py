@@ -102,7 +102,12 @@ def picker() -> tuple[ModelConfig | None, str | None]:
         if not present:
             return None, "This checkout has no bundled model."
         state.bound("model_name", present[0], present)
-        source = "demo:" + st.selectbox("Bundled model", present, key="model_name")
+        source = "demo:" + st.selectbox(
+            "Bundled model",
+            present,
+            format_func=lambda name: wording.MODEL_NAMES.get(f"demo:{name}", name),
+            key="model_name",
+        )
     else:
         source = _typed(kind)
         if not source:

@@ -118,22 +118,42 @@ def _uploaded(side: str) -> Chosen:
         "A file, up to 50 MB",
         type=SUFFIXES,
         key=f"{side}_file",
+        on_change=_taken_out,
+        args=(side,),
         help=".txt: one document a paragraph. .jsonl, .json, .csv, .parquet: a field `text`, or "
         "`question` and `answer`, or `prompt` and `gt`.",
     )
-    kept: dict[str, Chosen] = st.session_state.setdefault("_uploads", {})
-    if file is not None:
-        chosen = _parsed(side, file.name, file.name, file.getvalue())
-        if chosen.documents is None:
-            # The file that was refused must not replace the one that was accepted before.
-            st.error(wording.plain(chosen.problem or ""), icon=":material/error:")
-            before = kept.get(side)
-            if before is not None and before.documents is not None:
-                st.caption(f"{wording.plain(before.documents.name)} is kept.")
-                return before
-            return Chosen(side, None, None, "No usable file is uploaded yet.", own=True)
+    kept = _uploads()
+    before = kept.get(side)
+    if file is None:
+        if before is None or before.documents is None:
+            return Chosen(side, None, None, "Nothing is uploaded yet.", own=True)
+        # The browser's uploader is empty again after a visit to another page.
+        st.caption(f"{wording.plain(before.documents.name)} is in use; another file replaces it.")
+        return before
+    chosen = _parsed(side, file.name, file.name, file.getvalue())
+    st.session_state[f"_{side}_file_accepted"] = chosen.documents is not None
+    if chosen.documents is not None:
         kept[side] = chosen
-    return kept.get(side) or Chosen(side, None, None, "Nothing is uploaded yet.", own=True)
+        return chosen
+    # The file that was refused must not replace the one that was accepted before.
+    st.error(wording.plain(chosen.problem or ""), icon=":material/error:")
+    if before is not None and before.documents is not None:
+        st.caption(f"{wording.plain(before.documents.name)} is kept.")
+        return before
+    return Chosen(side, None, None, "No usable file is uploaded yet.", own=True)
+
+
+def _uploads() -> dict[str, Chosen]:
+    kept: dict[str, Chosen] = st.session_state.setdefault("_uploads", {})
+    return kept
+
+
+def _taken_out(side: str) -> None:
+    """Forget an accepted file that was taken out of its uploader; a refused one changes nothing."""
+    taken_out = st.session_state[f"{side}_file"] is None
+    if taken_out and st.session_state.pop(f"_{side}_file_accepted", False):
+        _uploads().pop(side, None)
 
 
 def _parsed(side: str, name: str, label: str, data: bytes) -> Chosen:

@@ -107,6 +107,37 @@ def test_a_malformed_upload_is_a_sentence_and_the_good_one_is_kept(
     assert "**2** documents" in said(app)
 
 
+def test_a_file_taken_out_of_the_uploader_is_no_longer_used(
+    bundled: Profile, open_page: OpenPage
+) -> None:
+    app = open_page("data_model", forget_kind="Upload")
+    good, bad = b'{"text": "one"}\n{"text": "two"}\n', b'{"text": 42}\n'
+    uploader = app.file_uploader(key="forget_file")
+    uploader.set_value(("good.jsonl", good, "application/json")).run()
+    app.file_uploader(key="forget_file").set_value(("bad.jsonl", bad, "application/json")).run()
+    # Taking out what was refused leaves what was accepted before.
+    app.file_uploader(key="forget_file").clear().run()
+    assert "**2** documents" in said(app)
+    assert "good.jsonl is in use" in said(app)
+    app.file_uploader(key="forget_file").set_value(("good.jsonl", good, "application/json")).run()
+    app.file_uploader(key="forget_file").clear().run()
+    assert not app.exception
+    assert "**2** documents" not in said(app)
+    assert "Nothing is uploaded yet" in said(app)
+
+
+def test_an_upload_is_named_after_a_visit_to_another_page(
+    bundled: Profile, open_page: OpenPage
+) -> None:
+    app = open_page("data_model", forget_kind="Upload")
+    file = ("good.jsonl", b'{"text": "one"}\n{"text": "two"}\n', "application/json")
+    app.file_uploader(key="forget_file").set_value(file).run()
+    app.switch_page("pages/expert.py").run()
+    app.switch_page("pages/data_model.py").run()
+    assert "**2** documents" in said(app)
+    assert "good.jsonl is in use" in said(app)
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
@@ -180,6 +211,16 @@ def test_a_finished_job_opens_its_map(
     assert not app.exception
     assert app.title[0].value == "Where do they differ?"
     assert app.query_params["profile"] == KEY
+
+
+def test_a_finished_job_can_be_put_away(
+    bundled: Profile, open_page: OpenPage, trace_home: Path
+) -> None:
+    app = open_page("data_model", job=finished_job(trace_home, "done", profile_key=KEY))
+    app.button(key="close_job").click().run()
+    assert not app.exception
+    assert "job" not in app.query_params
+    assert [button for button in app.button if button.key == "open_map"] == []
 
 
 def test_a_failed_job_says_why_and_can_be_dismissed(
