@@ -2,11 +2,12 @@
 
 Pure functions of rows and settings. Utility is pooled over every question group that is not to be
 forgotten (right answers over all questions), with a Wilson interval, so that it carries an n like
-any other figure. Accepted trade-off: runs without questions are compared on held-out loss in their
-own chart, never mixed in.
+any other figure. Accepted trade-off: runs without questions are compared by their losses in the
+table of final figures, never in the chart.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from app.curves import (
     Row,
     accuracy_frame,
     escape,
+    held_out_frame,
+    is_held_out,
     last_per_step,
     lay_out,
     number,
@@ -256,16 +259,33 @@ def finding(points: Sequence[Point]) -> str:
 
 
 def final_frame(runs: Mapping[str, tuple[Sequence[Row], str]]) -> pd.DataFrame:
-    """Final accuracy per run and group with CI and n: run label -> (rows, forget category)."""
+    """Final figures per run and group with CI and n: run label -> (rows, forget category).
+
+    Accuracies where the run asked questions, else losses on documents; `measure` says which.
+    """
     parts = []
     for label, (rows, forget_category) in runs.items():
-        frame = accuracy_frame(rows, forget_category)
+        frame, measure = accuracy_frame(rows, forget_category), "accuracy"
+        if frame.empty:
+            kind = "held-out" if is_held_out(rows) else "training"
+            frame, measure = held_out_frame(rows), f"loss on {kind} text, nats per token"
         if frame.empty:
             continue
         last = frame[frame["step"] == frame["step"].max()]
-        parts.append(last.assign(run=label))
-    columns = ["run", "step", "role", "group", "value", "low", "high", "n"]
+        parts.append(last.assign(run=label, measure=measure))
+    columns = ["run", "step", "role", "group", "measure", "value", "low", "high", "n"]
     return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def distinct(labels: Mapping[str, str]) -> dict[str, str]:
+    """Run id -> label; those that several runs have get the end of their id.
+
+    Streamlit tells options apart by what they show, so two equal labels would be one run.
+    """
+    seen = Counter(labels.values())
+    return {
+        run: label if seen[label] == 1 else f"{label} {run[-6:]}" for run, label in labels.items()
+    }
 
 
 def shorten(labels: Sequence[str]) -> list[str]:

@@ -68,7 +68,11 @@ def answers_frame(
 
 def draw(runs: Sequence[StoredRun], labels: Sequence[str]) -> None:
     """Choose questions, see every run's answers."""
-    recorded = [run for run in runs if picked(run) is not None]
+    asked = [run for run in runs if run.config.evaluation.questions is not None]
+    recorded = [run for run in asked if picked(run) is not None]
+    if not asked:
+        st.caption("No chosen run asked questions: these were judged by their loss on documents.")
+        return
     if not recorded:
         st.caption(
             "Not recorded: these runs kept accuracies per group, not their answers to single "

@@ -1,5 +1,7 @@
 """Compare: which setting won, and why?"""
 
+import dataclasses
+
 import streamlit as st
 
 from app import (
@@ -30,7 +32,8 @@ if not found:
     )
     st.stop()
 
-names = {run.id: run.label for run in found}
+names = pareto.distinct({run.id: run.label for run in found})
+found = [dataclasses.replace(run, label=names[run.id]) for run in found]
 if not set(st.session_state.get("compare_runs", ())) <= set(names):
     del st.session_state["compare_runs"]
 st.session_state.setdefault("compare_runs", list(names)[:6])

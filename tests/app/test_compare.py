@@ -149,3 +149,33 @@ def test_answers_are_shown_where_they_were_recorded() -> None:
 
 def test_equal_labels_stay_two_runs() -> None:
     assert pareto.shorten(["a", "a", "b"]) == ["a", "a (2)", "b"]
+
+
+def test_runs_of_one_label_can_be_chosen_apart(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    rows = [eval_row(0, 0.9, 0.9), eval_row(9, 0.3, 0.85)]
+    runs = [write_run(trace_home, rows, name="twin") for _ in range(2)]
+    app = open_page("compare")
+    box = app.multiselect(key="compare_runs")
+    assert sorted(box.options) == sorted(f"twin {run.id[-6:]}" for run in runs)
+    box.unselect(runs[0].id).run()
+    assert not app.exception
+    assert app.session_state["compare_runs"] == [runs[1].id]
+
+
+def test_a_run_without_questions_shows_its_losses_and_nothing_to_reveal(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    rows = [eval_row(step, 0.0, 0.0, accuracy={}, picked={}, held_out=True) for step in (0, 9)]
+    write_run(trace_home, rows, evaluation={"questions": None})
+    app = open_page("compare")
+    assert not app.exception
+    final = next(frame.value for frame in app.dataframe if "measure" in frame.value)
+    assert dict(zip(final["group"], final["value"], strict=True)) == {
+        "forget text": 10.0,
+        "retain text": 2.0,
+    }
+    assert set(final["measure"]) == {"loss on held-out text, nats per token"}
+    assert any(caption.value.startswith("No chosen run asked") for caption in app.caption)
+    assert [button for button in app.button if button.key == "prompts_reveal"] == []
