@@ -110,13 +110,13 @@ def judge_accuracy(estimate: Estimate, chance: float) -> KnowledgeCheck:
 def judge_loss(estimate: Estimate, entropy: float) -> KnowledgeCheck:
     """The verdict on a loss with its interval against the set's unigram entropy."""
     low, high = _bounds(estimate)
-    interval = (
-        f"95 % interval {low:.2f} to {high:.2f}"
+    sample = (
+        f"{estimate.n} documents (95 % interval {low:.2f} to {high:.2f})"
         if estimate.low is not None
         else "one document, so no interval"
     )
     numbers = (
-        f"{estimate.value:.2f} nats per token over {estimate.n} documents ({interval}); "
+        f"{estimate.value:.2f} nats per token over {sample}; "
         f"the set's word frequencies alone give {entropy:.2f}"
     )
     if high < entropy:
