@@ -37,15 +37,22 @@ ONLY_ACTIVATION = (
     "Evidence of cause needs an ablation."
 )
 
+_UNIT = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, which must not begin the next line."""
+
 
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage; what cannot be computed says so instead of showing a number."""
-    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else "not computable"
+    return f"{100 * share:.{digits}f}{_UNIT}%" if math.isfinite(share) else "not computable"
 
 
 def points(difference: float, digits: int = 1) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return f"{100 * difference:+.{digits}f} pp" if math.isfinite(difference) else "not computable"
+    return (
+        f"{100 * difference:+.{digits}f}{_UNIT}pp"
+        if math.isfinite(difference)
+        else "not computable"
+    )
 
 
 def interval(low: float, high: float, digits: int = 1, scale: float = 100.0) -> str:
