@@ -14,6 +14,7 @@ FLOORS = {
     "errors": 0,
     "progress": 0,
     "bundled": 1,
+    "disk": 1,
     "config": 1,
     "sets": 2,
     "models": 2,

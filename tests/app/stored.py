@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.config import EvaluationConfig, UnlearnConfig
+from trace_engine.disk import Appender, write_json
 from trace_engine.runs import RunDirectory
-from trace_engine.runs.disk import Appender, write_json
 from trace_engine.runs.places import new_run_id, subfolder
 
 

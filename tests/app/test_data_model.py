@@ -11,9 +11,9 @@ from streamlit.testing.v1 import AppTest
 from app import launch_view, model_view, state
 from tests.app.conftest import KEY
 from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
+from trace_engine.disk import write_json
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
-from trace_engine.runs.disk import write_json
 
 OpenPage = Callable[..., AppTest]
 

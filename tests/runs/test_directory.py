@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs.light_worker import config
+from trace_engine.disk import Appender, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs.directory import STALLED_SECONDS, RunDirectory
-from trace_engine.runs.disk import Appender, write_json
 from trace_engine.runs.lock import LockedError
 
 

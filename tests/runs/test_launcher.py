@@ -15,6 +15,7 @@ import pytest
 from tests.runs.light_worker import COMMAND, config, profile_config
 from tests.runs.waiting import until, until_state
 from trace_engine.config import identity_of
+from trace_engine.disk import write_json
 from trace_engine.errors import RunError
 from trace_engine.runs import (
     LockedError,
@@ -27,7 +28,6 @@ from trace_engine.runs import (
     resume,
     stop,
 )
-from trace_engine.runs.disk import write_json
 
 pytestmark = pytest.mark.faults
 

@@ -12,11 +12,11 @@ from trace_engine.calibration import Selection, WeightPreview, preview_weights, 
 from trace_engine.cli.options import read_selection, read_weights
 from trace_engine.cli.output import emit_json, print_table
 from trace_engine.config import SelectionConfig
+from trace_engine.disk import write_json
 from trace_engine.errors import InputError
 from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
 from trace_engine.routing.mismatch_map import mismatch_name
 from trace_engine.runs import find_profile
-from trace_engine.runs.disk import write_json
 
 
 def find(source: str) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def emit_json(data: Any) -> None:
     """Strict JSON on stdout; NaN and infinity become null."""
-    from trace_engine.runs.disk import strict
+    from trace_engine.disk import strict
 
     print(json.dumps(strict(data), ensure_ascii=False, indent=1))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from trace_engine.cli.options import read_profile
 from trace_engine.cli.output import ProgressLine, emit_json, note, print_table
+from trace_engine.disk import place_folder
 from trace_engine.errors import InputError
 from trace_engine.routing import Profile, load_mismatch, uniform_share
-from trace_engine.runs.disk import place_folder
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.sets import overlap
 

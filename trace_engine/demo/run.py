@@ -14,11 +14,11 @@ from typing import Any
 from trace_engine.calibration import preview_weights, select_experts
 from trace_engine.config import UnlearnConfig
 from trace_engine.demo.settings import bundled_run
+from trace_engine.disk import place_folder, write_json
 from trace_engine.errors import InputError, RunError
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Mismatch, Profile, load_mismatch
 from trace_engine.runs.directory import RunDirectory
-from trace_engine.runs.disk import place_folder, write_json
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work

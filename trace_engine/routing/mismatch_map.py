@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_engine.disk import write_bytes
 from trace_engine.errors import InputError
 from trace_engine.routing.statistics import check_statistic
 from trace_engine.routing.storage import (
@@ -23,7 +24,6 @@ from trace_engine.routing.storage import (
     pack_arrays,
     profile_digest,
     unpack_arrays,
-    write_file,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Mismatch:
         arrays = {name: getattr(self, name) for name in CELL_COLUMNS}
         arrays["head"] = np.frombuffer(text.encode(), dtype=np.uint8)
         try:
-            write_file(path / mismatch_name(self.statistic), pack_arrays(arrays))
+            write_bytes(path / mismatch_name(self.statistic), pack_arrays(arrays))
         except OSError as error:
             raise InputError(f"{path}: the map could not be saved ({error.strerror}).") from None
 

@@ -9,9 +9,6 @@ half of one.
 import hashlib
 import io
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_engine.disk import place_folder
 from trace_engine.errors import InputError
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
@@ -164,54 +162,15 @@ def unpack_arrays(data: bytes) -> Arrays:
         return {name: archive[name] for name in archive.files}
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that appears complete or not at all, and survives power loss."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write_synced(file, data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
 def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write files as a directory that appears complete or not at all; an older one is replaced."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
-    retired = temporary.with_name(temporary.name + "-old")
-    try:
-        temporary.chmod(0o755)
+
+    def fill(folder: Path) -> None:
+        folder.mkdir()
         for name, data in files.items():
-            with (temporary / name).open("wb") as file:
-                _write_synced(file, data)
-        _sync_directory(temporary)
-        if directory.exists():
-            directory.rename(retired)
-        temporary.rename(directory)
-    except BaseException:
-        if retired.exists() and not directory.exists():
-            retired.rename(directory)
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_directory(directory.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+            (folder / name).write_bytes(data)
 
-
-def _write_synced(file: Any, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    place_folder(directory, fill)
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trace_engine.errors import RunError
-from trace_engine.runs.disk import (
+from trace_engine.disk import (
     commit,
-    fsync_directory,
+    fsync_path,
     raise_if_full,
     read_json,
     require_space,
     sha256_file,
     write_json,
 )
+from trace_engine.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ def save_checkpoint(
     target.mkdir(exist_ok=True)
     # A manifest that outlived its files would vouch for a mixture of two attempts.
     (target / _MANIFEST).unlink(missing_ok=True)
-    fsync_directory(target)
+    fsync_path(target)
     try:
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_file(contiguous, target / f".{_TENSORS}.tmp")
@@ -105,7 +105,7 @@ def save_checkpoint(
         "files": files,
     }
     write_json(target / _MANIFEST, manifest)
-    fsync_directory(folder)
+    fsync_path(folder)
     _retain(folder, step)
     return Checkpoint(target, step, attempt, identity, files)
 

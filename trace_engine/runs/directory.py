@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
+from trace_engine.disk import read_json, read_last_line, read_lines, write_json, write_text
 from trace_engine.errors import RunError
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
-from trace_engine.runs.disk import read_json, read_last_line, read_lines, write_json, write_text
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
 
 FINAL_STATES = ("done", "stopped", "failed")

@@ -8,10 +8,10 @@ it.
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
+from trace_engine.disk import write_json
 from trace_engine.progress import Progress, ProgressCallback
 from trace_engine.routing import Profile
 from trace_engine.runs.directory import RunDirectory
-from trace_engine.runs.disk import write_json
 from trace_engine.runs.places import find_profile
 from trace_engine.runs.profiles import ProfileAnswer, keep_profile, save_with_map
 from trace_engine.runs.stopping import StopFlag

@@ -20,11 +20,11 @@ from typing import Any
 
 import trace_engine
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
+from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
 from trace_engine.runs.directory import RunDirectory, RunStatus
-from trace_engine.runs.disk import read_json, write_json
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
 

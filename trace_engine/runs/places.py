@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from trace_engine.bundled import bundled_profile
+from trace_engine.disk import write_text
 from trace_engine.errors import RunError
-from trace_engine.runs.disk import write_text
 from trace_engine.sets import DocumentSet, to_jsonl
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")

@@ -8,10 +8,10 @@ dropped.
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig
+from trace_engine.disk import place_folder
 from trace_engine.models import inspect_model, open_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Profile, mismatch, profile, profile_key
-from trace_engine.runs.disk import place_folder
 from trace_engine.runs.places import find_profile, subfolder
 from trace_engine.sets import DocumentSet, check_pair, load_set
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trace_engine.config import UnlearnConfig, identity_of
+from trace_engine.disk import Appender, place_folder, require_space, write_json
 from trace_engine.progress import Progress, ProgressCallback
 from trace_engine.runs.checkpoints import newest_sound, require_same, save_checkpoint
 from trace_engine.runs.directory import RunDirectory
-from trace_engine.runs.disk import Appender, place_folder, require_space, write_json
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 from trace_engine.unlearning import drive
 

@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from trace_engine.disk import raise_if_full, write_json_quickly
 from trace_engine.errors import TraceError
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory, RunStatus
-from trace_engine.runs.disk import raise_if_full, write_json_quickly
 from trace_engine.runs.lock import FileLock
 from trace_engine.runs.process import ProcessName
 from trace_engine.runs.queue import slot

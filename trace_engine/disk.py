@@ -23,8 +23,8 @@ class DiskFullError(RunError):
     """There is no room for what must be written next; everything written before is intact."""
 
 
-def fsync_directory(path: Path) -> None:
-    """Make the names inside `path` durable, not only the files' contents."""
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or the names inside a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -34,24 +34,28 @@ def fsync_directory(path: Path) -> None:
 
 def commit(temporary: Path, target: Path) -> None:
     """Flush `temporary` and let it take the place of `target`, in the same directory."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    fsync_path(temporary)
     os.replace(temporary, target)
-    fsync_directory(target.parent)
+    fsync_path(target.parent)
 
 
-def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` atomically. Raises DiskFullError when there is no room."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(descriptor, "wb") as file:
+            file.write(data)
         commit(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise_if_full(error, path.parent, len(text))
+        raise_if_full(error, path.parent, len(data))
         raise
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace `path` atomically by UTF-8 text. Raises DiskFullError when there is no room."""
+    write_bytes(path, text.encode(), mode=mode)
 
 
 def write_json(path: Path, data: Any, *, mode: int = 0o644) -> None:
@@ -154,21 +158,27 @@ class Appender:
 
 
 def place_folder(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new folder, make it durable, and rename it to `target`, replacing what is
-    there."""
+    """Let `write` fill a new folder, make it durable, and rename it to `target`; what is there
+    moves aside first and comes back when the rename fails.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    retired = temporary.with_suffix(".old")
     try:
         write(temporary)
-        for path in temporary.rglob("*"):
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+        for path in (temporary, *temporary.rglob("*")):
+            fsync_path(path)
         if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+            target.rename(retired)
+        temporary.rename(target)
+    except BaseException:
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    fsync_directory(target.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    fsync_path(target.parent)
 
 
 def sha256_file(path: Path) -> str:

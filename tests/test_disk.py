@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from trace_engine import disk
 from trace_engine.errors import RunError
-from trace_engine.runs import disk
 
 
 def test_write_json_leaves_no_temporary_and_turns_nan_into_null(tmp_path: Path) -> None:
