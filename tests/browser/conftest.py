@@ -10,12 +10,13 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.server import chromium, find_chromium, serve
 
 READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 OpenApp = Callable[..., Page]
+expect.set_options(timeout=30_000)
 
 
 def settled(page: Page) -> Page:
@@ -81,9 +82,11 @@ def screenshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page, str]
         path = folder / f"{name}.png"
         # The app scrolls inside its own container, so the window is made as tall as the content.
         height = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
-        width = page.viewport_size["width"] if page.viewport_size else 1280
-        page.set_viewport_size({"width": width, "height": max(900, int(height) + 20)})
+        window = page.viewport_size or {"width": 1280, "height": 900}
+        page.set_viewport_size({**window, "height": max(900, int(height) + 20)})
         settled(page).screenshot(path=path)
+        # A person's window stays as it was; what comes after is seen as they see it.
+        page.set_viewport_size(window)
         return path
 
     return take
