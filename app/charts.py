@@ -104,7 +104,7 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
         title=title(spec.title),
         shapes=outlines,
         height=int(sites * row_height) + 160,
-        margin={"l": 46, "r": 8, "t": _title_height(spec.title), "b": 88},
+        margin={"l": 52, "r": 8, "t": _title_height(spec.title), "b": 88},
         hoverdistance=40,
         dragmode=False,
         modebar=modebar(colours),
@@ -120,7 +120,7 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
             "fixedrange": True,
         },
         yaxis={
-            "title": {"text": "decoder layer", "standoff": 4},
+            "title": {"text": "decoder layer", "standoff": 9},
             "range": [sites - 0.45, -0.55],
             "tickvals": list(range(sites)),
             "ticktext": [str(layer) for layer in spec.layers],

@@ -22,6 +22,8 @@ Row = Mapping[str, Any]
 _MORE_LIGHT = ("#A6559A", "#8A6D00", "#3A7CA5", "#5F6B7A")
 _MORE_DARK = ("#E39AC2", "#F2C14E", "#9CC9EC", "#A3AFBD")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_VEGA_DASHES = ([1, 0], [6, 3], [2, 2], [6, 2, 2, 2], [10, 3], [10, 2, 2, 2])
+"""`DASHES` as Vega-Lite writes them."""
 
 LOSS_COLUMNS = {
     "forget_loss": "forget loss",
@@ -143,6 +145,60 @@ def live_colours(columns: Iterable[str], colours: Palette | None = None) -> list
             chosen.append(others[position % len(others)])
             position += 1
     return chosen
+
+
+def live_data(table: pd.DataFrame) -> pd.DataFrame:
+    """`wide`'s table, or any with one column a line, as `live_spec` reads it."""
+    return table.rename_axis("step").reset_index().melt("step", var_name="series")
+
+
+def live_spec(
+    series_names: Iterable[str],
+    unit: str,
+    chance: float | None = None,
+    colours: Palette | None = None,
+) -> dict[str, Any]:
+    """A Vega-Lite chart of `live_data`, because `st.line_chart` cuts a legend that is too wide.
+
+    It depends on nothing that changes from tick to tick, so the browser only takes new data in.
+    """
+    colours = colours or palette()
+    names = [str(name) for name in series_names]
+    # One under the other as soon as two do not fit side by side on a narrow screen.
+    columns = 2 if sum(map(len, names)) < 30 else 1
+    legend = {"orient": "bottom", "columns": columns, "labelLimit": 0, "symbolType": "stroke"}
+    series = {"field": "series", "type": "nominal", "title": None, "legend": legend}
+    value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": unit}
+    if chance is not None:
+        value["scale"] = {"domain": [0, 1]}
+    line = {
+        "mark": {"type": "line", "strokeWidth": 2},
+        "encoding": {
+            "x": {
+                "field": "step",
+                "type": "quantitative",
+                "title": "optimizer step",
+                "axis": {"tickMinStep": 1, "format": "d"},
+            },
+            "y": value,
+            "color": {**series, "scale": {"domain": names, "range": live_colours(names, colours)}},
+            "strokeDash": {
+                **series,
+                "scale": {
+                    "domain": names,
+                    "range": [_VEGA_DASHES[i % len(_VEGA_DASHES)] for i in range(len(names))],
+                },
+            },
+            "tooltip": [{"field": name} for name in ("series", "step", "value")],
+        },
+    }
+    if chance is None:
+        return {"layer": [line]}
+    rule = {
+        "mark": {"type": "rule", "strokeDash": [2, 3], "color": colours.neutral},
+        "encoding": {"y": {"datum": chance}},
+    }
+    return {"layer": [rule, line]}
 
 
 def drift_frame(rows: Iterable[Row]) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """One run on the page: live while its worker is active, finished curves with intervals afterwards.
 
-The live part is a fragment that ticks around `st.line_chart`, which does not remount; when the run
-ends the page is drawn once more and nothing ticks. Accepted trade-off: a tick reads the run's small
-files anew, so that there is no second copy of the truth.
+The live part is a fragment that ticks around a Vega-Lite chart, which does not remount; when the
+run ends the page is drawn once more and nothing ticks. Accepted trade-off: a tick reads the run's
+small files anew, so that there is no second copy of the truth.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,13 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         judged = _judged(rows, config)
-        st.markdown(f"**{judged.what}**")
+        dotted = "" if judged.chance is None else f" (dotted: chance, {judged.chance:g})"
+        st.markdown(f"**{judged.what}**{dotted}")
         waiting = "The first evaluation is on its way."
         if judged.frame["step"].nunique() == 1:
             sofar = curves.verdict(judged.frame, None)
             waiting = f"{sofar} The curve begins with the second evaluation."
-        _line_chart(curves.wide(judged.frame), judged.unit, waiting)
+        _line_chart(curves.wide(judged.frame), judged.unit, waiting, judged.chance)
     with right:
         st.markdown("**Loss terms of the batch**")
         train = curves.train_frame(rows)
@@ -55,17 +56,15 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
         _line_chart(losses, "loss", "The first step is on its way.")
 
 
-def _line_chart(table: pd.DataFrame, y_label: str, waiting: str) -> None:
+def _line_chart(table: pd.DataFrame, unit: str, waiting: str, chance: float | None = None) -> None:
     if len(table) < 2:
         st.caption(wording.plain(waiting))
         return
-    st.line_chart(
-        table,
-        x_label="optimizer step",
-        y_label=y_label,
-        color=[*curves.live_colours(table.columns)],
-        height=300,
-        alt=f"{y_label} over optimizer steps, live.",
+    st.vega_lite_chart(
+        curves.live_data(table),
+        curves.live_spec(table.columns, unit, chance),
+        height=290 + 20 * table.shape[1],
+        alt=f"{unit} over optimizer steps, live.",
     )
 
 

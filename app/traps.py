@@ -103,7 +103,7 @@ def small_maps(
     """
     colours = colours or palette()
     rows, count = len(layers), len(maps_LE)
-    each, gap = rows * max(6, min(20, 240 // rows)), 48
+    each, gap = rows * max(6, min(20, 240 // rows)), 60
     inside = count * each + (count - 1) * gap
     figure = make_subplots(rows=count, cols=1, subplot_titles=titles, vertical_spacing=gap / inside)
     for position, (values_LE, limit) in enumerate(zip(maps_LE, limits, strict=True), 1):

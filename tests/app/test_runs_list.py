@@ -54,3 +54,21 @@ def test_a_curves_title_breaks_between_forget_and_utility() -> None:
     frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(4, 0.4, 0.8)], "hazard")
     lines = charts.title(curves.finding(frame, 0.25))["text"].split("<br>")
     assert [line.split()[0] for line in lines] == ["Forget", "utility"]
+
+
+def test_live_lines_are_told_apart_without_colour_and_stay_in_their_order() -> None:
+    frame = curves.accuracy_frame([eval_row(0, 0.9, 0.8), eval_row(4, 0.4, 0.7)], "hazard")
+    table = curves.wide(frame)
+    line = curves.live_spec(table.columns, "accuracy", 0.25, LIGHT)["layer"][-1]["encoding"]
+    colours, dashes = line["color"]["scale"], line["strokeDash"]["scale"]
+    assert colours["domain"] == dashes["domain"] == list(table.columns)
+    assert colours["range"][0] == LIGHT.forget
+    assert len({tuple(dash) for dash in dashes["range"]}) == 3
+    data = curves.live_data(table)
+    forget = data[data["series"] == "forget: hazard"]
+    assert list(zip(forget["step"], forget["value"], strict=True)) == [(0, 0.9), (4, 0.4)]
+
+
+def test_only_accuracies_have_a_chance_line() -> None:
+    assert len(curves.live_spec(["a"], "accuracy", 0.25, LIGHT)["layer"]) == 2
+    assert len(curves.live_spec(["a"], "nats per token", None, LIGHT)["layer"]) == 1
