@@ -99,10 +99,12 @@ def draw(runs: Sequence[StoredRun], labels: Sequence[str]) -> None:
         for number, question in questions
         if question.category == group and any(_knows(run, number) for run in recorded)
     }
+    # First those that most runs were asked: a run with few questions has answers to show, too.
+    first = sorted(offered, key=lambda number: -sum(_knows(run, number) for run in recorded))
     chosen = st.multiselect(
         "Questions",
         list(offered),
-        default=list(offered)[:5],
+        default=sorted(first[:5]),
         format_func=lambda number: offered[number].question,
         key="compare_asked",
     )

@@ -179,3 +179,17 @@ def test_a_run_without_questions_shows_its_losses_and_nothing_to_reveal(
     assert set(final["measure"]) == {"loss on held-out text, nats per token"}
     assert any(caption.value.startswith("No chosen run asked") for caption in app.caption)
     assert [button for button in app.button if button.key == "prompts_reveal"] == []
+
+
+def test_questions_that_all_runs_were_asked_come_first(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    many = {str(number): 0 for number in range(0, 900)}
+    for name, asked in (("many", many), ("few", dict(list(many.items())[-300:]))):
+        rows = [eval_row(step, 0.9, 0.9, picked=asked) for step in (0, 9)]
+        write_run(trace_home, rows, name=name)
+    app = open_page("compare")
+    assert not app.exception
+    answers = next(frame.value for frame in app.dataframe if "before" in frame.value)
+    assert len(answers) == 10
+    assert "not recorded" not in set(answers["before"])
