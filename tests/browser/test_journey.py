@@ -83,7 +83,7 @@ def live_card(page: Page, y_label: str) -> Locator:
     return (
         page.get_by_test_id("stVerticalBlock")
         .filter(has=page.get_by_role("button", name="Stop the run"))
-        .filter(has=page.get_by_label(f"{y_label} over optimizer steps, live."))
+        .filter(has=page.get_by_label(f"{y_label} over optimizer steps, live.", exact=True))
         .last
     )
 
