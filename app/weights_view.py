@@ -60,6 +60,8 @@ def dumbbell_figure(
             mode="markers",
             name=name,
             marker={**marker, "size": size, "line": {"width": width}},
+            # An expert that no retain token uses stands at 0, on the axis.
+            cliponaxis=False,
             hovertemplate=f"%{{y}}, {name}: %{{x:.2%}} of tokens",
         )
     figure.update_xaxes(rangemode="tozero", tickformat=".0%")
