@@ -5,6 +5,7 @@ resolve them without the demo room. The pack's content and recipe are in `trace_
 """
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def resolve_source(source: str) -> str:
         path = PACK / f"{name}.jsonl"
     else:
         path = PACK / "sets" / f"{name}.jsonl"
-    if ".." in Path(name).parts or not path.exists():
+    # os.path says no to names that are too long or hold NUL, where Path raises.
+    if ".." in Path(name).parts or not os.path.exists(path):
         known = sorted(p.stem for p in (PACK / "sets").glob("*.jsonl"))
         raise InputError(
-            f"The bundled pack has no {source!r}. Sets: {', '.join(known)}; "
+            f"The bundled pack has no {source[:80]!r}. Sets: {', '.join(known)}; "
             f"models: {', '.join(MODELS)}; questions: questions/validation, questions/test."
         )
     return str(path)
