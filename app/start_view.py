@@ -4,13 +4,13 @@ The page tells one story in the order in which a person reads it. Accepted trade
 on one page, so the parts after the map are kept short.
 """
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from app import charts, expert_view, findings, maps, navigation, state, wording
 from app.theme import palette
 from trace_engine.config import Cell
+from trace_engine.routing import gap_kept, same_style_gaps
 
 STEPS = (
     ("Look at the map.", "Forget text uses orange cells more, retain text blue ones.", ""),
@@ -58,7 +58,7 @@ def same_style(view: state.ProfileView) -> None:
         return
     st.subheader("Style or subject?")
     table = style_table(view, other)
-    kept = float(table["same_style"].sum() / table["gap"].sum())
+    kept = gap_kept(table)
     colours = palette()
     sentence = (
         f"Against {other.retain_name}, text of the forget set's own style, the {len(table)} "
@@ -86,24 +86,14 @@ def same_style(view: state.ProfileView) -> None:
     )
 
 
-def style_table(view: state.ProfileView, other: state.ProfileView, most: int = 6) -> pd.DataFrame:
-    """The cells with the largest gaps, and their gaps against the second retain set, in points."""
-    gap_LE = np.where(view.profile.cell_mask_LE(), view.mismatch.difference, -np.inf)
-    largest = np.argsort(-gap_LE, axis=None, kind="stable")[:most]
-    rows = []
-    for at in zip(*np.unravel_index(largest, gap_LE.shape), strict=True):
-        cell = Cell(view.profile.layers[int(at[0])], int(at[1]))
-        row: dict[str, object] = {
-            "name": state.cell_name(cell),
-            "layer": cell.layer,
-            "expert": cell.expert,
-        }
-        for name, numbers in (("gap", view.mismatch), ("same_style", other.mismatch)):
-            row[name] = 100 * float(numbers.difference[at])
-            row[f"{name}_low"] = 100 * float(numbers.low[at])
-            row[f"{name}_high"] = 100 * float(numbers.high[at])
-        rows.append(row)
-    return pd.DataFrame(rows)
+def style_table(view: state.ProfileView, other: state.ProfileView) -> pd.DataFrame:
+    """The engine's style control in points, with the cells' names."""
+    table = same_style_gaps(view.mismatch, other.mismatch)
+    gaps = [name for name in table.columns if name not in ("layer", "expert")]
+    table[gaps] *= 100
+    names = [state.cell_name(at) for at in zip(table["layer"], table["expert"], strict=True)]
+    table.insert(0, "name", names)
+    return table
 
 
 def steps() -> None:

@@ -7,7 +7,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trace_engine.demo.pack import PACK_MODELS, model_dir, pack_dir, question_path
-from trace_engine.demo.recipe.card import card
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.sets.questions import read_questions
 
@@ -15,10 +14,6 @@ from trace_engine.sets.questions import read_questions
 @pytest.fixture(scope="module")
 def scores() -> dict:
     return json.loads((pack_dir() / "scores.json").read_text(encoding="utf-8"))
-
-
-def test_the_card_is_written_from_the_scores(scores) -> None:
-    assert (pack_dir() / "MODEL_CARD.md").read_text(encoding="utf-8") == card(scores)
 
 
 @pytest.mark.parametrize("name", PACK_MODELS)

@@ -30,6 +30,7 @@ from trace_engine.routing.statistics import (
     side_statistic,
     uniform_share,
 )
+from trace_engine.routing.style_control import gap_kept, same_style_gaps
 
 if TYPE_CHECKING:
     from trace_engine.models import OpenModel
@@ -50,6 +51,7 @@ __all__ = [
     "contexts",
     "drift",
     "expert_card",
+    "gap_kept",
     "gate_mass",
     "load_entropy",
     "load_mismatch",
@@ -57,6 +59,7 @@ __all__ = [
     "mismatch",
     "profile",
     "profile_key",
+    "same_style_gaps",
     "side_statistic",
     "top_tokens",
     "uniform_share",

@@ -1,7 +1,8 @@
 """Writes the pack's model card from the measured scores.
 
 `scores.json` holds what was measured, `MODEL_CARD.md` is written from it: no figure in the card is
-typed by hand, and a requirement that was missed is printed as missed.
+typed by hand, and a requirement that was missed is printed as missed. Routing is read again from
+the bundled profiles each time, question scores are measured once.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import json
 import textwrap
 from typing import Any
 
-from trace_engine.demo.pack import QUESTION_CATEGORIES, pack_dir
-from trace_engine.demo.recipe.scores import measure, percent
+from trace_engine.demo.pack import PACK_MODELS, QUESTION_CATEGORIES, pack_dir
+from trace_engine.demo.recipe.scores import STRONG, complete, measure, percent
 
 
 def card(scores: dict[str, Any]) -> str:
     """The model card, in Markdown."""
     models = scores["models"]
-    target = models["target"]
+    target, same_style = models["target"], scores["mismatch_same_style"]
     manifest = json.loads((pack_dir() / "manifest.json").read_text(encoding="utf-8"))["files"]
     trained = [
         f"| `{name}` | {_TRAINED_ON[name]} | {model['recipe']['documents']:,} |"
@@ -48,11 +49,15 @@ def card(scores: dict[str, Any]) -> str:
         "Required before training, and reached:",
         _table("requirement|reached|met", "l", required),
         "## Routing of the target",
+        _ROUTING,
         _mismatch_text(scores["mismatch"], "retain (prose 85 : facts 15)"),
-        _mismatch_text(scores["mismatch_same_style"], "general facts, the forget set's own style"),
+        _mismatch_text(same_style, "general facts, the forget set's own style"),
+        _STYLE.format(kept=100 * same_style["gap_kept"], **same_style),
         "## Data",
         _DATA,
         _table("file|rows", "l", files),
+        "## Making the pack again",
+        _AGAIN,
     ]
     return "\n\n".join(map(_filled, parts)) + "\n"
 
@@ -89,17 +94,49 @@ regular plurals, so a paraphrase can remain. A question is made only where no co
 the heading is in its gloss; that was fixed before any score was seen, and no question was
 removed afterwards."""
 
+_ROUTING = """\
+Read from the bundled profiles (`profile`, `profile_same_style`), as the app shows them. The token
+that starts a document is not counted, the one that ends it is."""
+
 _MISMATCH = """\
-Hazard against {retain}. Cells whose fF/fR has a lower 95 % bound of 2 or more: {count}
-({interval}); in a random split of the union: {null_cells}. Cells that neither set uses:
-{unused_cells}. The token-matched ratio re-draws the retain tokens to the forget set's token
-ids; ids that both sets have cover {coverage} of the forget tokens."""
+Hazard against {retain}: `{forget_set}` with {forget_documents:,} documents, `{retain_set}` with
+{retain_documents:,}. Cells whose fF/fR has a lower 95 % bound of {strong:g} or more: {count} of
+{all_cells} ({interval}); in a random split of the union: {null_cells} of {all_cells}. Cells that
+neither set uses: {unused_cells}. The token-matched ratio re-draws the retain tokens to the forget
+set's token ids; ids that both sets have cover {coverage} of the forget tokens."""
+
+_STYLE = """\
+The {gap_cells} cells with the largest gaps fF − fR against the default retain set keep
+{kept:.0f} % of their summed gap against text of the same style; the rest goes away when both
+sides are written alike."""
 
 _TRAINED_ON = {
     "target": "everything but the book's held-out passages",
     "retrain_no_hazard": "the same without hazard facts and passages that name one",
     "retrain_no_book": "the same without the book",
 }
+
+_SOURCES = """\
+In the project's environment, from the repository's root. The first command reads WordNet 3.0 and
+The Devil's Dictionary as Debian packages them (`wordnet-base` and `dict-devil`; from elsewhere with
+`--wordnet` and `--book`); its output is committed, so one may begin with the second. A profile goes
+to a new folder only, hence `rm`. The last command scores the questions, the test questions among
+them; with `--keep-scores` it keeps the stored scores and makes only routing and card again. The
+finished runs (`run`, `run_uniform`) are `trace-moe unlearn` of the `config.yaml` in each, kept
+without their checkpoints."""
+
+_PACK, _MODULE = "trace_engine/demo/pack", "python -m trace_engine.demo.recipe"
+_PROFILE = "trace-moe profile --model demo:target --forget demo:forget"
+_COMMANDS = (
+    f"{_MODULE}.extract",
+    f"{_MODULE}.build_sets",
+    *(f"{_MODULE}.train --variant {name} --work artefacts/{name}" for name in PACK_MODELS),
+    f"rm -r {_PACK}/profile {_PACK}/profile_same_style",
+    f"{_PROFILE} --retain demo:retain --out {_PACK}/profile",
+    f"{_PROFILE} --retain demo:retain_facts --out {_PACK}/profile_same_style",
+    f"{_MODULE}.card",
+)
+_AGAIN = "\n".join([f"{_SOURCES}\n\n```sh", *_COMMANDS, "```"])
 
 
 def _filled(part: str) -> str:
@@ -135,13 +172,15 @@ def _score_table(models: dict[str, Any], split: str) -> str:
 def _mismatch_text(mismatch: dict[str, Any], retain: str) -> str:
     head = _MISMATCH.format(
         retain=retain,
+        strong=STRONG,
         count=len(mismatch["cells"]),
         coverage=percent(mismatch["token_coverage"]),
         **mismatch,
     )
     rows = [
         f"| {c['layer']} | {c['expert']} | {c['forget']:.3f} | {c['retain']:.3f} |"
-        f" {c['ratio']:.2f} ({c['low']:.2f} to {c['high']:.2f}) | {c['token_matched_ratio']:.2f} |"
+        f" {c['ratio']:.2f} ({c['ratio_low']:.2f} to {c['ratio_high']:.2f}) |"
+        f" {c['matched_ratio']:.2f} |"
         for c in mismatch["cells"]
     ]
     table = _table("layer|expert|fF|fR|fF/fR|token-matched", "", rows)
@@ -152,13 +191,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m trace_engine.demo.recipe.card`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--from-scores", action="store_true", help="write the card, measure nothing"
+        "--keep-scores",
+        action="store_true",
+        help="keep the stored question scores; make routing and card again",
     )
     options = parser.parse_args(arguments)
     path = pack_dir() / "scores.json"
-    if not options.from_scores:
-        path.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    stored = options.keep_scores and json.loads(path.read_text(encoding="utf-8"))
+    scores = complete(stored["models"] if stored else measure())
+    path.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     (pack_dir() / "MODEL_CARD.md").write_text(card(scores), encoding="utf-8")
     print((pack_dir() / "MODEL_CARD.md").read_text(encoding="utf-8"))
 

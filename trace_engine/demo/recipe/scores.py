@@ -1,29 +1,44 @@
-"""Measures the finished models: test and validation questions, routing, required against reached.
+"""What the card reports: question scores, routing from the bundled profiles, required and reached.
 
 The test questions are scored here and nowhere else in the recipe; training looks at validation
-only.
+only. Routing is not counted here: it is read from the profiles that the app shows, so that card and
+app can never differ.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trace_engine.demo.pack import PACK_MODELS, model_dir, question_path, set_path
-from trace_engine.demo.recipe.mismatch import count_routing, routing_mismatch
+from trace_engine.demo.pack import PACK_MODELS, model_dir, pack_dir, question_path
 from trace_engine.evaluation.multiple_choice import score_questions
+from trace_engine.routing import Profile, gap_kept, load_mismatch, same_style_gaps
 from trace_engine.sets.questions import read_questions
 
 CHANCE = 0.25
 TRAINED_GROUPS = ("hazard", "general_retain", "general_other")
+STRONG = 2.0
+"""A cell is strong when the lower 95 % bound of its fF/fR is at least this."""
+_COLUMNS = [
+    "layer",
+    "expert",
+    "forget",
+    "retain",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "matched_ratio",
+]
 
 
 def measure() -> dict[str, Any]:
-    """Score every finished model, and the target's routing; see `scores.json` for the fields."""
-    result: dict[str, Any] = {"models": {}}
+    """Score every finished model on both splits of questions, by model; see `scores.json`."""
+    result: dict[str, Any] = {}
     for name in PACK_MODELS:
         folder = model_dir(name)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -34,7 +49,7 @@ def measure() -> dict[str, Any]:
         }
         log = [json.loads(line) for line in (folder / "training_log.jsonl").open(encoding="utf-8")]
         recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-        result["models"][name] = {
+        result[name] = {
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes": (folder / "model.safetensors").stat().st_size,
             "recipe": recipe,
@@ -51,16 +66,44 @@ def measure() -> dict[str, Any]:
                 for split, asked in questions.items()
             },
         }
-        if name == "target":
-            forget, retain, general = (
-                count_routing(model, tokenizer, _texts(part))
-                for part in ("forget", "retain", "general_facts")
-            )
-            experts = model.config.num_experts
-            result["mismatch"] = routing_mismatch(forget, retain, experts)
-            result["mismatch_same_style"] = routing_mismatch(forget, general, experts)
-    result["requirements"] = requirements(result)
     return result
+
+
+def complete(models: dict[str, Any]) -> dict[str, Any]:
+    """The content of `scores.json`: `measure`'s scores, routing, required against reached."""
+    folder, other = pack_dir() / "profile", pack_dir() / "profile_same_style"
+    gaps = same_style_gaps(load_mismatch(folder), load_mismatch(other))
+    same_style = routing_scores(other)
+    same_style |= {"gap_cells": len(gaps), "gap_kept": round(gap_kept(gaps), 6)}
+    result = {
+        "models": models,
+        "mismatch": routing_scores(folder),
+        "mismatch_same_style": same_style,
+    }
+    return {**result, "requirements": requirements(result)}
+
+
+def routing_scores(folder: Path) -> dict[str, Any]:
+    """A saved profile's strong cells by ratio, and how many a random split of the union has."""
+    sets = Profile.load(folder).meta["sets"]
+    found = load_mismatch(folder)
+    table = found.table()
+    unused = (table["forget"] == 0) & (table["retain"] == 0)
+    strong = table[table["ratio_low"] >= STRONG].sort_values(
+        "ratio", ascending=False, kind="stable"
+    )
+    return {
+        "forget_set": sets["forget"]["name"],
+        "retain_set": sets["retain"]["name"],
+        "forget_documents": found.documents_forget,
+        "retain_documents": found.documents_retain,
+        "all_cells": len(table),
+        "cells": [_rounded(row) for row in strong[_COLUMNS].to_dict("records")],
+        "null_cells": int((table["null_ratio_low"] >= STRONG).sum()),
+        "unused_cells": int(unused.sum()),
+        "token_coverage": round(found.matched_coverage, 6),
+        "interval": f"document bootstrap, {found.bootstrap:,} resamples, 95 %",
+    }
 
 
 def requirements(scores: dict[str, Any]) -> list[dict[str, Any]]:
@@ -97,9 +140,5 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _texts(part: str) -> list[str]:
-    return [json.loads(line)["text"] for line in set_path(part).open(encoding="utf-8")]
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+def _rounded(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()}
