@@ -114,6 +114,29 @@ def test_batches_and_padding_change_nothing(
         np.testing.assert_array_equal(a.token_N, b.token_N)
 
 
+def test_experts_after_the_last_router_are_computed_once_only(opened: OpenModel) -> None:
+    """The first forward finds out which site comes last; the counts above are the same for it."""
+    computed: dict[int, list[bool]] = {site.index: [] for site in opened.sites}
+    handles = [
+        site.module.register_forward_hook(
+            lambda module, inputs, output, index=site.index: computed[index].append(
+                bool(output.any())
+            )
+        )
+        for site in opened.sites
+    ]
+    try:
+        profile(opened, FORGET, FORGET, config(tokens_per_batch=64))
+    finally:
+        for handle in handles:
+            handle.remove()
+    *before, last = computed.values()
+    batches = len(last) // 2
+    assert batches > 1
+    assert last == [True, *[False] * (batches - 1)] * 2
+    assert all(all(site) for site in before)
+
+
 def test_parts_merge_to_the_whole(opened: OpenModel, done: Profile) -> None:
     parts = [
         profile(opened, replace(FORGET, documents=FORGET.documents[cut]), RETAIN, config()).forget

@@ -3,7 +3,7 @@
 from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
 from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.open import backbone, inspect_model, open_model
-from trace_engine.models.sites import Site, expert_parameters, find_sites
+from trace_engine.models.sites import Site, expert_parameters, experts_skipped, find_sites
 from trace_engine.models.tap import RoutingTap
 from trace_engine.models.trainable import (
     Trainable,
@@ -26,6 +26,7 @@ __all__ = [
     "collate",
     "encode",
     "expert_parameters",
+    "experts_skipped",
     "find_sites",
     "inspect_model",
     "make_batches",

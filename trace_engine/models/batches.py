@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +99,8 @@ def encode(
         raise InputError(f"max_length must be at least 2 tokens, found {max_length}.")
     if not texts:
         return []
-    has_offsets = bool(getattr(tokenizer, "is_fast", False))
+    # Offsets say which tokens are a prompt's; without prompts they would only cost time.
+    has_offsets = bool(getattr(tokenizer, "is_fast", False)) and any(prompts or ())
     # The tokenizer's own length warning is about its model's limit; ours is max_length.
     output = tokenizer(
         list(texts),
@@ -150,23 +153,21 @@ def collate(encoded: Sequence[Encoded], documents: Sequence[int]) -> Batch:
     """These documents as one batch, in the order given. Raises InputError when there is none."""
     if not documents:
         raise InputError("A batch needs at least one document.")
-    width = max(len(encoded[n].ids) for n in documents)
-    shape = (len(documents), width)
-    input_ids_BS = torch.zeros(shape, dtype=torch.long)
-    attention_mask_BS = torch.zeros(shape, dtype=torch.long)
-    labels_BS = torch.full(shape, NO_LOSS, dtype=torch.long)
-    for row, number in enumerate(documents):
-        item = encoded[number]
-        ids_S = torch.tensor(item.ids, dtype=torch.long)
-        input_ids_BS[row, : len(item.ids)] = ids_S
-        attention_mask_BS[row, : len(item.ids)] = 1
-        labels_BS[row, item.label_start : len(item.ids)] = ids_S[item.label_start :]
+    items = [encoded[n] for n in documents]
+    length_B = torch.tensor([len(item.ids) for item in items])
+    start_B = torch.tensor([item.label_start for item in items])
+    position_BS = torch.arange(int(length_B.max())).repeat(len(items), 1)
+    real_BS = position_BS < length_B[:, None]
+    input_ids_BS = torch.zeros_like(position_BS)
+    flat = np.fromiter(chain.from_iterable(item.ids for item in items), np.int64)
+    input_ids_BS[real_BS] = torch.from_numpy(flat)
+    labelled_BS = real_BS & (position_BS >= start_B[:, None])
     return Batch(
         input_ids_BS,
-        attention_mask_BS,
-        torch.arange(width).expand(shape).contiguous(),
-        labels_BS,
-        torch.tensor(list(documents), dtype=torch.long),
+        real_BS.long(),
+        position_BS,
+        input_ids_BS.where(labelled_BS, torch.tensor(NO_LOSS)),
+        torch.tensor(list(documents)),
     )
 
 

@@ -11,9 +11,10 @@ otherwise (Llama 4, JetMoE, Doge) have no site here and are refused by name in `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
     try:
         with ExitStack() as stack:
             for site in sites:
-                stack.enter_context(_skipped(site, found))
+                stack.enter_context(experts_skipped(site, partial(_note_slots, found, site)))
             # Without a cache, transformers looks for packed sequences in the values of the
             # positions, which the meta device does not have.
             ids_BS = torch.zeros(1, 2, dtype=torch.long, device=device)
@@ -113,17 +114,25 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
     return tuple(found[site.index] for site in sites)
 
 
-@contextmanager
-def _skipped(site: Site, found: dict[int, int]) -> Iterator[None]:
-    def forward(hidden: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
-        found[site.index] = index.shape[-1]
-        return torch.zeros_like(hidden)
+def _note_slots(found: dict[int, int], site: Site, index: Tensor) -> None:
+    found[site.index] = index.shape[-1]
 
+
+@contextmanager
+def experts_skipped(
+    site: Site, on_index: Callable[[Tensor], None] = lambda index: None
+) -> Iterator[None]:
+    """Inside, the site's experts compute nothing and give zeros; a tap still sees their routing.
+
+    `on_index` gets the index tensor of every call. What follows in the forward sees wrong hidden
+    states: for the last site of a forward, and for probing.
+    """
     names = argument_names(site.module)
 
     def by_name(*args: Any, **kwargs: Any) -> Tensor:
         bound = dict(zip(names, args, strict=False)) | kwargs
-        return forward(bound[names[0]], bound[names[1]])
+        on_index(bound[names[1]])
+        return torch.zeros_like(bound[names[0]])
 
     site.module.forward = by_name
     try:

@@ -10,6 +10,7 @@ Dims: B documents of a batch, S padded length, D documents, L MoE sites, K exper
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from trace_engine.models import (
     RoutingTap,
     backbone,
     encode,
+    experts_skipped,
     make_batches,
 )
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
@@ -142,14 +144,22 @@ def _run_side(
     chosen_D = drawn_documents(names, lengths, config.sample_tokens, config.seed)
     taker = SampleTaker(chosen_D, info.experts_per_token)
 
+    fired: list[int] = []
+
     def on_routing(site: int, index_TK: Tensor, weight_TK: Tensor) -> None:
+        if len(fired) <= len(opened.sites):
+            fired.append(site)
         tally.add(site, index_TK, weight_TK)
         taker.add(site, index_TK, weight_TK)
 
     inner = backbone(opened.model)
     meter = Meter(f"profiling {side} set", sum(lengths), "tokens", report)
-    with torch.no_grad(), RoutingTap(opened.sites, on_routing):
-        for batch in make_batches(encoded, config.tokens_per_batch):
+    with torch.no_grad(), RoutingTap(opened.sites, on_routing), ExitStack() as stack:
+        for number, batch in enumerate(make_batches(encoded, config.tokens_per_batch)):
+            if number == 1 and sorted(fired) == list(range(len(opened.sites))):
+                # The first forward called every site once and said which one comes last: nothing
+                # routes after its router, so its experts need not be computed.
+                stack.enter_context(experts_skipped(opened.sites[fired[-1]]))
             tokens = int(batch.attention_mask_BS.sum())
             batch = batch.to(device)
             counted_BS, labelled_BS = masks(batch, skip_bos)
