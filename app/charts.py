@@ -152,10 +152,10 @@ def _heat(spec: MapSpec, drawn_LE: Array, colours: Palette) -> go.Heatmap:
         low, high, scale = -limit, limit, colours.diverging
     elif spec.kind == "difference":
         low, high, scale = -spec.limit, spec.limit, colours.diverging
-        bar["ticksuffix"] = " pp"
+        bar["ticksuffix"] = f"{wording.NBSP}pp"
     else:
         low, high, scale = 0.0, spec.limit, colours.sequential
-        bar["ticksuffix"] = " %"
+        bar["ticksuffix"] = f"{wording.NBSP}%"
     return go.Heatmap(
         z=drawn_LE,
         zmin=low,
@@ -269,12 +269,14 @@ def share_bars(
     series: dict[str, tuple[str, str]],
     heading: str,
     unit: str,
+    axis: str,
     colours: Palette | None = None,
 ) -> go.Figure:
     """Horizontal bars with 95 % intervals, one group per row of `table`.
 
     `label` is the column of group names; `series` maps a legend name to (column, colour); columns
-    `<column>_low` and `<column>_high` are drawn as intervals when they are there.
+    `<column>_low` and `<column>_high` are drawn as intervals when they are there. `unit`
+    follows a number, `axis` names what is drawn.
     """
     colours = colours or palette()
     figure = go.Figure()
@@ -299,7 +301,8 @@ def share_bars(
                 name=html.escape(name, quote=False),
                 orientation="h",
                 marker={"color": colour},
-                hovertemplate="%{y}: %{x:.1f} " + unit + "<extra>%{fullData.name}</extra>",
+                hovertemplate=f"%{{y}}: %{{x:.1f}}{wording.NBSP}{unit}"
+                + "<extra>%{fullData.name}</extra>",
                 **bars,
             )
         )
@@ -310,7 +313,7 @@ def share_bars(
         height=150 + (len(series) * 13 + 10) * len(table),
         margin={"l": 8, "r": 8, "t": _title_height(heading), "b": 100},
         legend=_legend() | {"traceorder": "normal"},
-        xaxis={"title": {"text": unit}, "zeroline": True, "fixedrange": True},
+        xaxis={"title": {"text": axis}, "zeroline": True, "fixedrange": True},
         yaxis={"autorange": "reversed", "fixedrange": True, "automargin": True},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -345,7 +348,9 @@ def layer_bars(
                 name=name,
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 8},
-                hovertemplate="expert %{x}: %{y:.1f} %<extra>" + name + "</extra>",
+                hovertemplate=f"expert %{{x}}: %{{y:.1f}}{wording.NBSP}%<extra>"
+                + name
+                + "</extra>",
             )
         )
     figure.add_vrect(

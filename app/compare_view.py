@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from app import curves, forms, pareto, replay
+from app import curves, forms, pareto, replay, wording
 from app.pareto import Point
 from app.replay import StoredRun
 from app.theme import Palette, palette
@@ -207,9 +207,9 @@ def map_change(before: Profile, after: Profile) -> str:
     row, expert = (int(part) for part in np.unravel_index(place, first.shape))
     return (
         f"The strongest expert before, L{before.layers[row]} E{expert}, had a gap of "
-        f"{100 * first[row, expert]:+.1f} pp and has {100 * last[row, expert]:+.1f} pp after; the "
-        f"mean absolute gap went {100 * np.nanmean(np.abs(first)):.2f} → "
-        f"{100 * np.nanmean(np.abs(last)):.2f} pp."
+        f"{wording.points(first[row, expert])} and has {wording.points(last[row, expert])} after; "
+        f"the mean absolute gap went {100 * np.nanmean(np.abs(first)):.2f} → "
+        f"{100 * np.nanmean(np.abs(last)):.2f}{wording.NBSP}pp."
     )
 
 
@@ -238,7 +238,7 @@ def drift_bars(frame: pd.DataFrame, colours: Palette | None = None) -> go.Figure
                 "color": others[position % len(others)],
                 "pattern": {"shape": PATTERNS[position % len(PATTERNS)]},
             },
-            hovertemplate="%{x}: %{y:.1f} % of experts unchanged",
+            hovertemplate=f"%{{x}}: %{{y:.1f}}{wording.NBSP}% of experts unchanged",
         )
     known = frame.dropna(subset="overlap").sort_values("overlap", kind="stable")
     lowest = None if known.empty else known.iloc[0]
@@ -246,7 +246,7 @@ def drift_bars(frame: pd.DataFrame, colours: Palette | None = None) -> go.Figure
         "Routing drift was not measured"
         if lowest is None
         else f"Most drift: layer {int(lowest['layer'])} of {lowest['run']}, "
-        f"{lowest['overlap']:.0f} % of experts unchanged"
+        f"{wording.percent(lowest['overlap'] / 100, 0)} of experts unchanged"
     )
     curves.lay_out(figure, heading, "", "experts unchanged (%)", 300)
     figure.update_layout(barmode="group")

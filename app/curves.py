@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from app import charts
+from app import charts, wording
 from app.theme import Palette, palette
 
 Row = Mapping[str, Any]
@@ -263,8 +263,9 @@ def curve_figure(
                 connectgaps=False,
                 line={"color": color, "dash": dash, "width": 3 if forget else 2},
                 marker={"size": 5},
-                hovertemplate="step %{x}: %{y:.3f}<br>95 % CI %{customdata[0]:.3f} to "
-                "%{customdata[1]:.3f}, n=%{customdata[2]:.0f}",
+                hovertemplate="step %{x}: %{y:.3f}<br>"
+                f"{wording.NINETY_FIVE} CI "
+                "%{customdata[0]:.3f} to %{customdata[1]:.3f}, n=%{customdata[2]:.0f}",
             )
         )
     # Bands first, the forget line last: it must not be tinted by what lies over it.
@@ -336,7 +337,7 @@ def drift_figure(
     for position, (layer, part) in enumerate(frame.groupby("layer", sort=True)):
         figure.add_scatter(
             x=part["step"],
-            y=part["overlap"],
+            y=100 * part["overlap"],
             name=f"layer {layer}",
             mode="lines+markers",
             marker={"size": 4},
@@ -345,9 +346,10 @@ def drift_figure(
                 "dash": DASHES[position % len(DASHES)],
                 "width": 2,
             },
-            hovertemplate=f"layer {layer}, step %{{x}}: %{{y:.1%}} of experts unchanged",
+            hovertemplate=f"layer {layer}, step %{{x}}: %{{y:.1f}}{wording.NBSP}% of experts "
+            "unchanged",
         )
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(ticksuffix=f"{wording.NBSP}%")
     return lay_out(figure, heading, "optimizer step", "experts unchanged", height)
 
 
@@ -425,5 +427,5 @@ def drift_finding(frame: pd.DataFrame) -> str:
     if last.empty:
         return "Routing drift was not measured"
     row = last.iloc[0]
-    kept = charts.unbroken(f"{row['overlap']:.0%} of experts unchanged")
+    kept = charts.unbroken(f"{wording.percent(row['overlap'], 0)} of experts unchanged")
     return f"Layer {int(row['layer'])} drifts most: {kept}"

@@ -7,6 +7,8 @@ the questions do not.
 
 from dataclasses import dataclass
 
+from app.wording import NINETY_FIVE
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -71,15 +73,15 @@ LESSONS: dict[str, Lesson] = {
     ),
     "unlearn": Lesson(
         see="Two kinds of curve: forget accuracy should fall to chance, utility should stay. "
-        "Bands are 95 % intervals; the dotted line is guessing.",
+        f"Bands are {NINETY_FIVE} intervals; the dotted line is guessing.",
         try_this="Predict what utility does before you replay the bundled run. Then run it "
         "unweighted (rule: uniform) with the same seed and compare.",
         why="Forgetting is easy: any large step forgets everything. The question is what else is "
         "lost, and that takes questions that the retain set does not contain.",
     ),
     "compare": Lesson(
-        see="Left is more forgotten, up is better kept. Bars are 95 % intervals; the cross is a "
-        "model that never saw the forget data.",
+        see="Left is more forgotten, up is better kept. "
+        f"Bars are {NINETY_FIVE} intervals; the cross is a model that never saw the forget data.",
         try_this="Find two runs whose bars overlap on both axes. Would you bet on the difference?",
         why="A setting wins only if it is better beyond its interval, at matched forgetting. High "
         "drift with low forget accuracy may mean re-routed, not erased.",

@@ -179,7 +179,8 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
                 y_range=None if chance is None else (0.0, 1.02),
             ),
             name=f"run_{run.id}_{'accuracy' if chance else 'loss'}",
-            alt=f"{what} over optimizer steps with 95 % intervals. {curves.verdict(frame, chance)}",
+            alt=f"{what} over optimizer steps with {wording.NINETY_FIVE} intervals. "
+            f"{curves.verdict(frame, chance)}",
             table=frame,
         )
     train = curves.train_frame(rows)

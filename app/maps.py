@@ -114,7 +114,8 @@ def heading(view: state.ProfileView, what: View, control: Control) -> str:
         shares_LE = values_LE(view, what, "measured")
         row, expert = np.unravel_index(int(np.nanargmax(shares_LE)), shares_LE.shape)
         cell = Cell(view.profile.layers[int(row)], int(expert))
-        return f"{state.cell_name(cell)} gets {shares_LE[row, expert]:.0f} % of {name} tokens"
+        share = float(shares_LE[row, expert]) / 100
+        return f"{state.cell_name(cell)} gets {wording.percent(share, 0)} of {name} tokens"
     if control == "null":
         return "Random halves: this much is sampling noise"
     facts = findings.cell_facts(view, state.strongest_cell(view))
@@ -135,7 +136,8 @@ def heading(view: state.ProfileView, what: View, control: Control) -> str:
         site = view.profile.site_of(facts.cell.layer)
         return (
             f"Same words on both sides: {state.cell_name(facts.cell)} keeps "
-            f"{matched[site, facts.cell.expert]:+.1f} of {100 * facts.difference:+.1f} pp"
+            f"{wording.number(float(matched[site, facts.cell.expert]), '+z.1f')} of "
+            f"{wording.points(facts.difference)}"
         )
     return findings.headline(facts)
 

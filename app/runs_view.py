@@ -115,8 +115,8 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
         diagnostics = weights["diagnostics"]
         sentences.append(
             f"Weights by {weights.get('rule')}: κ {number(diagnostics.get('hardness')):.2f}, "
-            f"effective sample {number(diagnostics.get('ess_share')):.0%}, largest weight "
-            f"{number(diagnostics.get('max_weight')):.1f}."
+            f"effective sample {wording.percent(number(diagnostics.get('ess_share')), 0)}, largest "
+            f"weight {number(diagnostics.get('max_weight')):.1f}."
         )
     if facts.get("held_out"):
         counts = " and ".join(

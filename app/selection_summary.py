@@ -34,7 +34,7 @@ def draw(view: state.ProfileView, chosen: Selection, weighed: WeightPreview) -> 
     )
     third.metric(
         "Effective sample",
-        f"{fit.diagnostics['ess_share']:.0%}",
+        wording.percent(fit.diagnostics["ess_share"], 0),
         border=True,
         help="(Σw)²/Σw² over the number of retain tokens: what the weights leave of the data.",
     )

@@ -129,7 +129,7 @@ def training_sentence(
             "size, the run states it."
         )
     number = sum(sizes[cell.layer] for cell in cells)
-    share = f" ({number / int(str(total)):.1%})" if of_total else ""
+    share = f" ({wording.percent(number / int(str(total)))})" if of_total else ""
     return wording.count(number), (
         f"{wording.count(number)}{of_total} parameters{share} train: the slices of {len(cells)} "
         "selected experts. Everything else stays bitwise unchanged."
@@ -147,7 +147,7 @@ def selection_headline(view: state.ProfileView, chosen: Selection) -> str:
     return (
         f"{len(cells)} of {total_cells(view)} experts in {len(layers)} of "
         f"{len(view.profile.layers)} MoE layers are selected{by_hand}; "
-        f"they hold {chosen.gap_share:.0%} of the summed positive gap."
+        f"they hold {wording.percent(chosen.gap_share, 0)} of the summed positive gap."
     )
 
 

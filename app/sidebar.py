@@ -46,8 +46,8 @@ def _selection() -> str:
     what = {
         "per_layer": f"top {config.top_k} per layer",
         "global": f"top {config.top_k} of the model",
-        "threshold": f"score ≥ {config.threshold:g}",
-        "cumulative": f"{config.share:.0%} of the positive gap",
+        "threshold": f"score ≥ {wording.number(config.threshold)}",
+        "cumulative": f"{wording.percent(config.share, 0)} of the positive gap",
     }[config.scope]
     by_hand = f", {len(config.add)} added" if config.add else ""
     by_hand += f", {len(config.remove)} left out" if config.remove else ""

@@ -62,8 +62,8 @@ def same_style(view: state.ProfileView) -> None:
     colours = palette()
     sentence = (
         f"Against {other.retain_name}, text of the forget set's own style, the {len(table)} "
-        f"strongest cells keep {100 * kept:.0f} % of their summed gap. The rest goes away when "
-        "both sides are written alike."
+        f"strongest cells keep {wording.percent(kept, 0)} of their summed gap. The rest goes away "
+        "when both sides are written alike."
     )
     charts.show(
         charts.share_bars(
@@ -73,13 +73,14 @@ def same_style(view: state.ProfileView) -> None:
                 f"against {view.retain_name}": ("gap", colours.forget),
                 f"against {other.retain_name}": ("same_style", colours.neutral),
             },
-            heading=f"In the same style, {100 * kept:.0f} % of the gap remains",
-            unit="gap, forget minus retain (pp)",
+            heading=f"In the same style, {wording.percent(kept, 0)} of the gap remains",
+            unit="pp",
+            axis="gap, forget minus retain (pp)",
         ),
         name="same_style",
         alt=sentence,
         table=table,
-        caption=f"{sentence} Bars: 95 % intervals over documents. n = "
+        caption=f"{sentence} Bars: {wording.NINETY_FIVE} intervals over documents. n = "
         f"{wording.count(view.profile.forget.tokens)} forget, "
         f"{wording.count(view.profile.retain.tokens)} and "
         f"{wording.count(other.profile.retain.tokens)} retain tokens.",

@@ -240,7 +240,7 @@ def _small_n(view: state.ProfileView) -> None:
     found = traps.scatter(view, documents, 200, seed)
     st.markdown(
         f"In {found.draws} draws of {found.documents} documents a side, {found.distinct} different "
-        f"experts came out strongest; {full} did in {found.agree:.0%}. Its gap of "
+        f"experts came out strongest; {full} did in {wording.percent(found.agree, 0)}. Its gap of "
         f"{wording.points(found.full)} ranged from {wording.points(found.low)} to "
         f"{wording.points(found.high)}."
     )
@@ -265,8 +265,10 @@ def _token_identity(view: state.ProfileView) -> None:
                 "plain gap": ("plain", colours.forget),
                 "token-matched": ("matched", colours.good),
             },
-            heading=f"Token-matched, {kept:.0%} of the largest gaps remain on average",
+            heading=f"Token-matched, {wording.percent(kept, 0)} of the largest gaps remain on "
+            "average",
             unit="pp",
+            axis="gap, forget minus retain (pp)",
         ),
         name="trap_identity",
         alt="Bars: the largest gaps in percentage points, plain and against token-matched retain "

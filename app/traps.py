@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from app import charts
+from app import charts, wording
 from app.state import ProfileView, cell_name
 from app.theme import Palette, palette
 from trace_engine.config import Cell
@@ -118,7 +118,8 @@ def small_maps(
                 showscale=False,
                 xgap=1,
                 ygap=1,
-                hovertemplate="layer %{y}, expert %{x}: %{z:+.1f} pp<extra></extra>",
+                hovertemplate="layer %{y}, expert %{x}: %{z:+.1f}"
+                + f"{wording.NBSP}pp<extra></extra>",
             ),
             row=position,
             col=1,
@@ -141,7 +142,7 @@ def scale_figure(view: ProfileView, colours: Palette | None = None) -> go.Figure
     values_LE = np.where(view.profile.cell_mask_LE(), view.mismatch.difference, np.nan)
     limit = 100 * charts.symmetric_limit(values_LE)
     limits = [limit, limit / 5]
-    titles = [f"Scale ends at ±{end:.1f} pp" for end in limits]
+    titles = [f"Scale ends at ±{end:.1f}{wording.NBSP}pp" for end in limits]
     return small_maps([values_LE, values_LE], titles, view.profile.layers, limits, colours)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from app import wording
 from app.curves import lay_out
 from app.state import cell_name
 from app.theme import Palette, palette
@@ -38,7 +39,7 @@ def dumbbell_figure(
     figure = go.Figure()
     for label, before, after in zip(labels, ordered["retain"], ordered["achieved"], strict=True):
         figure.add_scatter(
-            x=[before, after],
+            x=[100 * before, 100 * after],
             y=[label, label],
             mode="lines",
             line={"color": colours.retain, "width": 4},
@@ -55,16 +56,16 @@ def dumbbell_figure(
         width = 3 if column == "target" else 2
         size = 18 if column == "target" else 11
         figure.add_scatter(
-            x=ordered[column],
+            x=100 * ordered[column],
             y=labels,
             mode="markers",
             name=name,
             marker={**marker, "size": size, "line": {"width": width}},
             # An expert that no retain token uses stands at 0, on the axis.
             cliponaxis=False,
-            hovertemplate=f"%{{y}}, {name}: %{{x:.2%}} of tokens",
+            hovertemplate=f"%{{y}}, {name}: %{{x:.2f}}{wording.NBSP}% of tokens",
         )
-    figure.update_xaxes(rangemode="tozero", tickformat=".0%")
+    figure.update_xaxes(rangemode="tozero", ticksuffix=f"{wording.NBSP}%")
     figure.update_yaxes(type="category")
     height = min(1400, 130 + 24 * max(3, len(labels)))
     return lay_out(figure, heading, "share of tokens routed to the expert", "", height)
@@ -127,8 +128,9 @@ def troubles(fit: FittedWeights) -> list[str]:
         name = cell_name((int(worst["layer"]), int(worst["expert"])))
         sentences.append(
             f"This rule misses the target of {len(missed)} of {len(fit.table)} experts, most for "
-            f"{name}: {worst['achieved']:.1%} instead of {worst['target']:.1%}. The rule exact "
-            "meets all targets together where that is possible."
+            f"{name}: {wording.percent(worst['achieved'])} instead of "
+            f"{wording.percent(worst['target'])}. The rule exact meets all targets together where "
+            "that is possible."
         )
     if len(sentences) > MOST_SENTENCES:
         hidden = len(sentences) - MOST_SENTENCES
@@ -154,11 +156,16 @@ def headline(fit: FittedWeights) -> str:
     before = float((table["forget"] - table["retain"]).abs().mean())
     after = float((table["forget"] - table["achieved"]).abs().mean())
     closed = 0.0 if before == 0 else 1 - after / before
-    moved = f"close {closed:.0%} of" if closed >= 0 else f"widen by {-closed:.0%}"
+    moved = (
+        f"close {wording.percent(closed, 0)} of"
+        if closed >= 0
+        else f"widen by {wording.percent(-closed, 0)}"
+    )
     return (
         f"With κ = {fit.hardness:.2f} the weights {moved} the mean gap of the selected experts "
-        f"({before:.1%} → {after:.1%}) and keep {diagnostics['ess_share']:.0%} of the retain "
-        f"data's effective size; the largest weight is {diagnostics['max_weight']:.1f}."
+        f"({wording.percent(before)} → {wording.percent(after)}) and keep "
+        f"{wording.percent(diagnostics['ess_share'], 0)} of the retain data's effective size; the "
+        f"largest weight is {diagnostics['max_weight']:.1f}."
     )
 
 

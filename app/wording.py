@@ -6,6 +6,10 @@ Activation is evidence of use, not of knowledge: nothing here says that an exper
 import math
 import re
 
+from trace_engine.spelling import NBSP, NINETY_FIVE, number, percent, points
+
+__all__ = ["NBSP", "NINETY_FIVE", "number", "percent", "points"]
+
 ABOUT = (
     "TRACE measures which experts of a Mixture-of-Experts language model a forget set uses more "
     "than a retain set does, and calibrates unlearning by it. Method: Routing-Aware Expert "
@@ -37,28 +41,14 @@ ONLY_ACTIVATION = (
     "Evidence of cause needs an ablation."
 )
 
-_UNIT = "\N{NO-BREAK SPACE}"
-"""Between a number and its unit, which must not begin the next line."""
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage; what cannot be computed says so instead of showing a number."""
-    return f"{100 * share:.{digits}f}{_UNIT}%" if math.isfinite(share) else "not computable"
-
-
-def points(difference: float, digits: int = 1) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return (
-        f"{100 * difference:+.{digits}f}{_UNIT}pp"
-        if math.isfinite(difference)
-        else "not computable"
-    )
-
 
 def interval(low: float, high: float, digits: int = 1, scale: float = 100.0) -> str:
     """A 95 % interval; an open end is written as such."""
-    ends = [f"{scale * e:.{digits}f}" if math.isfinite(e) else "unbounded" for e in (low, high)]
-    return f"95 % CI {ends[0]} to {ends[1]}"
+    ends = [
+        number(scale * end, f"z.{digits}f") if math.isfinite(end) else "unbounded"
+        for end in (low, high)
+    ]
+    return f"{NINETY_FIVE} CI {ends[0]} to {ends[1]}"
 
 
 def ratio(value: float) -> str:

@@ -53,10 +53,14 @@ if any(point.forget.known and point.utility.known for point in points):
     paths = st.toggle("Show each run's path", key="compare_paths")
     charts.show(
         pareto.pareto_figure(
-            shown, chance=0.25, paths=paths, heading="Forgotten against kept, with 95 % intervals"
+            shown,
+            chance=0.25,
+            paths=paths,
+            heading=f"Forgotten against kept, with {wording.NINETY_FIVE} intervals",
         ),
         name="pareto",
-        alt="Forget accuracy against utility accuracy, one point per run, with 95 % intervals.",
+        alt="Forget accuracy against utility accuracy, one point per run, with "
+        f"{wording.NINETY_FIVE} intervals.",
         table=compare_view.table(chosen, points),
         caption=f"{sentence} A ring marks the Pareto front.",
     )

@@ -102,6 +102,6 @@ def test_the_demo_tells_its_story_and_leaves_its_files(
     assert summary["state"] == "done"
     assert summary["selected"] == json.loads((out / "selection.json").read_text())["cells"]
     story = "\n".join(told)
-    assert "times as much (95 % interval" in story
+    assert "times as much (95\N{NO-BREAK SPACE}% interval" in story
     assert "forget loss: " in story
     assert RunDirectory(out / "run").status().state == "done"

@@ -120,7 +120,7 @@ def test_dumbbell_has_four_marks_per_expert() -> None:
     assert set(marks) == {"retain before", "retain after", "target", "forget side"}
     assert all(len(trace.x) == len(chosen.cells) for trace in marks.values())
     ordered = fit.table.sort_values(["layer", "expert"], ascending=False)
-    np.testing.assert_allclose(marks["retain after"].x, ordered["achieved"])
+    np.testing.assert_allclose(marks["retain after"].x, 100 * ordered["achieved"])
 
 
 def test_histogram_holds_every_labelled_token() -> None:
@@ -139,7 +139,7 @@ def test_parameters_come_from_the_profile_or_are_not_recorded() -> None:
     meta = {"model": {"parameters": 1000, "layers": [1, 3], "expert_parameters": [30, 40]}}
     figure, sentence = selection_view.training_sentence(meta, cells, only)
     assert figure == "70"
-    assert "7.0%" in sentence
+    assert "7.0\N{NO-BREAK SPACE}%" in sentence
     assert selection_view.training_sentence(meta, (), only)[0] == "0"
     assert "1\u202f000" in selection_view.training_sentence(meta, cells, TrainableConfig())[0]
 

@@ -88,7 +88,7 @@ def test_the_style_control_keeps_sign_and_counts(
     table = start_view.style_table(view, view)
     assert table["gap"].tolist() == pytest.approx(table["same_style"].tolist())
     assert Cell(int(table["layer"][0]), int(table["expert"][0])) == state.strongest_cell(view)
-    assert any("keep 100 %" in caption.value for caption in app.caption)
+    assert any("keep 100\N{NO-BREAK SPACE}%" in caption.value for caption in app.caption)
 
 
 def test_reset_goes_back_to_the_first_screen(bundled: Profile, open_page: OpenPage) -> None:

@@ -38,7 +38,7 @@ def test_accuracy_against_chance(right: int, n: int, knows: bool | None, words: 
     assert check.knows is knows
     assert words in check.sentence
     assert f"of {n} questions" in check.sentence
-    assert "guessing gives 25%" in check.sentence
+    assert "guessing gives 25\N{NO-BREAK SPACE}%" in check.sentence
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from trace_engine.calibration.selection import Selection
 from trace_engine.calibration.weights import TABLE_TYPES, FittedWeights, Histogram
 from trace_engine.config import Cell, WeightsConfig
 from trace_engine.routing import Profile
+from trace_engine.spelling import number, percent
 
 
 def fit_weights(profile: Profile, selection: Selection, config: WeightsConfig) -> FittedWeights:
@@ -155,18 +156,19 @@ def _notes(
             f"Layer {row.layer}, expert {row.expert} is uncoverable: no retain token routes to it, "
             "so no weighting can raise it. It takes no part in the weights."
         )
-    for row in table[table["relaxed"]].itertuples():
+    relaxed = table[table["relaxed"]]
+    for row, residual in zip(relaxed.itertuples(), relaxed["residual"].astype(float), strict=True):
         notes.append(
             f"Layer {row.layer}, expert {row.expert} cannot reach {row.target:.4f} together with "
             f"the other selected experts on this retain set; {row.achieved:.4f} is reached "
-            f"(residual {row.residual:+.4f})."
+            f"(residual {number(residual, '+.4f')})."
         )
     if diagnostics["limited_by"] is not None:
         layer, expert = diagnostics["limited_by"]
         notes.append(
-            f"Hardness is {fit.hardness:.3f}: above it, fewer than {config.ess_floor:.0%} of the "
-            f"tokens would count effectively, or a target is impossible. Layer {layer}, expert "
-            f"{expert} asks for the largest weights."
+            f"Hardness is {fit.hardness:.3f}: above it, fewer than {percent(config.ess_floor, 0)} "
+            "of the tokens would count effectively, or a target is impossible. "
+            f"Layer {layer}, expert {expert} asks for the largest weights."
         )
     if fit.clipped:
         low, high = config.clip

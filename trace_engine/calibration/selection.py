@@ -19,6 +19,7 @@ from trace_engine.calibration.ranking import choose, scores, standard_errors
 from trace_engine.config import Cell, SelectionConfig
 from trace_engine.errors import CalibrationError
 from trace_engine.routing import Mismatch, Profile, side_statistic, uniform_share
+from trace_engine.spelling import number
 
 _UNCERTAINTY = ("low", "high", "p_max", "q_bh")
 
@@ -216,7 +217,7 @@ def _why_empty(config: SelectionConfig, eligible_LE: Bools, removed: list[Cell])
             "floor off, or add cells by hand)"
         )
     elif config.scope == "threshold":
-        reason = f"no cell's {config.score} reaches the threshold {config.threshold:g}"
+        reason = f"no cell's {config.score} reaches the threshold {number(config.threshold)}"
     else:
         reason = "no cell has a positive gap"
     return f"No expert is selected: {reason}. Every retain token then has weight 1."

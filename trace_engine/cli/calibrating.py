@@ -17,6 +17,7 @@ from trace_engine.errors import InputError
 from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
 from trace_engine.routing.mismatch_map import mismatch_name
 from trace_engine.runs import find_profile
+from trace_engine.spelling import percent
 
 
 def find(source: str) -> Path:
@@ -61,7 +62,7 @@ def print_selection(selection: Selection) -> None:
     columns = ["layer", "expert", "forget", "retain", "score", "low", "high", "p_max", "origin"]
     print_table(selection.table, [name for name in columns if name in selection.table])
     if selection.cells:
-        share = f"{selection.gap_share:.0%}"
+        share = percent(selection.gap_share, 0)
         print(f"{len(selection.cells)} experts selected; they hold {share} of the positive gap.")
     else:
         print(selection.why_empty)
@@ -105,8 +106,8 @@ def print_weights(preview: WeightPreview) -> None:
     columns += ["uncoverable"]
     print_table(fitted.table, columns)
     print(
-        f"effective sample size {found['ess_share']:.0%} of {found['tokens']:,} retain tokens, "
-        f"largest weight {found['max_weight']:.2f}, mean {found['mean_weight']:.4f}"
+        f"effective sample size {percent(found['ess_share'], 0)} of {found['tokens']:,} retain "
+        f"tokens, largest weight {found['max_weight']:.2f}, mean {found['mean_weight']:.4f}"
     )
     print(f"largest remaining gap {found['residual_gap']:.2e}")
     print(f"largest move of an expert that was not selected {preview.unselected_change:.4f}")

@@ -12,6 +12,7 @@ from trace_engine.errors import InputError
 from trace_engine.routing import Profile, load_mismatch, uniform_share
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.sets import overlap
+from trace_engine.spelling import NINETY_FIVE
 
 _SHOWN = 10
 COLUMNS = ["layer", "expert", "forget", "retain", "difference", "low", "high", "ratio"]
@@ -80,7 +81,7 @@ def show(
         {round(float(share), 4) for share in uniform_share(result).ravel() if share > 0}
     )
     print(f"A router without preference would send {', '.join(map(str, shares))} to each expert.")
-    print("Largest gaps (share of tokens; 95 % interval of the difference):")
+    print(f"Largest gaps (share of tokens; {NINETY_FIVE} interval of the difference):")
     print_table(top, COLUMNS)
     for sentence in found.notes:
         print(sentence)

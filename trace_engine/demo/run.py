@@ -22,6 +22,7 @@ from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
+from trace_engine.spelling import NINETY_FIVE, percent
 
 Tell = Callable[[str], object]
 
@@ -57,8 +58,8 @@ def run_demo(
     selection = select_experts(profile, settings.selection, found)
     write_json(folder / "selection.json", selection.to_dict())
     tell(
-        f"   {len(selection.cells)} experts are selected; they hold {selection.gap_share:.0%} of "
-        f"the positive gap."
+        f"   {len(selection.cells)} experts are selected; they hold "
+        f"{percent(selection.gap_share, 0)} of the positive gap."
         if selection.cells
         else f"   {selection.why_empty}"
     )
@@ -69,8 +70,8 @@ def run_demo(
     diagnostics = preview.diagnostics
     tell(
         f"   Rule {preview.fitted.rule} at hardness {preview.fitted.hardness:.2f} keeps an "
-        f"effective {diagnostics['ess_share']:.0%} of the retain tokens; the largest weight is "
-        f"{diagnostics['max_weight']:.1f}."
+        f"effective {percent(diagnostics['ess_share'], 0)} of the retain tokens; the largest "
+        f"weight is {diagnostics['max_weight']:.1f}."
     )
 
     tell(f"4. Unlearn: {settings.max_steps} steps of {settings.method.upper()} with these weights.")
@@ -101,10 +102,10 @@ def _gap(profile: Profile, found: Mismatch) -> str:
     """The largest gap, with its interval, its controls and its n."""
     row = found.table().sort_values("difference", ascending=False, kind="stable").iloc[0]
     return (
-        f"   Expert {row['expert']:.0f} of layer {row['layer']:.0f} gets {row['forget']:.1%} of "
-        f"the forget tokens and {row['retain']:.1%} of the retain tokens: "
-        f"{row['ratio']:.1f} times as much "
-        f"(95 % interval {row['ratio_low']:.1f} to {row['ratio_high']:.1f}; "
+        f"   Expert {row['expert']:.0f} of layer {row['layer']:.0f} gets "
+        f"{percent(row['forget'])} of the forget tokens and {percent(row['retain'])} of the "
+        f"retain tokens: {row['ratio']:.1f} times as much "
+        f"({NINETY_FIVE} interval {row['ratio_low']:.1f} to {row['ratio_high']:.1f}; "
         f"{row['matched_ratio']:.1f} times after matching token identities). "
         f"n = {len(profile.forget.document_ids):,} and "
         f"{len(profile.retain.document_ids):,} documents."
@@ -121,9 +122,9 @@ def _outcome(settings: UnlearnConfig, rows: list[dict[str, Any]]) -> list[str]:
         after = end["accuracy"][category]
         goal = "should fall" if category == settings.evaluation.forget_category else "should hold"
         sentences.append(
-            f"   {category} ({goal}): {before['value']:.1%} of {before['n']} questions before, "
-            f"{after['value']:.1%} [{after['low']:.1%}, {after['high']:.1%}] after "
-            f"{end['step']} steps."
+            f"   {category} ({goal}): {percent(before['value'])} of {before['n']} questions "
+            f"before, {percent(after['value'])} [{percent(after['low'])}, "
+            f"{percent(after['high'])}] after {end['step']} steps."
         )
     for name, label in (("forget_nll", "forget loss"), ("retain_nll", "retain loss")):
         before, after = start.get(name), end.get(name)

@@ -20,6 +20,7 @@ from trace_engine.models import Encoded, OpenModel
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.sets import Document
 from trace_engine.sets.questions import Question
+from trace_engine.spelling import NINETY_FIVE, percent
 
 CHANCE_MARGIN = 0.10
 """An accuracy whose whole interval is at most this far above chance counts as not knowing."""
@@ -90,8 +91,9 @@ def judge_accuracy(estimate: Estimate, chance: float) -> KnowledgeCheck:
     """The verdict on an accuracy with its interval against chance."""
     low, high = _bounds(estimate)
     numbers = (
-        f"{estimate.value:.0%} of {estimate.n} questions right "
-        f"(95 % interval {low:.0%} to {high:.0%}; guessing gives {chance:.0%})"
+        f"{percent(estimate.value, 0)} of {estimate.n} questions right "
+        f"({NINETY_FIVE} interval {percent(low, 0)} to {percent(high, 0)}; guessing gives "
+        f"{percent(chance, 0)})"
     )
     if low > chance:
         knows, verdict = True, "The model knows the forget set"
@@ -111,7 +113,7 @@ def judge_loss(estimate: Estimate, entropy: float) -> KnowledgeCheck:
     """The verdict on a loss with its interval against the set's unigram entropy."""
     low, high = _bounds(estimate)
     sample = (
-        f"{estimate.n} documents (95 % interval {low:.2f} to {high:.2f})"
+        f"{estimate.n} documents ({NINETY_FIVE} interval {low:.2f} to {high:.2f})"
         if estimate.low is not None
         else "one document, so no interval"
     )

@@ -27,6 +27,7 @@ from trace_engine.routing.resample import (
 )
 from trace_engine.routing.statistics import check_statistic, document_totals
 from trace_engine.routing.token_control import token_matched
+from trace_engine.spelling import percent
 
 Array = NDArray[np.float64]
 
@@ -196,8 +197,8 @@ def _notes(forget: int, retain: int, permutations: int, coverage: float) -> tupl
         notes.append("No token id is on both sides, so the token-matched control is empty (gap 0).")
     elif coverage < 0.5:
         notes.append(
-            f"The token-matched control covers only {coverage:.0%} of the forget tokens: the "
-            "others' ids are not seen on the retain side."
+            f"The token-matched control covers only {percent(coverage, 0)} of the forget tokens: "
+            "the others' ids are not seen on the retain side."
         )
     return tuple(notes)
 

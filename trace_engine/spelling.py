@@ -1,0 +1,31 @@
+"""How sentences write numbers: a no-break space between number and unit, a real minus sign.
+
+Page and command share these, so that a percentage looks the same wherever it is read. Accepted
+trade-off: tables, JSON and CSV, which programs read, keep Python's own forms.
+"""
+
+import math
+
+NBSP = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, which must not begin the next line."""
+NINETY_FIVE = f"95{NBSP}%"
+_HYPHEN, _MINUS = "-", "\N{MINUS SIGN}"
+
+
+def number(value: float, form: str = "g") -> str:
+    """A number in one of Python's format forms (`+.1f`, `g`), with a real minus sign."""
+    return format(value, form).replace(_HYPHEN, _MINUS)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage; what cannot be computed says so instead of showing a number."""
+    if not math.isfinite(share):
+        return "not computable"
+    return f"{number(100 * share, f'z.{digits}f')}{NBSP}%"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    if not math.isfinite(difference):
+        return "not computable"
+    return f"{number(100 * difference, f'+z.{digits}f')}{NBSP}pp"
