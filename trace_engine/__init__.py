@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         score_questions,
         set_loss,
     )
-    from trace_engine.models import OpenModel, inspect_model, open_model
+    from trace_engine.models import OpenModel, inspect_model, mask_experts, open_model
     from trace_engine.routing import Profile, contexts, drift, expert_card, mismatch, profile
     from trace_engine.sets import (
         Document,
@@ -65,7 +65,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "errors": ("TraceError",),
     "evaluation": ("Estimate", "knowledge_check", "routing_probe", "score_questions", "set_loss"),
-    "models": ("OpenModel", "inspect_model", "open_model"),
+    "models": ("OpenModel", "inspect_model", "mask_experts", "open_model"),
     "routing": ("Profile", "contexts", "drift", "expert_card", "mismatch", "profile"),
     "sets": (
         "Document",

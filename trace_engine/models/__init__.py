@@ -2,8 +2,15 @@
 
 from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
 from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.masks import MaskMode, mask_experts
 from trace_engine.models.open import backbone, inspect_model, open_model
-from trace_engine.models.sites import Site, expert_parameters, experts_skipped, find_sites
+from trace_engine.models.sites import (
+    Site,
+    expert_parameters,
+    experts_skipped,
+    find_sites,
+    unmapped_blocks,
+)
 from trace_engine.models.tap import RoutingTap
 from trace_engine.models.trainable import (
     Trainable,
@@ -15,6 +22,7 @@ from trace_engine.models.trainable import (
 __all__ = [
     "Batch",
     "Encoded",
+    "MaskMode",
     "ModelInfo",
     "OpenModel",
     "RoutingTap",
@@ -31,5 +39,7 @@ __all__ = [
     "inspect_model",
     "make_batches",
     "make_trainable",
+    "mask_experts",
     "open_model",
+    "unmapped_blocks",
 ]

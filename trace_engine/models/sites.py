@@ -2,18 +2,18 @@
 names.
 
 transformers spells dense-layer patterns, expert counts and top-k in a dozen ways, but every experts
-module takes `(hidden, chosen expert indices, gate weights)`. Trade-off: families that route
-otherwise (Llama 4, JetMoE, Doge) have no site here and are refused by name in `models.open`.
+module takes `(hidden, chosen expert indices, gate weights)`; two families that route otherwise have
+adapters. Trade-off: a map's row is a decoder layer, so where a layer routes twice one block is the
+row and the other is named by `unmapped_blocks`.
 """
 
 # Dims: E experts of a site, K experts per token
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,39 +21,39 @@ import torch
 from torch import Tensor, nn
 
 from trace_engine.errors import ModelError
+from trace_engine.models.adapters import ScoredSite, SortedSite, takes_sizes
+from trace_engine.models.site import Site, argument_names
 
 INDEX_ARGUMENTS = frozenset(
     {"top_k_index", "router_indices", "selected_experts", "topk_indices", "routing_indices"}
 )
+__all__ = [
+    "Site",
+    "argument_names",
+    "expert_parameters",
+    "experts_per_token",
+    "experts_skipped",
+    "find_sites",
+    "unmapped_blocks",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One routed block of experts: a row of every map."""
-
-    index: int
-    """Position among the model's sites, from 0."""
-    layer: int
-    """True decoder layer, as the model's own module names count it; dense layers leave gaps."""
-    name: str
-    """Dotted module name of the experts."""
-    module: nn.Module
-    """The module called with `(hidden, index_TK, weight_TK)`."""
-    num_experts: int
-    """Routed experts E; shared, identity and skip experts are not among them."""
+_OTHER_SENSES = re.compile(r"(^|_)(vision|visual|image|audio|speech)")
+_ATTENTION = re.compile(r"attn|attention")
 
 
 def find_sites(model: nn.Module) -> list[Site]:
     """The model's routed blocks in forward (module) order; empty for a dense model.
 
-    Raises ModelError when a block's number of experts or its layer cannot be told, and when one
-    decoder layer has two routed blocks, because a cell (layer, expert) would then name two experts.
+    Blocks that no text token reaches, and attention experts, are not among them: see
+    `unmapped_blocks`. Raises ModelError when a block's number of experts or its layer cannot be
+    told, and when one decoder layer has two routed blocks all the same, because a cell (layer,
+    expert) would then name two experts.
     """
     sites: list[Site] = []
-    for name, module in model.named_modules():
-        if not _takes_indices(module):
+    for name, kind in _blocks(model):
+        if _why_unmapped(name) is not None:
             continue
-        site = Site(len(sites), _layer_of(name), name, module, _experts_of(name, module))
+        site = _site(model, kind, len(sites), name)
         for other in sites:
             if other.layer == site.layer:
                 raise ModelError(
@@ -64,6 +64,55 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sites
 
 
+def unmapped_blocks(model: nn.Module) -> dict[str, str]:
+    """Routed blocks that are no row of the map: module name -> why."""
+    found = {name: _why_unmapped(name) for name, _ in _blocks(model)}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def _why_unmapped(name: str) -> str | None:
+    parts = name.split(".")
+    if any(_OTHER_SENSES.search(part) for part in parts):
+        return "its experts see images or sound, never text"
+    if any(_ATTENTION.search(part) for part in parts):
+        return (
+            "its experts are attention projections, and the layer's feed-forward experts are mapped"
+        )
+    return None
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, type[Site]]]:
+    for name, module in model.named_modules():
+        if _takes_indices(module):
+            yield name, Site
+        elif SortedSite.fits(module):
+            yield name, SortedSite
+        elif "." in name and ScoredSite.fits(module, model.get_submodule(_parent(name))):
+            yield name, ScoredSite
+
+
+def _site(model: nn.Module, kind: type[Site], index: int, name: str) -> Site:
+    module, parent = model.get_submodule(name), model.get_submodule(_parent(name))
+    layer, experts = _layer_of(name), _experts_of(name, module)
+    routers: tuple[nn.Module, ...] = (parent,)
+    if kind is SortedSite:
+        routers = (module.router,)  # type: ignore[assignment]
+    elif kind is ScoredSite:
+        routers = (parent.router,)  # type: ignore[assignment]
+    elif _parent(name).rsplit(".", 1)[-1].isdigit():
+        # The parent is the whole decoder layer, and attention may have a top-k of its own.
+        routers = tuple(m for m in parent.children() if m is not module and _scores(m, experts))
+    return kind(index, layer, name, module, experts, routers)
+
+
+def _scores(module: nn.Module, experts: int) -> bool:
+    return any(p.ndim == 2 and p.shape[0] == experts for p in module.parameters())
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 def expert_parameters(site: Site) -> dict[str, tuple[nn.Parameter, int]]:
     """The tensors that hold the site's experts on dim 0: full name -> (parameter, rows per expert).
 
@@ -71,13 +120,18 @@ def expert_parameters(site: Site) -> dict[str, tuple[nn.Parameter, int]]:
     biases, and more where experts are flattened into dim 0 (DBRX). Empty when the experts are
     stored in another way.
     """
-    named = [(n, p) for n, p in site.module.named_parameters() if p.ndim >= 1]
+    named = [
+        (f"{prefix}.{name}", parameter)
+        for prefix, module in site.experts.items()
+        for name, parameter in module.named_parameters()
+        if parameter.ndim >= 1
+    ]
     # LongCat's first projection has rows for its identity experts too, after the routed ones.
     fused = {n: p for n, p in named if p.shape[0] == site.num_experts or _is_fused(p, site)}
     if fused:
-        return {f"{site.name}.{name}": (parameter, 1) for name, parameter in fused.items()}
+        return {name: (parameter, 1) for name, parameter in fused.items()}
     return {
-        f"{site.name}.{name}": (parameter, parameter.shape[0] // site.num_experts)
+        name: (parameter, parameter.shape[0] // site.num_experts)
         for name, parameter in named
         if parameter.shape[0] % site.num_experts == 0 and parameter.shape[0] > 0
     }
@@ -127,23 +181,29 @@ def experts_skipped(
     `on_index` gets the index tensor of every call. What follows in the forward sees wrong hidden
     states: for the last site of a forward, and for probing.
     """
-    names = argument_names(site.module)
 
-    def by_name(*args: Any, **kwargs: Any) -> Tensor:
-        bound = dict(zip(names, args, strict=False)) | kwargs
-        on_index(bound[names[1]])
-        return torch.zeros_like(bound[names[0]])
+    def note(index_TK: Tensor, weight_TK: Tensor) -> None:
+        on_index(index_TK)
 
-    site.module.forward = by_name
+    handle = site.watch(note)
+    skipped = list(site.experts.values())
+    for module in skipped:
+        module.forward = partial(_zeros, module)
     try:
         yield
     finally:
-        del site.module.forward
+        handle.remove()
+        for module in skipped:
+            del module.forward
 
 
-def argument_names(module: nn.Module) -> list[str]:
-    """Names of the module's forward arguments, in order, without `self`."""
-    return list(inspect.signature(type(module).forward).parameters)[1:]
+def _zeros(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    names = argument_names(module)
+    hidden: Tensor = args[0] if args else kwargs[names[0]]
+    if not takes_sizes(module):
+        return torch.zeros_like(hidden)
+    weight: Any = module.weight
+    return hidden.new_zeros(*hidden.shape[:-1], weight.shape[1])
 
 
 def _takes_indices(module: nn.Module) -> bool:

@@ -1,25 +1,24 @@
 """Reads the routing that a model really uses, while it uses it.
 
-A forward pre-hook on each experts module sees the chosen indices and gate weights, whatever the
-router did to get them; recomputing top-k from router logits disagrees for bias-corrected, grouped
+A hook before each experts module sees the chosen indices and gate weights, whatever the router
+did to get them; recomputing top-k from router logits disagrees for bias-corrected, grouped
 and hashed routers. Costs about 1 % of a forward; keeps nothing itself, so memory is the listener's
 business.
 """
 
-# Dims: T tokens (B*S, row-major), K experts per token, E experts
+# Dims: T tokens (B*S, row-major), K experts per token
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from trace_engine.errors import ModelError
-from trace_engine.models.sites import Site, argument_names
+from trace_engine.models.site import OnChoice, Site
 
 OnRouting = Callable[[int, Tensor, Tensor], None]
 
@@ -39,8 +38,7 @@ class RoutingTap:
 
     def __enter__(self) -> Self:
         for site in self._sites:
-            hook = self._hook(site)
-            self._handles.append(site.module.register_forward_pre_hook(hook, with_kwargs=True))
+            self._handles.append(site.watch(self._listener(site)))
         return self
 
     def __exit__(
@@ -53,32 +51,14 @@ class RoutingTap:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        names = argument_names(site.module)
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _listener(self, site: Site) -> OnChoice:
+        def listen(index_TK: Tensor, weight_TK: Tensor) -> None:
             # Inside a backward pass there is a graph task: checkpointing recomputes this forward.
             if torch._C._current_graph_task_id() != -1:
                 return
-            bound = dict(zip(names, args, strict=False)) | kwargs
-            index_TK, weight_TK = _as_slots(bound[names[1]], bound[names[2]], site)
-            self._on_routing(site.index, index_TK, weight_TK)
+            index_TK, weight_TK = index_TK.detach(), weight_TK.detach()
+            reached_TK = (index_TK < site.num_experts) & (weight_TK != 0)
+            slots_TK = index_TK.where(reached_TK, torch.full_like(index_TK, -1))
+            self._on_routing(site.index, slots_TK, weight_TK)
 
-        return hook
-
-
-def _as_slots(index: Tensor, weight: Tensor, site: Site) -> tuple[Tensor, Tensor]:
-    index_TK = index.detach().reshape(-1, index.shape[-1]).long()
-    weight_TK = weight.detach().reshape(-1, weight.shape[-1])
-    real_TK = index_TK < site.num_experts
-    if weight_TK.shape != index_TK.shape:
-        if weight_TK.shape != (index_TK.shape[0], site.num_experts):
-            raise ModelError(
-                f"{site.name}: expected gate weights of shape {tuple(index_TK.shape)} like the "
-                "chosen "
-                f"indices, found {tuple(weight_TK.shape)}. Its routing cannot be read."
-            )
-        # Some routers hand over scores of all experts; the chosen ones are the gate weights.
-        weight_TK = weight_TK.gather(1, index_TK.clamp(max=site.num_experts - 1))
-    keep_TK = real_TK & (weight_TK != 0)
-    return index_TK.where(keep_TK, torch.full_like(index_TK, -1)), weight_TK
+        return listen

@@ -24,7 +24,8 @@ from torch.utils.hooks import RemovableHandle
 from trace_engine.config import Cell, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models.info import OpenModel
-from trace_engine.models.sites import Site, expert_parameters
+from trace_engine.models.site import Site
+from trace_engine.models.sites import expert_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +245,8 @@ class _Lora(Trainable):
         for site in opened.sites:
             if not _fused_names(site):
                 raise ModelError(
-                    f"{site.name}: its experts are not fused tensors of the module itself, which "
-                    "LoRA "
-                    "cannot reach. Train all parameters or selected experts instead."
+                    f"{site.name}: its experts are not fused into tensors of three dimensions, "
+                    "which LoRA cannot reach. Train all parameters or selected experts instead."
                 )
         options: dict[str, Any] = {"lora_alpha": config.lora_alpha}  # PEFT's annotation says int
         settings = LoraConfig(
@@ -258,7 +258,14 @@ class _Lora(Trainable):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._tuner: Any = LoraModel(opened.model, settings, "default")
+            try:
+                self._tuner: Any = LoraModel(opened.model, settings, "default")
+            except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+                raise ModelError(
+                    f"PEFT cannot put LoRA adapters on {type(opened.model).__name__} "
+                    f"({str(error).splitlines()[0].rstrip('.')}). "
+                    "Train all parameters or selected experts instead."
+                ) from None
         self._freeze()
         self._parameters = {}
         for name, parameter in opened.model.named_parameters():
@@ -299,13 +306,17 @@ def check_cells(sites: Sequence[Site], cells: Sequence[Cell]) -> dict[int, list[
 
 
 def _fused_names(site: Site) -> list[str]:
-    owned = {f"{site.name}.{name}" for name, _ in site.module.named_parameters(recurse=False)}
-    return [n for n, (p, _) in expert_parameters(site).items() if n in owned and p.ndim == 3]
+    return [name for name, (parameter, _) in expert_parameters(site).items() if parameter.ndim == 3]
 
 
 def _attention_linears(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any("att" in part for part in name.split(".")[:-1])
+        if isinstance(module, nn.Linear)
+        and any("att" in part for part in name.split(".")[:-1])
+        # A family's own kind of linear layer (DeepSeek-V4's is grouped) is no plain product.
+        and not type(module).__module__.startswith("transformers.models.")
+        # PEFT takes an attention's output gate of this name for half of the experts' projection.
+        and name.rsplit(".", 1)[-1] != "gate_proj"
     ]

@@ -1,0 +1,91 @@
+"""Sites of the two families whose experts are not called with chosen indices.
+
+Both are recognised by what their modules take and hold, and turn what their own router hands out
+into the same `(index_TK, weight_TK)` as everywhere else. Trade-off: they lean on the layout of the
+router's output, so a change of it in transformers shows as a failing conformance test.
+"""
+
+# Dims: T tokens, E experts, K experts per token, P = T*K slots sorted by expert
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trace_engine.models.site import OnChoice, Site, argument_names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredSite(Site):
+    """Llama 4: every expert computes every token, scaled by a score that is 0 unless chosen.
+
+    There is no bias, so a token scaled by 0 adds exactly nothing.
+    """
+
+    def watch(self, on_choice: OnChoice) -> RemovableHandle:
+        [router] = self.routers
+
+        def hook(module: Any, args: Any, output: tuple[Tensor, Tensor]) -> Any:
+            scores_TE, logits_TE = output
+            # The router's own top-k is gone by now, but its scores are 0 everywhere else.
+            weight_TK, index_TK = scores_TE.topk(module.top_k, dim=1)
+            changed_TK = on_choice(index_TK, weight_TK)
+            if changed_TK is None:
+                return None
+            return scores_TE.scatter(1, index_TK, changed_TK), logits_TE
+
+        return router.register_forward_hook(hook)
+
+    @staticmethod
+    def fits(module: nn.Module, parent: nn.Module) -> bool:
+        """Fused experts that take the tokens alone, beside a router that knows its top-k."""
+        return (
+            len(argument_names(module)) == 1
+            and isinstance(getattr(module, "num_experts", None), int)
+            and any(p.ndim == 3 for p in module.parameters(recurse=False))
+            and hasattr(getattr(parent, "router", None), "top_k")
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SortedSite(Site):
+    """JetMoE: the router sorts the slots by expert, and the experts see how many belong to each."""
+
+    @property
+    def experts(self) -> dict[str, nn.Module]:
+        return {
+            f"{self.name}.{name}": module
+            for name, module in self.module.named_children()
+            if takes_sizes(module)
+        }
+
+    def watch(self, on_choice: OnChoice) -> RemovableHandle:
+        [router] = self.routers
+
+        def hook(module: Any, args: Any, output: tuple[Any, ...]) -> Any:
+            slot_P, token_P, gate_P, sizes, logits_TE = output
+            tokens = logits_TE.shape[0]
+            numbers_E = torch.arange(len(sizes), device=slot_P.device)
+            expert_P = numbers_E.repeat_interleave(torch.tensor(sizes, device=slot_P.device))
+            index_TK = torch.empty_like(slot_P).scatter(0, slot_P, expert_P).reshape(tokens, -1)
+            weight_TK = torch.empty_like(gate_P).scatter(0, slot_P, gate_P).reshape(tokens, -1)
+            changed_TK = on_choice(index_TK, weight_TK)
+            if changed_TK is None:
+                return None
+            return slot_P, token_P, changed_TK.flatten()[slot_P], sizes, logits_TE
+
+        return router.register_forward_hook(hook)
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """A block with a router whose own children take slots sorted by expert."""
+        return hasattr(module, "router") and any(takes_sizes(m) for m in module.children())
+
+
+def takes_sizes(module: nn.Module) -> bool:
+    """Whether the module computes slots sorted by expert, given how many belong to each."""
+    return argument_names(module)[1:] == ["expert_size"]

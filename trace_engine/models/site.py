@@ -1,0 +1,85 @@
+"""One routed block of experts and how to read it: what it chose, and with which gate weights.
+
+Nearly every experts module takes `(hidden, chosen expert indices, gate weights)`, and reading those
+two arguments is the base class here. What routes otherwise overrides `watch` (see
+`models.adapters`), so that the tap, the masks and training know no family.
+"""
+
+# Dims: T tokens (B*S, row-major), E experts of a site, K experts per token
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trace_engine.errors import ModelError
+
+OnChoice = Callable[[Tensor, Tensor], Tensor | None]
+"""(index_TK int64, weight_TK) -> gate weights to use instead, or None to leave them. An index
+>= E is a skip or identity expert."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """One routed block of experts: a row of every map."""
+
+    index: int
+    """Position among the model's sites, from 0."""
+    layer: int
+    """True decoder layer, as the model's own module names count it; dense layers leave gaps."""
+    name: str
+    """Dotted module name of the experts."""
+    module: nn.Module
+    """The module that computes the experts."""
+    num_experts: int
+    """Routed experts E; shared, identity and skip experts are not among them."""
+    routers: tuple[nn.Module, ...]
+    """The modules in whose forward the experts are chosen."""
+
+    @property
+    def experts(self) -> dict[str, nn.Module]:
+        """The modules that hold the experts' tensors and compute with them, by full name."""
+        return {self.name: self.module}
+
+    def watch(self, on_choice: OnChoice) -> RemovableHandle:
+        """Call `on_choice` with what every forward chose, before the experts compute."""
+        names = argument_names(self.module)
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            bound = dict(zip(names, args, strict=False)) | kwargs
+            index, weight = bound[names[1]], bound[names[2]]
+            index_TK = index.reshape(-1, index.shape[-1]).long()
+            flat = weight.reshape(-1, weight.shape[-1])
+            changed_TK = on_choice(index_TK, self._at_slots(flat, index_TK))
+            if changed_TK is None:
+                return None
+            if flat.shape != index_TK.shape:
+                changed_TK = flat.scatter(1, index_TK, changed_TK)
+            changed = changed_TK.reshape(weight.shape)
+            # Faster experts code may name its arguments otherwise, so each stays as it came.
+            if len(args) > 2:
+                return (*args[:2], changed, *args[3:]), kwargs
+            return args, kwargs | {names[2]: changed}
+
+        return self.module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def _at_slots(self, weight: Tensor, index_TK: Tensor) -> Tensor:
+        if weight.shape == index_TK.shape:
+            return weight
+        if weight.shape != (index_TK.shape[0], self.num_experts):
+            raise ModelError(
+                f"{self.name}: expected gate weights of shape {tuple(index_TK.shape)} like the "
+                f"chosen indices, found {tuple(weight.shape)}. Its routing cannot be read."
+            )
+        # Some routers hand over scores of all experts; the chosen ones are the gate weights.
+        return weight.gather(1, index_TK.clamp(max=self.num_experts - 1))
+
+
+def argument_names(module: nn.Module) -> list[str]:
+    """Names of the module's forward arguments, in order, without `self`."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
