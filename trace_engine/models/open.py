@@ -12,28 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoTokenizer
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
+from trace_engine.models.families import SUPPORTED, UNTAPPED, loader_for
 from trace_engine.models.files import ModelFiles, file_hashes, fingerprint, locate
 from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.sites import Site, expert_parameters, experts_per_token, find_sites
-
-SUPPORTED = (
-    "OLMoE, FlexOlmo, Mixtral, Qwen2/3-MoE, Qwen3-Next, DeepSeek-V2/V3, GPT-OSS, GLM-4-MoE, "
-    "Phi-3.5-MoE, "
-    "Granite-MoE, DBRX, Ernie-4.5-MoE, MiniMax, Jamba and others that transformers builds the "
-    "same way"
-)
-UNTAPPED = {
-    "llama4": "its router hands dense scores to the experts, without chosen indices",
-    "llama4_text": "its router hands dense scores to the experts, without chosen indices",
-    "jetmoe": "it sorts tokens by expert before its experts see them",
-    "doge": "it retrieves experts by product keys and has no experts modules",
-}
-"""Families with routed experts whose routing is not where all others have it: model type -> why."""
 
 
 def open_model(config: ModelConfig) -> OpenModel:
@@ -79,6 +65,8 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
 def backbone(model: Any) -> nn.Module:
     """The model without its `lm_head`: token ids in, last hidden states (B, S, D) out."""
     inner = model.base_model
+    if inner is model and hasattr(model, "get_decoder"):
+        inner = model.get_decoder().base_model  # a wrapper that holds a whole language model
     if not isinstance(inner, nn.Module) or inner is model:
         raise ModelError(
             f"{type(model).__name__} has no backbone that can run without its output head."
@@ -106,14 +94,14 @@ def _shell(files: ModelFiles) -> Any:
             "routing yet: "
             f"{UNTAPPED[settings.model_type]}. Supported families: {SUPPORTED}."
         )
-    if settings.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    build = loader_for(settings.model_type)
+    if build is None:
         raise ModelError(
             f"{source} ({settings.model_type}) is not a causal language model. Supported families: "
             f"{SUPPORTED}."
         )
     try:
         with torch.device("meta"):
-            build: Any = AutoModelForCausalLM
             shell = build.from_config(settings)
     except (ValueError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise ModelError(
@@ -178,7 +166,8 @@ def _device(name: str) -> torch.device:
 def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> Any:
     options = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
-        loader: Any = AutoModelForCausalLM
+        settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
+        loader: Any = loader_for(settings.model_type)
         model, report = loader.from_pretrained(
             files.folder,
             dtype=dtype,
