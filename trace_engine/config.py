@@ -29,6 +29,9 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_LATER_MODEL_FIELDS = frozenset({"quantization"})
+
+
 class ModelConfig(_Settings):
     source: str = "demo:target"
     """A folder, a hub id, or `demo:target` for the bundled model."""
@@ -37,9 +40,26 @@ class ModelConfig(_Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights' precision; `auto` keeps what the checkpoint was saved in."""
     device: str = "auto"
-    """`auto` takes the GPU where there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`."""
+    """`auto` takes the GPU where there is one (spread over all when one is too small), else the
+    CPU; or `cpu`, `cuda`, `cuda:1`."""
     experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
     """How transformers multiplies the experts; `auto` is a fixed rule, so that bits repeat."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Smaller linear layers, for profiling and evaluation; routed experts and routers keep their
+    precision."""
+
+    def asked(self) -> dict[str, Any]:
+        """The settings as JSON values, as identities and content addresses hash them.
+
+        Fields that came after the first profiles are left out at their default, so that what was
+        computed before they existed keeps its address.
+        """
+        data = self.model_dump(mode="json")
+        return {
+            name: value
+            for name, value in data.items()
+            if name not in _LATER_MODEL_FIELDS or value != type(self).model_fields[name].default
+        }
 
 
 class SetConfig(_Settings):
@@ -189,6 +209,15 @@ class UnlearnConfig(_Settings):
     sample_tokens: Annotated[int, Field(ge=1000)] = 200_000
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _trains_in_full_precision(self) -> Self:
+        if self.model.quantization != "none":
+            raise ValueError(
+                f"model.quantization is {self.model.quantization}, and quantised weights cannot "
+                "train; set it to none for unlearning"
+            )
+        return self
+
     def profile_config(self) -> ProfileConfig:
         """The profile this run calibrates on."""
         return ProfileConfig(
@@ -215,9 +244,10 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
 
     Resuming and recognising a launch go by it, in the launcher and in the loop alike.
     """
-    return config.model_dump(
+    data = config.model_dump(
         mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
     )
+    return data | {"model": config.model.asked()}
 
 
 def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:

@@ -18,7 +18,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import JetMoeConfig, Llama4TextConfig, SwitchTransformersConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    JetMoeConfig,
+    Llama4TextConfig,
+    SwitchTransformersConfig,
+)
 
 from tests.support.models import (
     save_tiny,
@@ -30,6 +36,8 @@ from tests.support.models import (
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import backbone, files, inspect_model, open_model
+from trace_engine.models.memory import Machine, MemoryNeed, memory_need
+from trace_engine.models.open import choose_place
 
 FAMILIES = ("olmoe", "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss")
 
@@ -185,12 +193,146 @@ def test_an_index_cannot_point_outside_the_folder(folder: Path) -> None:
         open_model(config(folder))
 
 
-def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
-    settings = json.loads((folder / "config.json").read_text())
-    settings["num_hidden_layers"] = 3
-    (folder / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="do not belong to this configuration, or are incomplete"):
+def change_config(folder: Path, **settings: Any) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"num_hidden_layers": 3}, r"11 missing \(model\.layers\.2\.input_layernorm"),
+        ({"num_hidden_layers": 1}, r"11 of layers that there are not \(model\.layers\.1\."),
+        ({"hidden_size": 64}, "25 of another shape"),
+        ({"num_experts": 16}, r"6 of another shape \(model\.layers\.0\.mlp\.experts"),
+        ({"vocab_size": 300}, r"2 of another shape \(lm_head"),
+        ({"num_experts_per_tok": 9}, "first forward fails .*does not describe a model that runs"),
+        ({"hidden_size": "big"}, "refused by transformers .*'hidden_size'.*expected int, got str"),
+        ({"hidden_act": "nonsense"}, "cannot build this model .*nonsense"),
+        ({"num_experts": 0}, "No routed experts found"),
+        ({"dtype": "float7"}, "refused by transformers .*float7"),
+        ({"dtype": "float64"}, "is saved in float64, and TRACE computes in float32, bfloat16, fl"),
+        ({"dtype": "float8_e4m3fn"}, "is saved in float8_e4m3fn"),
+    ],
+)
+def test_weights_of_another_configuration_are_refused(
+    folder: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence) as refusal:
+        open_model(config(change_config(folder, **changes)))
+    assert "\n" not in str(refusal.value)
+    assert str(folder) in str(refusal.value)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """The folder with its tensors changed."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+EXPERT = "model.layers.0.mlp.experts.3.down_proj.weight"
+
+
+def _shorten(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[EXPERT] = tensors[EXPERT][..., :-1].contiguous()
+
+
+def _drop(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors[EXPERT]
+
+
+def _rename(tensors: dict[str, torch.Tensor]) -> None:
+    for name in list(tensors):
+        tensors[f"other.{name}"] = tensors.pop(name)
+
+
+def _as_integers(tensors: dict[str, torch.Tensor]) -> None:
+    for name in tensors:
+        tensors[name] = tensors[name].to(torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_shorten, "tensors of its experts do not fit together"),
+        (_drop, "1 of another shape"),
+        (_rename, "25 missing"),
+        (_as_integers, "holds no floating-point tensor, and config.json does not say"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None], sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence) as refusal:
+        open_model(config(rewrite(folder, change)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_tensor_of_a_type_that_nobody_knows(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes().replace(b'"F32"', b'"Q32"', 1))
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged .*unknown variant `Q32`"):
         open_model(config(folder))
+
+
+def test_without_a_precision_in_the_configuration_the_files_decides(tmp_path: Path) -> None:
+    folder = save_tiny_olmoe(tmp_path, dtype=torch.bfloat16)
+    change_config(folder, dtype=None)
+    assert inspect_model(config(folder)).dtype == open_model(config(folder)).info.dtype
+    assert open_model(config(folder)).info.dtype == "bfloat16"
+
+
+def test_too_little_memory_is_refused_before_a_weight_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trace_engine.models.open._load", _never)
+    monkeypatch.setattr("trace_engine.models.memory.machine_memory", lambda: Machine(50_000))
+    with pytest.raises(
+        ModelError,
+        match=r"needs about \d+ KiB of memory .*this machine has 49 KiB free: set dtype to bfloat16"
+        r", which halves it, set quantization .*, close other programs, .*\. Nothing was read\.$",
+    ):
+        open_model(config(tiny_olmoe()))
+
+
+def test_a_model_that_no_gpu_holds_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = memory_need_of(tiny_olmoe())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def place(*free: int) -> str:
+        machine = Machine(10**9, free)
+        monkeypatch.setattr("trace_engine.models.open.machine_memory", lambda: machine)
+        return choose_place("auto", need)
+
+    assert place(need.loading) == "cuda"
+    assert place(need.loading - 1, need.loading) == "cuda:1"
+    assert place(need.loading - 1, need.loading - 1) == "spread"
+    assert choose_place("cpu", need) == "cpu"
+
+
+def test_what_is_spread_is_placed_by_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine's devices, however few: the map is accelerate's, not ours."""
+    asked: list[Any] = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def spy(*words: Any, **options: Any) -> Any:
+        asked.append(options.get("device_map"))
+        return load(*words, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spy)
+    monkeypatch.setattr("trace_engine.models.open.choose_place", lambda *_: "spread")
+    opened = open_model(config(tiny_olmoe()))
+    assert asked == ["auto"]
+    assert opened.info.device == "spread"
+    assert opened.model(input_ids=torch.tensor([[1, 5]])).logits.shape == (1, 2, 260)
+
+
+def memory_need_of(folder: Path) -> MemoryNeed:
+    model = open_model(config(folder))
+    return memory_need(model.model, model.sites, model.info.experts_per_token)
 
 
 def test_a_folder_without_weights_config_or_tokenizer(folder: Path) -> None:

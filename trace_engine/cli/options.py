@@ -98,7 +98,8 @@ def add_model(parser: argparse.ArgumentParser, *, positional: bool = False) -> N
         parser.add_argument("model", help=help_text)
     else:
         parser.add_argument("--model", default="demo:target", help=f"{help_text} (default)")
-    add_fields(parser, ModelConfig, ("revision", "dtype", "device", "experts_implementation"))
+    names = ("revision", "dtype", "device", "experts_implementation", "quantization")
+    add_fields(parser, ModelConfig, names)
 
 
 def read_model(options: argparse.Namespace) -> ModelConfig:

@@ -109,6 +109,19 @@ def file_hashes(files: ModelFiles) -> dict[str, str]:
     return {name: _sha256(files.folder / name) for name in present}
 
 
+def stored_dtype(files: ModelFiles) -> str | None:
+    """Precision of the first floating tensor, read off the weights files' headers; None without
+    one."""
+    names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    for file in files.weights:
+        with safe_open(files.folder / file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a mapping
+                stored = str(tensors.get_slice(key).get_dtype())
+                if stored in names:
+                    return names[stored]
+    return None
+
+
 def fingerprint(hashes: dict[str, str]) -> str:
     """SHA-256 over the lines `name hash`, sorted by name: one value for the whole model."""
     lines = "".join(f"{name} {value}\n" for name, value in sorted(hashes.items()))

@@ -39,6 +39,7 @@ class ModelInfo:
     """
     dtype: str
     device: str
+    """`cpu`, a GPU, or `spread` over several and main memory."""
     experts_implementation: str
     """What multiplies the experts: `eager`, `grouped_mm`, `batched_mm`."""
     vocab_size: int
@@ -46,6 +47,8 @@ class ModelInfo:
     """SHA-256 over the hashes of weights, config and tokenizer files."""
     files: dict[str, str]
     """SHA-256 of each of those files."""
+    quantization: str = "none"
+    """Of the linear layers outside the routed experts: `none`, `8bit`, `4bit`."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {

@@ -8,6 +8,7 @@ bits.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -17,27 +18,57 @@ from transformers import AutoConfig, AutoTokenizer
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.families import SUPPORTED, UNTAPPED, loader_for
-from trace_engine.models.files import ModelFiles, file_hashes, fingerprint, locate
+from trace_engine.models.files import (
+    ModelFiles,
+    file_hashes,
+    fingerprint,
+    locate,
+    stored_dtype,
+)
 from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.memory import (
+    MemoryNeed,
+    machine_memory,
+    memory_need,
+    require_memory,
+)
+from trace_engine.models.quantised import quantised_options
 from trace_engine.models.sites import Site, expert_parameters, experts_per_token, find_sites
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.\d+\.")
+NOT_WITHOUT_DATA = (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
+"""What a forward on the meta device raises where masks or caches depend on data."""
 
 
 def open_model(config: ModelConfig) -> OpenModel:
     """Load a model from a folder, a hub id or a `demo:` name, ready to be tapped.
 
-    Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, and for
-    weights that do not fit the architecture.
+    Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, for a
+    machine with too little free memory (before a weight is read), for quantisation without its
+    package, and for weights that do not fit the architecture.
     """
     files = locate(config.source, config.revision)
-    shell = _shell(files)
-    device = _device(config.device)
-    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
-    experts = _experts_implementation(config, shell)
-    model = _load(files, dtype, experts, device)
+    shell = outline(files, config)
+    experts = experts_implementation(config, shell)
+    sites = find_sites(shell)
+    # K does not matter for the weights.
+    none_chosen = (0,) * len(sites)
+    need = memory_need(shell, sites, none_chosen, quantization=config.quantization)
+    place = choose_place(config.device, need)
+    require_memory(files.source, need, place, config)
+    options = quantised_options(config, shell)
+    model = _load(files, next(shell.parameters()).dtype, experts, place, options)
     model.eval()
-    sites = find_sites(model)
-    info = _describe(files, model, sites, str(device), experts)
-    return OpenModel(model, _tokenizer(files, model), sites, info)
+    found = find_sites(model)
+    try:
+        info = describe(files, model, found, config, place, experts, parameters=count(shell))
+    except NOT_WITHOUT_DATA as error:
+        raise ModelError(
+            f"{files.source}: a first forward fails ({_first(error)}), so config.json does not "
+            "describe a model that runs."
+        ) from None
+    return OpenModel(model, _tokenizer(files, model), found, info)
 
 
 def inspect_model(config: ModelConfig) -> ModelInfo:
@@ -49,16 +80,14 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
     tapped.
     """
     files = locate(config.source, config.revision)
-    shell = _shell(files)
-    device = str(_device(config.device))
-    experts = _experts_implementation(config, shell)
+    shell = outline(files, config)
+    experts = experts_implementation(config, shell)
     sites = find_sites(shell)
-    if config.dtype != "auto":
-        shell = shell.to(getattr(torch, config.dtype))
+    need = memory_need(shell, sites, (0,) * len(sites), quantization=config.quantization)
+    place = choose_place(config.device, need)
     try:
-        return _describe(files, shell, sites, device, experts)
-    except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError):
-        # Some families' masks and caches depend on data, which the meta device has none of.
+        return describe(files, shell, sites, config, place, experts)
+    except NOT_WITHOUT_DATA:
         return open_model(config).info
 
 
@@ -74,11 +103,13 @@ def backbone(model: Any) -> nn.Module:
     return inner
 
 
-def _shell(files: ModelFiles) -> Any:
+def outline(files: ModelFiles, config: ModelConfig) -> Any:
+    """The model's shell on the meta device, in the precision that loading would give; no weight is
+    read."""
     source = files.source
     try:
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever strange settings make a configuration class raise
         raise ModelError(
             f"{source}: its config.json is refused by transformers ({_first(error)})."
         ) from None
@@ -100,15 +131,17 @@ def _shell(files: ModelFiles) -> Any:
             f"{source} ({settings.model_type}) is not a causal language model. Supported families: "
             f"{SUPPORTED}."
         )
+    dtype = _dtype(files, config, settings)
     try:
         with torch.device("meta"):
-            shell = build.from_config(settings)
-    except (ValueError, ImportError, RuntimeError, NotImplementedError, AttributeError) as error:
+            shell = build.from_config(settings, dtype=dtype)
+    except Exception as error:  # as above: any layer may trip over a setting
         raise ModelError(
             f"{source}: transformers cannot build this model ({_first(error)})."
         ) from None
     shell.eval()
-    if not find_sites(shell):
+    sites = find_sites(shell)
+    if not sites or any(site.num_experts < 1 for site in sites):
         raise ModelError(_no_sites(source, settings))
     return shell
 
@@ -131,7 +164,7 @@ def _no_sites(source: str, settings: Any) -> str:
     )
 
 
-def _experts_implementation(config: ModelConfig, shell: Any) -> str:
+def experts_implementation(config: ModelConfig, shell: Any) -> str:
     """`auto`: `grouped_mm` wherever the architecture lets it be set, else the model's own `eager`.
 
     Measured on CPU (torch 2.13, one thread, OLMoE shapes, forward and backward, eager / grouped_mm
@@ -151,20 +184,57 @@ def _experts_implementation(config: ModelConfig, shell: Any) -> str:
     return config.experts_implementation
 
 
-def _device(name: str) -> torch.device:
+def choose_place(name: str, need: MemoryNeed) -> str:
+    """Where the weights go: `cpu`, one GPU, or `spread` over all GPUs and main memory.
+
+    `auto` spreads (accelerate's `device_map="auto"`) only what no single GPU has room for. Raises
+    ModelError for a device that this machine lacks.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return "cpu"
+        free = machine_memory().devices
+        roomiest = max(range(len(free)), key=free.__getitem__)
+        if need.loading > free[roomiest]:
+            return "spread"
+        return "cuda" if need.loading <= free[0] else f"cuda:{roomiest}"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ModelError(f"{name!r} is no device; expected auto, cpu, cuda, or cuda:1.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"This machine has no device {name}; set device to cpu or auto.")
-    return device
+    return str(device)
 
 
-def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> Any:
-    options = {} if device.type == "cpu" else {"device_map": {"": device}}
+def _dtype(files: ModelFiles, config: ModelConfig, settings: Any) -> torch.dtype:
+    """The precision that loading will give: as set, as config.json says, or as the file holds."""
+    text = settings.get_text_config() if hasattr(settings, "get_text_config") else settings
+    said = getattr(settings, "dtype", None) or getattr(text, "dtype", None)
+    stored = stored_dtype(files)
+    if stored is None and "quantization_config" not in files.config:
+        raise ModelError(
+            f"{files.source}: {files.weights[0]} holds no floating-point tensor, and config.json "
+            "does not say how it was quantised."
+        )
+    if config.dtype != "auto":
+        return DTYPES[config.dtype]
+    name = str(said or stored or "float32").removeprefix("torch.")
+    if name not in DTYPES:
+        raise ModelError(
+            f"{files.source} is saved in {name[:40]}, and TRACE computes in {', '.join(DTYPES)}. "
+            "Set dtype to one of them."
+        )
+    return DTYPES[name]
+
+
+def _load(
+    files: ModelFiles, dtype: torch.dtype, experts: str, place: str, options: dict[str, Any]
+) -> Any:
+    if place == "spread":
+        options = options | {"device_map": "auto"}
+    elif place != "cpu":
+        options = options | {"device_map": {"": torch.device(place)}}
     try:
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
         loader: Any = loader_for(settings.model_type)
@@ -175,21 +245,36 @@ def _load(files: ModelFiles, dtype: Any, experts: str, device: torch.device) -> 
             local_files_only=True,
             output_loading_info=True,
             experts_implementation=experts,
+            # Tensors of another shape are refused below, by name.
+            ignore_mismatched_sizes=True,
             **options,
         )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        if "automatic conversion" in str(error):
+            # Experts are stored one by one and stacked; its own words are in a report on the log.
+            raise ModelError(
+                f"{files.source}: the tensors of its experts do not fit together: one is missing "
+                "or has another shape. The weights do not belong to this configuration, or are "
+                "incomplete."
+            ) from None
         raise ModelError(
             f"{files.source}: transformers could not load the weights ({_first(error)})."
         ) from None
     missing = sorted(report["missing_keys"])
     mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
-    if missing or mismatched:
-        names = ", ".join([*missing, *mismatched][:3])
+    # What families bring on purpose (towers, multi-token prediction) is not numbered as a layer.
+    extra = sorted(key for key in report["unexpected_keys"] if _LAYER_KEY.match(key))
+    if missing or mismatched or extra:
+        names = ", ".join([*missing, *mismatched, *extra][:3])
+        counts = (
+            (len(missing), "missing"),
+            (len(mismatched), "of another shape"),
+            (len(extra), "of layers that there are not"),
+        )
+        said = ", ".join(f"{number} {what}" for number, what in counts if number)
         raise ModelError(
-            f"{files.source}: {len(missing)} tensors are missing and {len(mismatched)} have "
-            "another shape than "
-            f"config.json says ({names}). The weights do not belong to this configuration, or are "
-            "incomplete."
+            f"{files.source}: against config.json, tensors are wrong: {said} ({names}). The "
+            "weights do not belong to this configuration, or are incomplete."
         )
     return model
 
@@ -219,17 +304,31 @@ def _tokenizer(files: ModelFiles, model: Any) -> Any:
     return tokenizer
 
 
-def _describe(
-    files: ModelFiles, model: Any, sites: list[Site], device: str, experts: str
+def count(model: nn.Module) -> int:
+    """Numbers in the model; 4-bit weights are packed, so it is asked of the shell."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def describe(
+    files: ModelFiles,
+    model: Any,
+    sites: list[Site],
+    config: ModelConfig,
+    place: str,
+    experts: str,
+    *,
+    parameters: int | None = None,
+    hashed: bool = True,
 ) -> ModelInfo:
-    hashes = file_hashes(files)
+    """The model's facts; without `hashed` its files are not read, and there is no fingerprint."""
+    hashes = file_hashes(files) if hashed else {}
     text = model.config.get_text_config()
     return ModelInfo(
         source=files.source,
         revision=files.revision,
         architecture=type(model).__name__,
         model_type=model.config.model_type,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=count(model) if parameters is None else parameters,
         layers=tuple(site.layer for site in sites),
         num_experts=tuple(site.num_experts for site in sites),
         experts_per_token=experts_per_token(model, sites),
@@ -241,14 +340,18 @@ def _describe(
             "shared" in name.rsplit(".", 1)[-1] for name, _ in model.named_modules()
         ),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-        device=device,
+        device=place,
         experts_implementation=experts,
         vocab_size=int(text.vocab_size),
-        fingerprint=fingerprint(hashes),
+        fingerprint=fingerprint(hashes) if hashed else "",
         files=hashes,
+        quantization=config.quantization,
     )
 
 
 def _first(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".")

@@ -23,7 +23,9 @@ def profile_key(
     """
     asked = config.model_dump(mode="json", exclude={"name", "forget", "retain"})
     asked["model"] = {
-        name: value for name, value in asked["model"].items() if name not in ("source", "revision")
+        name: value
+        for name, value in config.model.asked().items()
+        if name not in ("source", "revision")
     }
     asked |= {
         "schema": SCHEMA,

@@ -1,0 +1,141 @@
+"""What is said about a model before it is loaded: routers, memory, support; trial and shift."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.models import save_tiny, tiny_olmoe
+from trace_engine.config import ModelConfig
+from trace_engine.errors import InputError, ModelError
+from trace_engine.models import inspect_model, shift, trial
+from trace_engine.models.inspection import inspect_closely
+from trace_engine.models.memory import Machine
+from trace_engine.models.shift import dtype_shift
+from trace_engine.models.trial import try_experts
+from trace_engine.progress import Progress
+
+
+def config(folder: Path, **settings: str) -> ModelConfig:
+    return ModelConfig(source=str(folder), **settings)  # type: ignore[arg-type]
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("weights were loaded")
+
+
+def test_a_model_is_looked_at_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny("qwen3_moe", tmp_path)
+    monkeypatch.setattr("trace_engine.models.open._load", never)
+    heard: list[Progress] = []
+    found = inspect_closely(config(folder), report=heard.append)
+    assert found.info == inspect_model(config(folder))
+    data = json.loads(json.dumps(found.to_dict()))
+    assert [site["layer"] for site in data["sites"]] == [0, 2]
+    assert {site["router"] for site in data["sites"]} == {"softmax top-k"}
+    assert data["memory_problem"] is None
+    assert data["memory"]["training"] > 3 * data["memory"]["weights"]
+    everything = ("tap", "drop", "reroute", "selected experts", "lora")
+    answers = {item["what"]: item["answer"] for item in data["support"]}
+    assert answers == dict.fromkeys(everything, "yes")
+    assert [p.done for p in heard] == sorted(p.done for p in heard)
+
+
+def test_files_are_not_read_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trace_engine.models.open.file_hashes", never)
+    assert inspect_closely(config(tiny_olmoe()), hashed=False).info.fingerprint == ""
+
+
+def test_too_little_memory_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trace_engine.models.inspection.machine_memory", lambda: Machine(1000))
+    problem = inspect_closely(config(tiny_olmoe()), hashed=False).memory_problem
+    assert problem is not None
+    assert "this machine has 1 KiB free" in problem
+
+
+def test_lora_needs_fused_experts(tmp_path: Path) -> None:
+    support = inspect_closely(config(save_tiny("dbrx", tmp_path)), hashed=False).support
+    answers = {item.what: item for item in support}
+    assert answers["selected experts"].answer == "yes"
+    assert answers["lora"].answer == "no"
+    assert "layers 0, 1" in answers["lora"].why
+
+
+def test_notes_say_what_quantisation_leaves_and_how_a_checkpoint_is_stored(tmp_path: Path) -> None:
+    folder = save_tiny("olmoe", tmp_path)
+    file = folder / "config.json"
+    settings = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}
+    file.write_text(json.dumps(settings))
+    stored, small = inspect_closely(config(folder, quantization="8bit"), hashed=False).notes
+    assert "stored as mxfp4" in stored
+    assert "routed experts" in small
+
+
+def test_the_trial_times_every_allowed_way_and_auto_stays_the_rule() -> None:
+    found = try_experts(config(tiny_olmoe()), tokens=32, seconds=0.01)
+    names = [timing.implementation for timing in found.timings]
+    assert names == ["eager", "grouped_mm", "batched_mm"]
+    assert all(t.forward_ms > 0 and t.training_ms > 0 and t.forwards >= 2 for t in found.timings)
+    assert found.automatic == "grouped_mm"
+    assert found.skipped == ()
+    by_name = {timing.implementation: timing for timing in found.timings}
+    assert by_name[found.fastest_training].training_ms == min(
+        timing.training_ms for timing in found.timings
+    )
+    assert "8 experts, top-2, hidden 32, 32 tokens, float32, cpu" in found.shape
+
+
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "gpt_oss", "dbrx"])
+def test_the_trial_works_on_other_layouts(family: str, tmp_path: Path) -> None:
+    found = try_experts(config(save_tiny(family, tmp_path)), tokens=16, seconds=0.001)
+    assert found.timings[0].implementation == "eager"
+
+
+def test_the_trial_is_refused_where_it_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "machine_memory", lambda: Machine(1000))
+    with pytest.raises(ModelError, match="Nothing was timed"):
+        try_experts(config(tiny_olmoe()))
+
+
+TEXTS = [f"document {number} about {number * 7}" for number in range(30)]
+
+
+def test_the_same_precision_moves_nothing() -> None:
+    settings = config(tiny_olmoe(), dtype="float32")
+    found = dtype_shift(settings, settings, TEXTS)
+    assert (found.choices_changed, found.counts_moved) == (0.0, 0.0)
+    assert found.documents == 30
+    assert found.choices == found.tokens * 2 * 2
+
+
+def test_bfloat16_runs_on_the_cpu_and_its_shift_is_counted() -> None:
+    settings = config(tiny_olmoe(), dtype="bfloat16")
+    found = dtype_shift(settings, config(tiny_olmoe(), dtype="float32"), TEXTS)
+    assert (found.dtype, found.reference) == ("bfloat16", "float32")
+    # A choice that changes leaves one expert and enters another, so counts move at most as much.
+    assert 0 < found.counts_moved <= found.choices_changed < 0.2
+
+
+def test_the_shift_counts_choices_not_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tokens, one site, K = 2: order is no change; one expert of four choices is another."""
+    first = torch.tensor([[0, 1], [2, 3]]).numpy()
+    second = torch.tensor([[1, 0], [2, 4]]).numpy()
+    answers = [[first, first], [second, first]]
+    monkeypatch.setattr(shift, "_choices", lambda *_: answers.pop(0))
+    found = dtype_shift(config(tiny_olmoe()), config(tiny_olmoe()), ["a"])
+    assert found.choices == 8
+    assert found.choices_changed == pytest.approx(1 / 8)
+    assert found.counts_moved == pytest.approx(1 / 8)
+
+
+def test_the_sample_is_bounded_and_an_empty_one_refused() -> None:
+    settings = config(tiny_olmoe())
+    found = dtype_shift(settings, settings, TEXTS, most_tokens=50)
+    assert found.documents < 5
+    with pytest.raises(InputError, match="No document has a token"):
+        dtype_shift(settings, settings, [])

@@ -1,0 +1,200 @@
+"""Everything that can be said about a model before it is loaded, gathered for page and command.
+
+What a model is (`ModelInfo`), how it routes, what memory it needs against what is free, and what
+TRACE can do with it. Trade-off: support is told from the shell, so a router that proves impossible
+to re-route is only found out by a forward pass, and the answer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trace_engine.config import ModelConfig
+from trace_engine.models.files import locate
+from trace_engine.models.info import ModelInfo
+from trace_engine.models.memory import (
+    Machine,
+    MemoryNeed,
+    free_on,
+    gib,
+    machine_memory,
+    memory_need,
+    too_little,
+)
+from trace_engine.models.open import (
+    NOT_WITHOUT_DATA,
+    choose_place,
+    describe,
+    experts_implementation,
+    open_model,
+    outline,
+)
+from trace_engine.models.routers import UNKNOWN, router_kinds
+from trace_engine.models.sites import Site, expert_parameters, find_sites
+from trace_engine.progress import Progress, ProgressCallback, ignore_progress
+
+Answer = Literal["yes", "no", "not known before loading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether one thing works on this model."""
+
+    what: str
+    """`tap`, `drop`, `reroute`, `selected experts`, `lora`."""
+    answer: Answer
+    why: str
+    """One clause; empty where the answer needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model as it stands before loading; `to_dict` is plain JSON."""
+
+    info: ModelInfo
+    routers: tuple[str, ...]
+    """Kind of router of each site."""
+    need: MemoryNeed
+    machine: Machine
+    memory_problem: str | None
+    """Why its weights cannot be loaded here; None where they can."""
+    support: tuple[Support, ...]
+    notes: tuple[str, ...]
+    """What else a person should know, as sentences."""
+
+    def to_dict(self) -> dict[str, Any]:
+        sites = [
+            {"layer": layer, "experts": experts, "experts_per_token": chosen, "router": router}
+            for layer, experts, chosen, router in zip(
+                self.info.layers,
+                self.info.num_experts,
+                self.info.experts_per_token,
+                self.routers,
+                strict=True,
+            )
+        ]
+        return self.info.to_dict() | {
+            "sites": sites,
+            "memory": self.need.to_dict() | {"free": self.machine.to_dict()},
+            "memory_problem": self.memory_problem,
+            "support": [
+                {"what": item.what, "answer": item.answer, "why": item.why} for item in self.support
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def inspect_closely(
+    config: ModelConfig, *, hashed: bool = True, report: ProgressCallback = ignore_progress
+) -> Inspection:
+    """Look at a model without loading its weights; raises ModelError as `inspect_model` does.
+
+    Without `hashed`, its weights' files are not read either: an answer in seconds for a model of
+    any size, without a fingerprint. Too little memory is reported, not raised.
+    """
+    _say(report, "finding the model's files", 0)
+    files = locate(config.source, config.revision)
+    _say(report, "building the model's outline", 1)
+    model = outline(files, config)
+    experts = experts_implementation(config, model)
+    sites = find_sites(model)
+    need = memory_need(model, sites, (0,) * len(sites), quantization=config.quantization)
+    place = choose_place(config.device, need)
+    _say(report, "hashing its files" if hashed else "asking its routers", 2)
+    notes = []
+    try:
+        info = describe(files, model, sites, config, place, experts, hashed=hashed)
+    except NOT_WITHOUT_DATA:
+        # Some families' masks and caches depend on data; only then are weights loaded.
+        _say(report, "loading the weights, which this family needs to be looked at", 2)
+        opened = open_model(config)
+        info, model, sites = opened.info, opened.model, opened.sites
+        notes.append("This family cannot be looked at without its weights, so they were loaded.")
+    kinds = router_kinds(model, sites)
+    need = (
+        memory_need(model, sites, info.experts_per_token, quantization=config.quantization)
+        if not notes
+        else need
+    )  # a loaded quantised model's bytes are packed
+    machine = machine_memory()
+    return Inspection(
+        info=info,
+        routers=kinds,
+        need=need,
+        machine=machine,
+        memory_problem=too_little(files.source, need, place, config, machine),
+        support=support_of(sites, kinds),
+        notes=(*notes, *_notes(info, need, files.config, free_on(machine, place))),
+    )
+
+
+def support_of(sites: Sequence[Site], kinds: Sequence[str]) -> tuple[Support, ...]:
+    """What TRACE can do with a model of these sites, as far as its shell tells."""
+    untold = sorted(
+        {site.layer for site, kind in zip(sites, kinds, strict=True) if kind == UNKNOWN}
+    )
+    reroute = Support("reroute", "yes", "")
+    if untold:
+        reroute = Support(
+            "reroute",
+            "not known before loading",
+            f"how layers {_listed(untold)} choose cannot be told; the first forward proves it",
+        )
+    loose = sorted({site.layer for site in sites if not expert_parameters(site)})
+    flat = sorted({site.layer for site in sites if not _fused(site)})
+    return (
+        Support("tap", "yes", "the routing itself is read, not recomputed"),
+        Support("drop", "yes", ""),
+        reroute,
+        _unless(loose, "selected experts", "their experts are not on a tensor's first dimension"),
+        _unless(flat, "lora", "their experts are not fused tensors of the module itself"),
+    )
+
+
+def _unless(layers: list[int], what: str, why: str) -> Support:
+    return (
+        Support(what, "no", f"layers {_listed(layers)}: {why}")
+        if layers
+        else Support(what, "yes", "")
+    )
+
+
+def _fused(site: Site) -> bool:
+    return any(p.ndim == 3 for p, _ in expert_parameters(site).values())
+
+
+def _listed(layers: Sequence[int]) -> str:
+    shown = ", ".join(str(layer) for layer in layers[:4])
+    return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more"
+
+
+def _notes(info: ModelInfo, need: MemoryNeed, settings: dict[str, Any], free: int) -> list[str]:
+    notes = []
+    stored = settings.get("quantization_config")
+    if isinstance(stored, dict):
+        notes.append(
+            f"The checkpoint is stored as {stored.get('quant_method', 'quantised')}; the estimate "
+            "is for weights in the precision named here."
+        )
+    if info.quantization != "none":
+        notes.append(
+            f"{info.quantization} holds {gib(need.quantised)} of linear layers; the routed experts "
+            f"({gib(need.experts)}) keep {info.dtype}, because they are fused tensors."
+        )
+    if info.device == "spread":
+        notes.append(
+            "No single GPU has room for the weights, so they are spread over all of them and main "
+            "memory: for profiling and evaluation, not for training."
+        )
+    if need.loading <= free < need.weights + need.batch:
+        notes.append(
+            f"The weights fit, but a profiling batch of {need.tokens:,} tokens may not: lower "
+            "tokens_per_batch."
+        )
+    return notes
+
+
+def _say(report: ProgressCallback, phase: str, done: int) -> None:
+    report(Progress(phase, done, 3, "steps", None, None))

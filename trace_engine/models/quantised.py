@@ -1,0 +1,81 @@
+"""Loading linear layers in 8 or 4 bits through bitsandbytes, an optional extra of this project.
+
+Routed experts are fused parameters, not linear layers, so they stay as they are, and so do routers
+and the output head: what shrinks is attention, dense blocks and shared experts. Accepted cost: in
+most MoE models the experts are nearly all of the weights, so the saving is small, and the memory
+estimate says how small.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+
+from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
+
+
+def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
+    """Options of `from_pretrained`; empty without quantisation.
+
+    Raises ModelError when the package is not installed.
+    """
+    if config.quantization == "none":
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"quantization {config.quantization} needs the package bitsandbytes, which is not "
+            "installed here. Install the extra (pip install 'trace-moe[quantization]'), or set "
+            "quantization to none."
+        )
+    from transformers import BitsAndBytesConfig
+
+    make: Any = BitsAndBytesConfig
+    kept = kept_linears(shell)
+    if config.quantization == "8bit":
+        settings = make(load_in_8bit=True, llm_int8_skip_modules=kept)
+    else:
+        settings = make(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=next(shell.parameters()).dtype,
+            llm_int8_skip_modules=kept,
+        )
+    return {"quantization_config": settings}
+
+
+def quantised_linears(model: Any) -> list[nn.Linear]:
+    """The linear layers that quantisation replaces."""
+    kept = set(kept_linears(model))
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in kept
+    ]
+
+
+def kept_linears(model: Any) -> list[str]:
+    """Names of the linear layers that keep their precision: the head, and whatever routes."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (module is head or _routes(name))
+    ]
+
+
+def _routes(name: str) -> bool:
+    # A router's own linear layer, or a part of one: rounding it would change who is chosen.
+    return any(part in ("gate", "router") or "router" in part for part in name.split("."))
+
+
+def bytes_saved(model: Any, quantization: str) -> tuple[int, int]:
+    """Bytes of the replaced layers before and after; (0, 0) without quantisation."""
+    if quantization == "none":
+        return 0, 0
+    weights = [module.weight for module in quantised_linears(model)]
+    before = sum(w.numel() * w.element_size() for w in weights)
+    numbers = sum(w.numel() for w in weights)
+    return before, numbers if quantization == "8bit" else numbers // 2

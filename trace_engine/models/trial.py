@@ -1,0 +1,205 @@
+"""A timed trial of the ways to multiply the experts, on this machine and in the model's shape.
+
+One experts module with random weights stands for the model: shape and machine decide speed, values
+do not. Trade-off: the trial is for a person to choose by and is never consulted by a run, whose
+`auto` stays one fixed rule so that the same settings give the same bits.
+"""
+
+# Dims: T tokens, D hidden, K experts per token
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
+from trace_engine.models.files import locate
+from trace_engine.models.memory import free_on, gib, machine_memory, memory_need
+from trace_engine.models.open import (
+    NOT_WITHOUT_DATA,
+    choose_place,
+    experts_implementation,
+    outline,
+)
+from trace_engine.models.sites import argument_names, experts_per_token, find_sites
+
+TOKENS = 512
+SECONDS = 1.0
+"""What each implementation gets, warm-up aside; a slow one is run twice whatever it takes."""
+_MOST_REPEATS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One implementation's times for one block of experts."""
+
+    implementation: str
+    forward_ms: float
+    """Median of `forwards` passes without gradients: profiling and evaluation."""
+    forwards: int
+    training_ms: float
+    """Median of `trainings` passes forward and backward."""
+    trainings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The implementations side by side, in the order tried."""
+
+    timings: tuple[Timing, ...]
+    shape: str
+    """What was timed, in words."""
+    automatic: str
+    """What `auto` takes, whatever was measured here."""
+    skipped: tuple[str, ...]
+    """Implementations that could not run here, each with its reason."""
+
+    @property
+    def fastest_forward(self) -> str:
+        return min(self.timings, key=lambda t: t.forward_ms).implementation
+
+    @property
+    def fastest_training(self) -> str:
+        return min(self.timings, key=lambda t: t.training_ms).implementation
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "fastest_forward": self.fastest_forward,
+            "fastest_training": self.fastest_training,
+        }
+
+
+def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = SECONDS) -> Trial:
+    """Time the allowed implementations on the first routed block's shape; no weight is read.
+
+    Raises ModelError where a block's experts need more memory than is free, or are not called with
+    chosen indices and gate weights.
+    """
+    files = locate(config.source, config.revision)
+    model = outline(files, config)
+    sites = find_sites(model)
+    site = sites[0]
+    automatic = experts_implementation(
+        config.model_copy(update={"experts_implementation": "auto"}), model
+    )
+    try:
+        per_token = experts_per_token(model, sites)[0]
+    except NOT_WITHOUT_DATA:
+        raise ModelError(
+            f"{files.source}: this family's forward cannot run without its weights, so its experts "
+            "cannot be timed beforehand."
+        ) from None
+    hidden = int(model.config.get_text_config().hidden_size)
+    need = memory_need(model, sites, (0,) * len(sites))
+    place = choose_place(config.device, need)
+    device = torch.device("cuda" if place == "spread" else place)
+    size = sum(p.numel() * p.element_size() for p in site.module.parameters())
+    free = free_on(machine_memory(), str(device))
+    # Gradients once, and eager's slices' gradients once more.
+    if 3 * size > free:
+        raise ModelError(
+            f"{files.source}: a trial of one layer's experts needs {gib(3 * size)}, and "
+            f"{gib(free)} are free. Nothing was timed."
+        )
+    module = _filled(site.module, device)
+    block = _Block(module, site.num_experts, per_token, hidden, tokens)
+    names = ["eager", "grouped_mm", "batched_mm"] if _has_choice(model) else ["eager"]
+    timings, skipped = [], []
+    for name in names:
+        _choose(module, name)
+        try:
+            timings.append(_time(name, block, seconds))
+        except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+            skipped.append(f"{name} cannot run here ({str(error).strip().splitlines()[0][:120]}).")
+    if not timings:
+        raise ModelError(
+            f"{files.source}: its experts ({type(module).__name__}) cannot be timed by themselves. "
+            f"{' '.join(skipped)}"
+        )
+    dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+    shape = (
+        f"one layer's {site.num_experts} experts, top-{per_token}, hidden {hidden}, {tokens} "
+        f"tokens, {dtype}, {device.type}, {torch.get_num_threads()} threads"
+    )
+    return Trial(tuple(timings), shape, automatic, tuple(skipped))
+
+
+def _has_choice(model: Any) -> bool:
+    return bool(type(model)._can_set_experts_implementation())
+
+
+def _filled(shell: nn.Module, device: torch.device) -> nn.Module:
+    """The block on a device, with random weights small enough to keep activations finite."""
+    module = copy.deepcopy(shell).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                tensor.normal_(0.0, 0.02, generator=generator)
+            else:
+                tensor.zero_()
+    return module
+
+
+class _Block:
+    """The experts with tokens to work on; every token's experts are drawn at random."""
+
+    def __init__(
+        self, module: nn.Module, experts: int, per_token: int, hidden: int, tokens: int
+    ) -> None:
+        like = next(module.parameters())
+        self.module, self._names = module, argument_names(module)
+        self._hidden_TD = torch.randn(tokens, hidden, dtype=like.dtype, device=like.device)
+        scores_TE = torch.rand(tokens, experts, device=like.device)
+        self._index_TK = scores_TE.topk(per_token).indices
+        self._weight_TK = torch.full_like(self._index_TK, 1 / per_token, dtype=like.dtype)
+
+    def forward(self) -> None:
+        with torch.no_grad():
+            self._call(self._hidden_TD)
+        self._wait()
+
+    def train(self) -> None:
+        output = self._call(self._hidden_TD.detach().requires_grad_(True))
+        output.sum().backward()
+        self.module.zero_grad(set_to_none=True)
+        self._wait()
+
+    def _call(self, hidden_TD: Tensor) -> Tensor:
+        given = zip(self._names, (hidden_TD, self._index_TK, self._weight_TK), strict=False)
+        output: Tensor = self.module(**dict(given))
+        return output
+
+    def _wait(self) -> None:
+        if self._hidden_TD.is_cuda:
+            torch.cuda.synchronize(self._hidden_TD.device)
+
+
+def _choose(module: nn.Module, implementation: str) -> None:
+    settings: Any = getattr(module, "config", None)
+    if settings is not None:
+        settings._experts_implementation_internal = implementation
+
+
+def _time(name: str, block: _Block, seconds: float) -> Timing:
+    forward_ms, forwards = _median(block.forward, seconds / 2)
+    training_ms, trainings = _median(block.train, seconds / 2)
+    return Timing(name, forward_ms, forwards, training_ms, trainings)
+
+
+def _median(work: Callable[[], None], seconds: float) -> tuple[float, int]:
+    work()
+    times: list[float] = []
+    while len(times) < 2 or (sum(times) < seconds and len(times) < _MOST_REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times), len(times)
