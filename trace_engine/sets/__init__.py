@@ -1,7 +1,7 @@
 """Documents in: read, validate, fingerprint, compare and split; multiple-choice questions."""
 
-from trace_engine.sets.documents import Document, DocumentSet, fingerprint, to_jsonl
-from trace_engine.sets.load import load_set, read_documents
+from trace_engine.sets.documents import Document, Documents, DocumentSet, fingerprint, to_jsonl
+from trace_engine.sets.load import load_set, open_set, read_documents
 from trace_engine.sets.pairs import Overlap, check_pair, overlap, split_documents
 from trace_engine.sets.parse import MAX_UPLOAD, SUFFIXES, parse_documents, safe_label
 from trace_engine.sets.questions import Question, read_questions
@@ -11,11 +11,13 @@ __all__ = [
     "SUFFIXES",
     "Document",
     "DocumentSet",
+    "Documents",
     "Overlap",
     "Question",
     "check_pair",
     "fingerprint",
     "load_set",
+    "open_set",
     "overlap",
     "parse_documents",
     "read_documents",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,20 @@ class Document:
     """All of it, the prompt included; never blank."""
     prompt: str | None = None
     """Leading part of `text` that is given, not predicted."""
+
+
+class Documents(Protocol):
+    """A set that can be read through as often as needed, whether or not it is held in memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def stream(self) -> Iterator[Document]:
+        """The documents, in order, from the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,10 @@ class DocumentSet:
     def __len__(self) -> int:
         return len(self.documents)
 
+    def stream(self) -> Iterator[Document]:
+        """The documents, in order."""
+        return iter(self.documents)
+
     @property
     def texts(self) -> list[str]:
         return [document.text for document in self.documents]
@@ -63,6 +81,11 @@ def fingerprint(documents: Iterable[Document]) -> str:
         digest.update(line.encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def normalised(text: str) -> str:
+    """The text with case folded and each run of white space made one space."""
+    return " ".join(text.casefold().split())
 
 
 def to_jsonl(documents: Iterable[Document]) -> bytes:

@@ -1,24 +1,34 @@
 """A set's source -> its documents: a file, a folder, a hub set, or a part of the bundled pack.
 
-A hub set is read through `datasets`, which runs no code of the repository. Trade-off: a set is held
-in memory as text; what grows with tokens (routing) does not pass through here.
+`load_set` holds a set in memory, as training needs it; `open_set` streams one that is large. A hub
+set is read through `datasets`, which runs no code of the repository. Trade-off: a hub set is
+downloaded whole and read from the copy that its library maps into memory, because it is read more
+than once.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
-from trace_engine.sets.documents import Document, DocumentSet
+from trace_engine.sets.documents import Document, Documents, DocumentSet
+from trace_engine.sets.lines import file_documents
 from trace_engine.sets.parse import SUFFIXES, parse_file, safe_label
-from trace_engine.sets.rows import Row, to_documents
+from trace_engine.sets.rows import Row, documents_of, to_documents
+from trace_engine.sets.streaming import StreamedSet
 
 HUB_PREFIX: Final = "hub:"
+STREAMED_BYTES = 64 * 2**20
+"""Files that hold more are streamed."""
+STREAMED_ROWS = 20_000
+"""Sets of `datasets` that have more rows are streamed."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -32,12 +42,66 @@ def load_set(config: SetConfig) -> DocumentSet:
         raise InputError(f"No set is given. Give a path, {HUB_PREFIX}owner/name, or demo:forget.")
     if config.source.startswith(HUB_PREFIX):
         name = config.source.removeprefix(HUB_PREFIX)
-        documents = _hub_documents(name, config)
+        dataset = _hub_dataset(name, config)
+        documents = _dataset_documents(name, dataset, config.text_field, config.limit)
         return DocumentSet.of(config.label or name, config.source, documents)
     path = resolve_source(config.source)
     documents = read_documents(path, config.text_field, config.limit, split=config.hub_split)
     name = config.source if is_bundled(config.source) else Path(path).stem
     return DocumentSet.of(config.label or name, config.source, documents)
+
+
+def open_set(config: SetConfig) -> Documents:
+    """Like `load_set`, but a large set is streamed from its source each time it is read.
+
+    Both have the same documents, ids and fingerprint. Raises InputError as `load_set` does.
+    """
+    source = config.source
+    if source.startswith(HUB_PREFIX):
+        name = source.removeprefix(HUB_PREFIX)
+        return _dataset_set(config.label or name, name, _hub_dataset(name, config), config)
+    path = Path(resolve_source(source)).expanduser() if source.strip() else Path()
+    if is_bundled(source) or not source.strip() or not path.exists():
+        return load_set(config)
+    name = config.label or path.stem
+    with _named(path):
+        if _is_saved(path):
+            return _dataset_set(name, path.name, _saved_dataset(path, config.hub_split), config)
+        files = _files(path) if path.is_dir() else [path]
+        if sum(file.stat().st_size for file in files) <= STREAMED_BYTES:
+            return load_set(config)
+        if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
+            return load_set(config)  # refuses it
+        return StreamedSet.of(name, source, lambda: _stream_files(path, config))
+
+
+def _stream_files(path: Path, config: SetConfig) -> Iterator[Document]:
+    def documents() -> Iterator[Document]:
+        if not path.is_dir():
+            yield from file_documents(path.name, path, config.text_field)
+            return
+        for file in _files(path):
+            name = file.relative_to(path).as_posix()
+            for document in file_documents(name, file, config.text_field):
+                yield Document(f"{name}#{document.id}", document.text, document.prompt)
+
+    with _named(path):
+        yield from islice(documents(), config.limit)
+
+
+def _dataset_set(name: str, label: str, dataset: Any, config: SetConfig) -> Documents:
+    if len(dataset) <= STREAMED_ROWS:
+        documents = _dataset_documents(label, dataset, config.text_field, config.limit)
+        return DocumentSet.of(name, config.source, documents)
+
+    def opened() -> Iterator[Document]:
+        found = documents_of(_dataset_rows(label, dataset), config.text_field, skip_blank=True)
+        return islice(found, config.limit)
+
+    streamed = StreamedSet.of(name, config.source, opened)
+    if not len(streamed):
+        raise InputError(f"{label} has no documents: every row is empty. Nothing was saved.")
+    return streamed
 
 
 def read_documents(
@@ -53,12 +117,20 @@ def read_documents(
     file's name. Raises InputError as `load_set` does.
     """
     path = Path(path).expanduser()
-    try:
+    with _named(path):
         if path.is_dir():
-            if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-                return _saved_documents(path, text_field, limit, split)
+            if _is_saved(path):
+                saved = _saved_dataset(path, split)
+                return _dataset_documents(path.name, saved, text_field, limit)
             return _folder_documents(path, text_field, limit)
         return parse_file(path.name, path.read_bytes(), text_field, limit)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what the file system says about a source into a sentence."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(
             f"There is no file or folder {path}. Give a path, {HUB_PREFIX}owner/name, or "
@@ -70,10 +142,15 @@ def read_documents(
         raise InputError(f"{safe_label(path.name)} could not be read: {_first(error)}.") from None
 
 
-def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -> list[Document]:
+def _files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise InputError(f"{folder.name} has no file that ends in {', '.join(SUFFIXES)}.")
+    return files
+
+
+def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -> list[Document]:
+    files = _files(folder)
     documents: list[Document] = []
     for file in files:
         left = None if limit is None else limit - len(documents)
@@ -87,9 +164,11 @@ def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -
     return documents
 
 
-def _saved_documents(
-    folder: Path, text_field: str | None, limit: int | None, split: str
-) -> list[Document]:
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _saved_dataset(folder: Path, split: str) -> Any:
     # Imported late: slow to import, and only these sources need it.
     from datasets import DatasetDict, load_from_disk
 
@@ -98,10 +177,10 @@ def _saved_documents(
         if split not in saved:
             raise InputError(f"{folder.name} has no split {split!r}; it has {', '.join(saved)}.")
         saved = saved[split]
-    return _dataset_documents(folder.name, saved, text_field, limit)
+    return saved
 
 
-def _hub_documents(name: str, config: SetConfig) -> list[Document]:
+def _hub_dataset(name: str, config: SetConfig) -> Any:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -114,7 +193,7 @@ def _hub_documents(name: str, config: SetConfig) -> list[Document]:
     if Path(name).exists():
         raise InputError(f"{name} is a folder here. Leave out {HUB_PREFIX} to read it.")
     try:
-        dataset = load_dataset(name, config.hub_config, split=config.hub_split)
+        return load_dataset(name, config.hub_config, split=config.hub_split)
     except DatasetNotFoundError as error:
         if "gated" in str(error).lower():
             raise InputError(
@@ -131,17 +210,18 @@ def _hub_documents(name: str, config: SetConfig) -> list[Document]:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         # An unknown configuration or split; the library's first line says which there are.
         raise InputError(f"The hub set {name} could not be read: {_first(error)}.") from None
-    return _dataset_documents(name, dataset, config.text_field, config.limit)
 
 
 def _dataset_documents(
     name: str, dataset: Iterable[Any], text_field: str | None, limit: int | None
 ) -> list[Document]:
-    def rows() -> Iterator[Row]:
-        for number, value in enumerate(dataset, start=1):
-            yield Row(f"{name}, row {number}", value)
+    rows = _dataset_rows(name, dataset)
+    return to_documents(rows, name, text_field=text_field, limit=limit, skip_blank=True)
 
-    return to_documents(rows(), name, text_field=text_field, limit=limit, skip_blank=True)
+
+def _dataset_rows(name: str, dataset: Iterable[Any]) -> Iterator[Row]:
+    for number, value in enumerate(dataset, start=1):
+        yield Row(f"{name}, row {number}", value)
 
 
 def _first(error: Exception) -> str:

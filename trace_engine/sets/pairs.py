@@ -10,7 +10,8 @@ import hashlib
 from dataclasses import dataclass
 
 from trace_engine.errors import InputError
-from trace_engine.sets.documents import Document, DocumentSet
+from trace_engine.sets.documents import Document, Documents, DocumentSet, normalised
+from trace_engine.sets.streaming import held, text_keys
 
 SHOWN = 5
 
@@ -29,19 +30,43 @@ class Overlap:
     """Whether the two hold the same texts, order and repeats aside."""
 
 
-def overlap(forget: DocumentSet, retain: DocumentSet) -> Overlap:
-    """Count the forget documents that the retain set has too."""
-    retained = {normalised(text) for text in retain.texts}
-    shared = [text for text in forget.texts if normalised(text) in retained]
-    equal = bool(retained) and {normalised(text) for text in forget.texts} == retained
+def overlap(forget: Documents, retain: Documents) -> Overlap:
+    """Count the forget documents that the retain set has too.
+
+    A set that streams is compared by 64 bits of each text, where chance makes two texts equal once
+    in some 10^19 pairs.
+    """
+    if not (held(forget) and held(retain)):
+        return _overlap_by_keys(forget, retain)
+    retained = {normalised(document.text) for document in retain.stream()}
+    texts = [document.text for document in forget.stream()]
+    shared = [text for text in texts if normalised(text) in retained]
+    equal = bool(retained) and {normalised(text) for text in texts} == retained
     return Overlap(len(shared), tuple(shared[:SHOWN]), len(forget), len(retain), equal)
 
 
-def check_pair(forget: DocumentSet, retain: DocumentSet) -> Overlap:
+def _overlap_by_keys(forget: Documents, retain: Documents) -> Overlap:
+    import numpy as np
+
+    keys, retained = text_keys(forget), np.unique(text_keys(retain))
+    shared = np.isin(keys, retained)
+    shown = np.flatnonzero(shared)[:SHOWN].tolist()
+    sample = []
+    if shown:
+        for place, document in enumerate(forget.stream()):
+            if place in shown:
+                sample.append(document.text)
+            if place == shown[-1]:
+                break
+    equal = bool(len(retained)) and np.array_equal(np.unique(keys), retained)
+    return Overlap(int(shared.sum()), tuple(sample), len(forget), len(retain), equal)
+
+
+def check_pair(forget: Documents, retain: Documents) -> Overlap:
     """The overlap of two sets that can be compared. Raises InputError when one is empty or both are
     equal."""
     for side, documents in (("forget", forget), ("retain", retain)):
-        if not documents.documents:
+        if not len(documents):
             raise InputError(f"The {side} set ({documents.name}) has no documents.")
     found = overlap(forget, retain)
     if found.equal:
@@ -80,11 +105,6 @@ def split_documents(
         DocumentSet.of(f"{documents.name} (training)", documents.source, training),
         DocumentSet.of(f"{documents.name} (held out)", documents.source, held_out),
     )
-
-
-def normalised(text: str) -> str:
-    """The text with case folded and each run of white space made one space."""
-    return " ".join(text.casefold().split())
 
 
 def _draw(document: Document, seed: int) -> float:

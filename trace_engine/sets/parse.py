@@ -81,17 +81,18 @@ def decode(label: str, data: bytes) -> str:
     offset."""
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not wide and (nul := data.find(b"\0")) >= 0:
-        raise _binary(label, nul, 0)
+        raise binary_file(label, nul, 0)
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         # The codec counts from after the mark that it took off.
         mark = 3 if data.startswith(codecs.BOM_UTF8) else 0
         offset = min(error.start + mark, len(data) - 1)
-        raise _binary(label, offset, data[offset]) from None
+        raise binary_file(label, offset, data[offset]) from None
 
 
-def _binary(label: str, offset: int, byte: int) -> InputError:
+def binary_file(label: str, offset: int, byte: int) -> InputError:
+    """What to say of a file that is no text at this byte."""
     return InputError(
         f"{label}: byte {offset} (0x{byte:02x}) is not UTF-8 text; the file looks binary. "
         "Expected plain "
@@ -113,13 +114,18 @@ def _json_line_rows(label: str, data: bytes) -> Iterator[Row]:
         for number, line in enumerate(decode(label, data).split("\n"), start=1)
     ]
     lines = [(number, line) for number, line in lines if line]
-    plain = bool(lines) and not _is_json_row(lines[0][1])
+    plain = bool(lines) and not is_json_row(lines[0][1])
     for number, line in lines:
         where = f"{label}, line {number}"
-        yield Row(where, line if plain else _loads(where, line, "a JSON object or string a line"))
+        yield Row(where, line if plain else json_row(where, line))
 
 
-def _is_json_row(line: str) -> bool:
+def json_row(where: str, line: str) -> Any:
+    """A line of JSON lines. Raises InputError when it is none."""
+    return _loads(where, line, "a JSON object or string a line")
+
+
+def is_json_row(line: str) -> bool:
     """Whether a file's first line makes it JSON lines; else all its lines are plain text."""
     if line.startswith(("{", "[")):
         return True
@@ -216,13 +222,18 @@ def _parquet_rows(label: str, data: bytes) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{label}: not a readable Parquet file ({reason}). {UNCHANGED}") from None
+        raise unreadable_table(label, error) from None
     number = 0
     for batch in table.to_batches(max_chunksize=1000):
         for value in batch.to_pylist():
             number += 1
             yield Row(f"{label}, row {number}", value)
+
+
+def unreadable_table(label: str, error: Exception) -> InputError:
+    """What to say of a Parquet file that its library refuses."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"{label}: not a readable Parquet file ({reason}). {UNCHANGED}")
 
 
 @contextmanager

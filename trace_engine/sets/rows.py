@@ -43,13 +43,16 @@ def to_documents(
     Blank text is refused, or left out with `skip_blank` (columnar sets that a user cannot edit by
     hand). Raises InputError naming the first bad row, and when there is no document at all.
     """
-    documents = list(islice(_documents(rows, text_field, skip_blank), limit))
+    documents = list(islice(documents_of(rows, text_field, skip_blank), limit))
     if not documents:
         raise InputError(f"{name} has no documents: every row is empty. {UNCHANGED}")
     return _unique_ids(documents)
 
 
-def _documents(rows: Iterable[Row], text_field: str | None, skip_blank: bool) -> Iterator[Document]:
+def documents_of(
+    rows: Iterable[Row], text_field: str | None, skip_blank: bool
+) -> Iterator[Document]:
+    """The documents of rows as they come; ids may repeat. See `to_documents`."""
     fields: tuple[str, ...] | None = None
     for number, row in enumerate(rows, start=1):
         if isinstance(row.value, str):
