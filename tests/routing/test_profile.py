@@ -14,6 +14,9 @@ from trace_engine.errors import InputError
 from trace_engine.routing import Profile, RoutingCounts
 from trace_engine.routing.storage import pack_arrays, unpack_arrays
 
+AXES = ("_N", "_NLK")
+"""How the names of a sample's arrays end."""
+
 
 def assert_same(a: object, b: object) -> None:
     for field in fields(a):  # type: ignore[arg-type]
@@ -30,7 +33,7 @@ def part_of(profile: Profile, start: int, stop: int) -> RoutingCounts:
     keep = (sample.document_N >= start) & (sample.document_N < stop)
     cut = replace(
         sample,
-        **{f.name: getattr(sample, f.name)[keep] for f in fields(sample) if f.name != "complete"},
+        **{f.name: getattr(sample, f.name)[keep] for f in fields(sample) if f.name.endswith(AXES)},
     )
     cut = replace(cut, document_N=cut.document_N - start)
     return counts_of(cut, profile.forget.document_ids[start:stop], 8, 40)

@@ -1,5 +1,8 @@
 """`trace-moe profile`: count where two sets are routed, through the same cache as the app's
-profiles."""
+profiles.
+
+Started by `torchrun`, every process runs this command; the first one speaks for all.
+"""
 
 import argparse
 import shutil
@@ -9,9 +12,16 @@ from trace_engine.cli.options import read_profile
 from trace_engine.cli.output import ProgressLine, emit_json, note, print_table
 from trace_engine.disk import place_folder
 from trace_engine.errors import InputError
-from trace_engine.routing import Profile, load_mismatch, uniform_share
+from trace_engine.progress import ignore_progress
+from trace_engine.routing import (
+    Profile,
+    RoutingCounts,
+    Workers,
+    joined,
+    load_mismatch,
+    uniform_share,
+)
 from trace_engine.runs.profiles import ProfileAnswer
-from trace_engine.sets import overlap
 from trace_engine.spelling import NINETY_FIVE
 
 _SHOWN = 10
@@ -20,24 +30,35 @@ COLUMNS += ["p_max", "matched_ratio"]
 
 
 def profile(options: argparse.Namespace) -> int:
+    with joined() as workers:
+        return _profile(options, workers)
+
+
+def _profile(options: argparse.Namespace, workers: Workers) -> int:
     config = read_profile(options)
     if options.out is not None:
         require_new(options.out)
     answer = ProfileAnswer(config)
-    shared = overlap(answer.forget, answer.retain)
+    shared = answer.overlap
+    if not workers.leads:
+        answer.get(ignore_progress, workers=workers)
+        return 0
+    if workers.size > 1:
+        note(f"{workers.size} processes share the work.")
     if shared.count:
         note(
             f"{shared.count} of {shared.forget_total} forget documents are also in the retain set; "
             "their routing counts on both sides."
         )
-    folder, was_there = answer.get(ProgressLine())
+    folder, was_there = answer.get(ProgressLine(), workers=workers, say=note)
     if options.out is not None:
         target: Path = options.out
         if target.exists():
             target.rmdir()
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         place_folder(target.absolute(), lambda to: shutil.copytree(folder, to))
-    show(Profile.load(folder), folder, options.out or folder, answer.key, was_there, options.json)
+    path = options.out or folder
+    show(Profile.load(folder), folder, path, answer.key, was_there, options.json, workers.size)
     return 0
 
 
@@ -47,14 +68,26 @@ def require_new(folder: Path) -> None:
         raise InputError(f"{folder} exists and is not empty. Name another folder for --out.")
 
 
+def by_block(counts: RoutingCounts) -> bool:
+    """Whether a side is counted per block of documents."""
+    return counts.unit == "block"
+
+
 def show(
-    result: Profile, folder: Path, path: Path, key: str, was_there: bool, as_json: bool
+    result: Profile,
+    folder: Path,
+    path: Path,
+    key: str,
+    was_there: bool,
+    as_json: bool,
+    processes: int = 1,
 ) -> None:
     found = load_mismatch(folder)
     top = found.table().sort_values("difference", ascending=False, kind="stable").head(_SHOWN)
     sides = {
         name: {
-            "documents": len(counts.document_ids),
+            "documents": counts.documents if by_block(counts) else len(counts.document_ids),
+            "blocks": len(counts.document_ids) if by_block(counts) else None,
             "tokens": int(counts.tokens_D.sum()),
             "truncated_documents": counts.truncated_documents,
         }
@@ -66,6 +99,7 @@ def show(
                 "key": key,
                 "path": str(path),
                 "computed": not was_there,
+                "processes": processes,
                 **sides,
                 "layers": list(result.layers),
                 "num_experts": list(result.num_experts_L),
@@ -76,7 +110,8 @@ def show(
         )
         return
     for name, side in sides.items():
-        print(f"{name}: {side['documents']:,} documents, {side['tokens']:,} tokens counted")
+        kept = f" in {side['blocks']:,} blocks" if side["blocks"] else ""
+        print(f"{name}: {side['documents']:,} documents{kept}, {side['tokens']:,} tokens counted")
     shares = sorted(
         {round(float(share), 4) for share in uniform_share(result).ravel() if share > 0}
     )

@@ -31,12 +31,17 @@ from trace_engine.routing.statistics import (
     uniform_share,
 )
 from trace_engine.routing.style_control import gap_kept, same_style_gaps
+from trace_engine.routing.workers import ALONE, Workers, joined
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trace_engine.models import OpenModel
-    from trace_engine.sets import DocumentSet
+    from trace_engine.routing.shards import Say
+    from trace_engine.sets import Documents
 
 __all__ = [
+    "ALONE",
     "CoExpert",
     "Context",
     "Drift",
@@ -46,6 +51,7 @@ __all__ = [
     "RoutingCounts",
     "TokenSample",
     "TopToken",
+    "Workers",
     "activation_frequency",
     "coactivation",
     "contexts",
@@ -53,11 +59,13 @@ __all__ = [
     "expert_card",
     "gap_kept",
     "gate_mass",
+    "joined",
     "load_entropy",
     "load_mismatch",
     "load_share",
     "mismatch",
     "profile",
+    "profile_in_parts",
     "profile_key",
     "same_style_gaps",
     "side_statistic",
@@ -70,18 +78,43 @@ __all__ = [
 # `from trace_engine.routing.profile import ...` still finds the module.
 def profile(
     opened: "OpenModel",
-    forget: "DocumentSet",
-    retain: "DocumentSet",
+    forget: "Documents",
+    retain: "Documents",
     config: ProfileConfig,
     report: ProgressCallback = ignore_progress,
 ) -> Profile:
     """Run both sets through the model's backbone and count every token's routing per document.
 
-    Documents are cut at `config.max_length`, sorted by length and batched; the integers depend on
-    the batches only through rounding of near-ties in the routers. Progress is in tokens, one phase
-    a side. The model is in eval mode meanwhile and as before afterwards. Raises InputError when a
-    side has no token to count or a document id occurs twice, ModelError when a site routed nothing.
+    Documents are cut at `config.max_length`; windows of up to 4,096 documents are sorted by length
+    and batched, and no more of a set is held at once than a window. The integers depend on the
+    batches only through rounding of near-ties in the routers. A side of more than 20,000 documents
+    is counted per hashed block of documents. Progress is in tokens, one phase a side.
+    The model is in eval mode meanwhile and as before afterwards. Raises InputError when a side has
+    no token to count or a document id occurs twice, ModelError when a site routed nothing.
     """
     from trace_engine.routing.profiler import profile_model
 
     return profile_model(opened, forget, retain, config, report)
+
+
+def profile_in_parts(
+    opened: "OpenModel",
+    forget: "Documents",
+    retain: "Documents",
+    config: ProfileConfig,
+    work: "Path",
+    workers: Workers = ALONE,
+    report: ProgressCallback = ignore_progress,
+    say: "Say | None" = None,
+) -> Profile | None:
+    """`profile`, bit for bit, with every finished window kept in the folder `work`.
+
+    Interrupted or killed, the same call goes on after the finished windows; a damaged one is
+    computed again, and `say` hears of it. With several `workers` (`joined`), each takes every N-th
+    window and all must call this with one folder; the leading one returns the profile and removes
+    the folder, the others return None. Raises what `profile` raises, and DiskFullError.
+    """
+    from trace_engine.routing.profiler import profile_in_parts as run
+    from trace_engine.routing.shards import keep_quiet
+
+    return run(opened, forget, retain, config, work, workers, report, say or keep_quiet)

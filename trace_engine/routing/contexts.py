@@ -111,7 +111,7 @@ def contexts(
     side does not exist.
     """
     row = profile.check_cell(*cell)
-    sample, counts = profile.sample(side), profile.counts(side)
+    sample, names = profile.sample(side), profile.sampled_ids(side)
     if n < 1 or window < 0:
         raise InputError(f"n must be at least 1 and window at least 0, found {n} and {window}.")
     hit_NK = sample.index_NLK[:, row] == cell[1]
@@ -129,7 +129,7 @@ def contexts(
         start, stop = max(int(start), position - window), min(int(stop), position + window + 1)
         found.append(
             Context(
-                document_id=counts.document_ids[document],
+                document_id=names[document],
                 tokens=tuple(profile.token_text[int(i)] for i in sample.token_N[start:stop]),
                 gates=tuple(float(gate) for gate in gate_N[start:stop]),
                 routed=tuple(bool(hit) for hit in routed_N[start:stop]),
@@ -175,8 +175,8 @@ def expert_card(
         tokens_retain=int(retain.counts_DLE[:, row, expert].sum()),
         n_forget=forget.tokens,
         n_retain=retain.tokens,
-        documents_forget=int((forget.tokens_D > 0).sum()),
-        documents_retain=int((retain.tokens_D > 0).sum()),
+        documents_forget=forget.documents,
+        documents_retain=retain.documents,
         gate_forget=_mean_gate(forget, row, expert),
         gate_retain=_mean_gate(retain, row, expert),
         top_forget=top_tokens(profile, cell, "forget", top),

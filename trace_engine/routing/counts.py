@@ -5,9 +5,9 @@ site and batch, so that the host never waits inside a forward. Accepted cost: th
 is dense, so it is bounded by `MAX_TOKEN_CELLS` and rarer ids are left out of it (the coverage says
 how much).
 
-Dims: B documents of a batch, S padded length, T = B*S, R counted rows of T, D documents, L MoE
-sites, E experts (largest over sites), K experts per token, V tracked token ids, M = E + 1 (the last
-column takes skipped slots).
+Dims: B documents of a batch, S padded length, T = B*S, R counted rows of T, D documents (or
+blocks), L MoE sites, E experts (largest over sites), K experts per token, V tracked token ids, M =
+E + 1 (the last column takes skipped slots).
 """
 
 import numpy as np
@@ -22,16 +22,16 @@ MAX_TOKEN_CELLS = 2**25
 
 
 def tracked_ids(
-    forget_T: NDArray[np.int64], retain_T: NDArray[np.int64], sites: int, experts: int
+    forget_V: NDArray[np.int64], retain_V: NDArray[np.int64], sites: int, experts: int
 ) -> NDArray[np.int64]:
     """Token ids to keep a row for, ascending: all, or the most frequent of the forget side.
 
-    Takes the ids of each side's counted tokens. Ids that the forget side lacks come after all that
-    it has, by their frequency on the retain side; ties by id.
+    Takes how often each side's counted tokens have an id, by id. Ids that the forget side lacks
+    come after all that it has, by their frequency on the retain side; ties by id.
     """
-    size = int(max(forget_T.max(initial=-1), retain_T.max(initial=-1))) + 1
-    by_forget_V = np.bincount(forget_T, minlength=size)
-    by_retain_V = np.bincount(retain_T, minlength=size)
+    size = max(len(forget_V), len(retain_V))
+    by_forget_V = np.pad(forget_V, (0, size - len(forget_V)))
+    by_retain_V = np.pad(retain_V, (0, size - len(retain_V)))
     order = np.lexsort((np.arange(size), -by_retain_V, -by_forget_V))
     room = max(1, MAX_TOKEN_CELLS // (sites * experts))
     seen = order[(by_forget_V + by_retain_V)[order] > 0]
@@ -39,8 +39,11 @@ def tracked_ids(
 
 
 class Tally:
-    """Counts of one side. Per batch: `start`, a forward that calls `add` for each site,
-    `finish`."""
+    """Counts of one side, or of a window of it. Per batch: `start`, a forward that calls `add` for
+    each site, `finish`.
+
+    A row is a document, or with `row_D` a block of them: the row of each document.
+    """
 
     def __init__(
         self,
@@ -49,8 +52,11 @@ class Tally:
         experts: int,
         token_ids_V: NDArray[np.int64],
         device: torch.device,
+        row_D: NDArray[np.int64] | None = None,
     ) -> None:
         self._document_ids, self._device = document_ids, device
+        self._row_D = None if row_D is None else torch.from_numpy(row_D)
+        self._known_D = np.zeros(len(document_ids), dtype=np.int64)
         self._experts, self._columns = experts, experts + 1
         sites, documents = len(experts_per_token_L), len(document_ids)
         self._tokens_D = np.zeros(documents, dtype=np.int64)
@@ -72,14 +78,26 @@ class Tally:
         """Say what the rows of the next forward are; all on the model's device."""
         documents, width = token_BS.shape
         self._rows_R = counted_BS.reshape(-1).nonzero()[:, 0]
+        document_R = self._rows_R // width
+        tokens_B = counted_BS.sum(dim=1)
+        row_B = document_B.cpu()
+        if self._row_D is not None:
+            # Documents of one block are one row of the batch, so that rows stay unique.
+            row_B, of_B = torch.unique(self._row_D[row_B], return_inverse=True)
+            of_B, documents = of_B.to(self._device), len(row_B)
+            document_R = of_B[document_R]
+            known_B = torch.bincount(of_B[tokens_B > 0], minlength=documents)
+            self._known_D[row_B.numpy()] += known_B.cpu().numpy()
+            zeros_B = torch.zeros(documents, dtype=torch.long, device=self._device)
+            tokens_B = zeros_B.scatter_add_(0, of_B, tokens_B)
         self._documents = documents
-        self._document_R1 = (self._rows_R // width)[:, None]
+        self._document_R1 = document_R[:, None]
         token_R = token_BS.reshape(-1)[self._rows_R]
         # Ids beyond the table are untracked: its last entry is the spare row.
         self._id_row_R1 = self._row_of_id[token_R.clamp(max=len(self._row_of_id) - 1)][:, None]
         self._totals_V += torch.bincount(self._id_row_R1[:, 0], minlength=len(self._totals_V))
-        self._document_B = document_B.cpu().numpy()
-        self._tokens_D[self._document_B] = counted_BS.sum(dim=1).cpu().numpy()
+        self._document_B = row_B.numpy()
+        self._tokens_D[self._document_B] += tokens_B.cpu().numpy()
         self._batch: dict[int, tuple[Tensor, Tensor]] = {}
 
     def add(self, site: int, index_TK: Tensor, weight_TK: Tensor) -> None:
@@ -102,8 +120,8 @@ class Tally:
         """Move the batch's per-document counts to the host; returns the sites that were counted."""
         for site, (counts, mass) in self._batch.items():
             shape = (self._documents, self._columns)
-            self._counts_DLM[self._document_B, site] = counts.cpu().numpy().reshape(shape)
-            self._mass_DLE[self._document_B, site] = mass.cpu().numpy().reshape(shape)[:, :-1]
+            self._counts_DLM[self._document_B, site] += counts.cpu().numpy().reshape(shape)
+            self._mass_DLE[self._document_B, site] += mass.cpu().numpy().reshape(shape)[:, :-1]
         return set(self._batch)
 
     def result(self, truncated_documents: int) -> RoutingCounts:
@@ -128,4 +146,5 @@ class Tally:
             token_totals_V=self._totals_V.cpu().numpy()[:-1],
             token_counts_VLE=np.ascontiguousarray(by_id_LVM[:, :-1, :experts].transpose(1, 0, 2)),
             truncated_documents=truncated_documents,
+            block_documents_D=None if self._row_D is None else self._known_D,
         )

@@ -100,14 +100,17 @@ def mismatch(
         **arrays,
         matched_coverage=matched.coverage,
         epsilon=float(epsilon),
-        documents_forget=len(forget[1]),
-        documents_retain=len(retain[1]),
+        documents_forget=profile.forget.documents,
+        documents_retain=profile.retain.documents,
+        blocks_forget=len(forget[1]) if profile.forget.unit == "block" else 0,
+        blocks_retain=len(retain[1]) if profile.retain.unit == "block" else 0,
         tokens_forget=int(forget[1].sum()),
         tokens_retain=int(retain[1].sum()),
         permutations=permutations,
         bootstrap=bootstrap,
         seed=seed,
-        notes=_notes(len(forget[1]), len(retain[1]), permutations, matched.coverage),
+        notes=_block_notes(profile)
+        + _notes(len(forget[1]), len(retain[1]), permutations, matched.coverage),
     )
 
 
@@ -171,6 +174,16 @@ def _scatter(values_C: Array, exists_LE: NDArray[np.bool_], absent: float) -> Ar
     out_LE = np.full(exists_LE.shape, absent)
     out_LE[exists_LE] = values_C
     return out_LE
+
+
+def _block_notes(profile: Profile) -> tuple[str, ...]:
+    return tuple(
+        f"The {side} set has {counts.documents:,} documents: counts are kept for "
+        f"{int((counts.tokens_D > 0).sum()):,} blocks of documents, and intervals and tests "
+        "resample blocks in their place."
+        for side, counts in (("forget", profile.forget), ("retain", profile.retain))
+        if counts.unit == "block"
+    )
 
 
 def _notes(forget: int, retain: int, permutations: int, coverage: float) -> tuple[str, ...]:

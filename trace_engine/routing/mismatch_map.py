@@ -104,6 +104,9 @@ class Mismatch:
     seed: int
     notes: tuple[str, ...]
     """What limits these numbers, in words; shown with the map."""
+    blocks_forget: int = 0
+    """Blocks of documents that were resampled in the documents' place; 0 where documents were."""
+    blocks_retain: int = 0
 
     @property
     def log_ratio(self) -> Array:

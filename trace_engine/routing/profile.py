@@ -1,11 +1,13 @@
 """What a profile holds: integer routing counts per document, and token-level routing of a sample.
 
 Counts add up over batches, shards and processes, and the document is the unit of resampling, so
-both are kept per document rather than as shares. Accepted cost: arrays are dense over E even where
-sites differ in E, and the token sample makes a profile a few megabytes larger.
+both are kept per document rather than as shares. Beyond 20,000 documents a side, documents are kept
+together in hashed blocks, and a block is then the unit. Accepted cost: arrays are dense over E even
+where sites differ in E, and the token sample makes a profile a few megabytes larger.
 
-Dims: D documents, L MoE sites, E experts (largest over sites), V tracked token ids, N sampled
-tokens, K experts per token (largest over sites). Row l of an array belongs to `layers[l]`.
+Dims: D documents (or blocks of documents), L MoE sites, E experts (largest over sites), V tracked
+token ids, N sampled tokens, K experts per token (largest over sites). Row l of an array belongs to
+`layers[l]`.
 """
 
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class RoutingCounts:
     """Routing of one side (forget or retain) under the map mask: no padding, BOS if asked for."""
 
     document_ids: tuple[str, ...]
+    """Ids of the documents, or names of the blocks: one per row of a (D, ...) array."""
     tokens_D: Ints
     """Counted tokens per document, int64."""
     counts_DLE: Ints
@@ -45,6 +48,20 @@ class RoutingCounts:
     """Counted tokens with that id that route to an expert."""
     truncated_documents: int
     """Documents cut at `max_length`."""
+    block_documents_D: Ints | None = None
+    """Documents with a counted token in each block, int64; None where a row is a document."""
+
+    @property
+    def unit(self) -> str:
+        """What a row is, and what is resampled: "document" or "block"."""
+        return "document" if self.block_documents_D is None else "block"
+
+    @property
+    def documents(self) -> int:
+        """Documents with at least one counted token."""
+        if self.block_documents_D is not None:
+            return int(self.block_documents_D.sum())
+        return int((self.tokens_D > 0).sum())
 
     @property
     def tokens(self) -> int:
@@ -63,6 +80,11 @@ class RoutingCounts:
         part that tracks every id it saw never saw it. Raises InputError when the parts differ in
         sites or experts, or share a document.
         """
+        if self.unit == "block" or other.unit == "block":
+            raise InputError(
+                "Counts that are kept per block of documents cannot be added: their documents are "
+                "no longer known. Profile the sets together. Nothing changed."
+            )
         if self.counts_DLE.shape[1:] != other.counts_DLE.shape[1:]:
             raise InputError(
                 f"Cannot add counts of {self.counts_DLE.shape[1:]} sites x experts to counts of "
@@ -111,7 +133,7 @@ class TokenSample:
     """Token-level routing of a seeded sample of whole documents, in document and position order."""
 
     document_N: Ints
-    """Index into the side's `document_ids`, int32."""
+    """Index into the side's `document_ids` (its own, where it has some), int32."""
     position_N: Ints
     """Position in the document, BOS included, int32."""
     token_N: Ints
@@ -126,6 +148,8 @@ class TokenSample:
     """Gate weights, float16; 0 where a slot is skipped."""
     complete: bool
     """Whether the sample is the whole set."""
+    document_ids: tuple[str, ...] = ()
+    """Ids of the sampled documents where the side's rows are blocks; `document_N` counts these."""
 
     def __len__(self) -> int:
         return len(self.token_N)
@@ -154,6 +178,10 @@ class Profile:
             return self.layers.index(layer)
         known = ", ".join(str(number) for number in self.layers)
         raise InputError(f"Layer {layer} has no routed experts in this model. MoE layers: {known}.")
+
+    def sampled_ids(self, side: str) -> tuple[str, ...]:
+        """Ids that the sample's `document_N` counts."""
+        return self.sample(side).document_ids or self.counts(side).document_ids
 
     def check_cell(self, layer: int, expert: int) -> int:
         """Row of the cell's layer; raises InputError when layer or expert does not exist."""

@@ -9,7 +9,9 @@ token (largest over sites).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,27 +21,51 @@ from torch import Tensor
 from trace_engine.routing.profile import TokenSample
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Drawn:
+    """A document's place in the draw; the least ones are the sample."""
+
+    place: bytes
+    """SHA-256 of the seed and the id."""
+    document_id: str
+    document: int
+    """Place in the set."""
+    length: int
+    """Tokens, special ones included."""
+
+    @classmethod
+    def of(cls, seed: int, document_id: str, document: int, length: int) -> Self:
+        place = hashlib.sha256(f"{seed}\0{document_id}".encode()).digest()
+        return cls(place, document_id, document, length)
+
+
+def least(drawn: Iterable[Drawn], limit: int, spare: int = 0) -> list[Drawn]:
+    """The sample of at most `limit` tokens, in the order of the draw.
+
+    Whole documents until one does not fit; the first with tokens is in whatever its length, so that
+    a set of long documents has a sample too. With `spare` 1 the one that does not fit is kept as
+    well: what a part of a set must remember, for the draw over the parts to equal the draw over the
+    whole (a bottom-k sketch).
+    """
+    chosen: list[Drawn] = []
+    tokens = 0
+    for item in sorted(drawn):
+        if tokens and tokens + item.length > limit:
+            return chosen + [item] * spare
+        chosen.append(item)
+        tokens += item.length
+    return chosen
+
+
 def drawn_documents(
     document_ids: Sequence[str], lengths: Sequence[int], limit: int, seed: int
 ) -> NDArray[np.bool_]:
-    """Which documents are in a sample of at most `limit` tokens, shape (D,).
-
-    Whole documents in hash order until one does not fit; the first one is in whatever its length,
-    so that a set of long documents has a sample too.
-    """
-    order = sorted(range(len(document_ids)), key=lambda d: _draw(seed, document_ids[d]))
+    """Which documents are in a sample of at most `limit` tokens, shape (D,); see `least`."""
+    rows = zip(document_ids, range(len(document_ids)), lengths, strict=True)
+    drawn = least((Drawn.of(seed, *row) for row in rows), limit)
     chosen_D = np.zeros(len(document_ids), dtype=np.bool_)
-    tokens = 0
-    for document in order:
-        if tokens and tokens + lengths[document] > limit:
-            break
-        chosen_D[document] = True
-        tokens += lengths[document]
+    chosen_D[[item.document for item in drawn]] = True
     return chosen_D
-
-
-def _draw(seed: int, document_id: str) -> tuple[bytes, str]:
-    return hashlib.sha256(f"{seed}\0{document_id}".encode()).digest(), document_id
 
 
 class SampleTaker:
@@ -90,13 +116,25 @@ class SampleTaker:
         self._parts.append(self._part)
 
     def result(self) -> TokenSample:
-        """The sample, in document and position order."""
+        """The sample, in document and position order; empty when no batch was run."""
+        if not self._parts:
+            self._parts.append(self._empty())
         whole = {
             name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
         }
         order = np.lexsort((whole["position_N"], whole["document_N"]))
         arrays: dict[str, NDArray[np.generic]] = {name: a[order] for name, a in whole.items()}
         return TokenSample(**arrays, complete=bool(self._chosen_D.all()))  # type: ignore[arg-type]
+
+    def _empty(self) -> dict[str, NDArray[np.generic]]:
+        shape = (0, self._sites, self._slots)
+        flat = {"document_N": np.int32, "position_N": np.int32, "token_N": np.int32}
+        part: dict[str, NDArray[np.generic]] = {n: np.zeros(0, kind) for n, kind in flat.items()}
+        part |= {name: np.zeros(0, np.bool_) for name in ("labelled_N", "counted_N")}
+        return part | {
+            "index_NLK": np.zeros(shape, np.int16),
+            "gate_NLK": np.zeros(shape, np.float16),
+        }
 
 
 def _host(values: Tensor, dtype: type[np.generic]) -> NDArray[np.generic]:

@@ -23,13 +23,16 @@ from trace_engine.errors import InputError
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
 SCHEMA = 1
+"""Of profiles whose rows are documents; part of a profile's key."""
+BLOCKS_SCHEMA = 2
+"""Of profiles with a side in blocks, so that a program that would call them documents refuses."""
 HEAD = "profile.json"
 FILES = ("counts.npz", "sample.npz", "documents.json", "vocabulary.json")
 DAMAGE = (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged npz or JSON file can raise."""
 
 Arrays = dict[str, NDArray[Any]]
-_SAMPLE_DTYPES = {
+SAMPLE_DTYPES = {
     "document_N": np.int32,
     "position_N": np.int32,
     "token_N": np.int32,
@@ -38,7 +41,7 @@ _SAMPLE_DTYPES = {
     "index_NLK": np.int16,
     "gate_NLK": np.float16,
 }
-_COUNT_DTYPES = {
+COUNT_DTYPES = {
     "tokens_D": np.int64,
     "counts_DLE": np.int64,
     "gate_mass_DLE": np.float64,
@@ -54,15 +57,23 @@ def save_profile(profile: Profile, directory: Path) -> None:
     """Write `profile` as `directory`, replacing what is there. Raises InputError when it cannot."""
     sides = {"forget": profile.forget, "retain": profile.retain}
     samples = {"forget": profile.sample_forget, "retain": profile.sample_retain}
+    blocks = {
+        f"{side}.block_documents_D": part.block_documents_D
+        for side, part in sides.items()
+        if part.block_documents_D is not None
+    }
+    documents = {side: list(part.document_ids) for side, part in sides.items()}
+    if blocks:
+        documents |= {f"{side}.sampled": list(part.document_ids) for side, part in samples.items()}
     contents = (
-        pack_arrays(_prefixed(sides, _COUNT_DTYPES)),
-        pack_arrays(_prefixed(samples, _SAMPLE_DTYPES)),
-        _json({side: list(part.document_ids) for side, part in sides.items()}),
+        pack_arrays(_prefixed(sides, COUNT_DTYPES) | blocks),
+        pack_arrays(_prefixed(samples, SAMPLE_DTYPES)),
+        _json(documents),
         _json({str(i): text for i, text in sorted(profile.token_text.items())}),
     )
     files = dict(zip(FILES, contents, strict=True))
     head = {
-        "schema": SCHEMA,
+        "schema": BLOCKS_SCHEMA if blocks else SCHEMA,
         "layers": list(profile.layers),
         "num_experts": list(profile.num_experts_L),
         "experts_per_token": list(profile.experts_per_token_L),
@@ -92,14 +103,16 @@ def load_profile(directory: Path) -> Profile:
             side: RoutingCounts(
                 document_ids=tuple(documents[side]),
                 truncated_documents=int(head["truncated_documents"][side]),
-                **_restored(counts, side, _COUNT_DTYPES),
+                block_documents_D=_blocks(counts, side),
+                **_restored(counts, side, COUNT_DTYPES),
             )
             for side in ("forget", "retain")
         }
         sampled = {
             side: TokenSample(
                 complete=bool(head["sample_complete"][side]),
-                **_restored(samples, side, _SAMPLE_DTYPES),
+                document_ids=tuple(documents.get(f"{side}.sampled", ())),
+                **_restored(samples, side, SAMPLE_DTYPES),
             )
             for side in ("forget", "retain")
         }
@@ -133,10 +146,11 @@ def read_head(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable profile header ({error}).") from None
     schema = head.get("schema") if isinstance(head, dict) else None
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, BLOCKS_SCHEMA):
         raise InputError(
-            f"{path}: profile schema {schema!r}, expected {SCHEMA}. It was written by another "
-            "version of this program; profile the sets again or use that version."
+            f"{path}: profile schema {schema!r}, expected {SCHEMA} or {BLOCKS_SCHEMA}. It was "
+            "written by another version of this program; profile the sets again or use that "
+            "version."
         )
     return dict(head)
 
@@ -150,9 +164,9 @@ def profile_digest(directory: Path) -> str:
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays as a compressed npz without pickle; integers in the narrowest type that holds them."""
     buffer = io.BytesIO()
-    # Object arrays, the only ones that numpy would pickle, are refused by `_narrow`.
-    narrow: dict[str, Any] = {name: _narrow(array) for name, array in arrays.items()}
-    np.savez_compressed(buffer, **narrow)
+    # Object arrays, the only ones that numpy would pickle, are refused by `narrow`.
+    kept: dict[str, Any] = {name: narrow(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, **kept)
     return buffer.getvalue()
 
 
@@ -197,7 +211,13 @@ def _restored(arrays: Arrays, side: str, dtypes: Mapping[str, Any]) -> dict[str,
     return {name: arrays[f"{side}.{name}"].astype(dtype) for name, dtype in dtypes.items()}
 
 
-def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+def _blocks(arrays: Arrays, side: str) -> NDArray[np.int64] | None:
+    known_D = arrays.get(f"{side}.block_documents_D")
+    return None if known_D is None else known_D.astype(np.int64)
+
+
+def narrow(array: NDArray[Any]) -> NDArray[Any]:
+    """Integers in the narrowest type that holds them. Raises TypeError for Python objects."""
     if array.dtype.hasobject:
         raise TypeError("Arrays of Python objects cannot be saved without pickle.")
     if array.dtype.kind not in "iu" or array.size == 0:

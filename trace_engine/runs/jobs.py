@@ -41,14 +41,21 @@ def make_profile(
 ) -> str:
     """Answer a profile job from the cache or by computing it; the run's facts name its key."""
     answer = ProfileAnswer(config)
-    folder, was_there = answer.get(report, base)
+    said: list[str] = []
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        run.log(sentence)
+
+    folder, was_there = answer.get(report, base, say=say)
     facts = {
         "identity": {"config": identity_of(config), **answer.fingerprints},
         "profile_key": answer.key,
         "model": answer.model.to_dict(),
     }
     write_json(run.path / "facts.json", facts)
-    return f"Profile {folder.name[:12]} was {'already there' if was_there else 'computed'}."
+    end = f"Profile {folder.name[:12]} was {'already there' if was_there else 'computed'}."
+    return " ".join([end, *said])
 
 
 def open_session(config: UnlearnConfig, report: ProgressCallback, base: Path | None) -> Opened:

@@ -1,19 +1,34 @@
 """Profiles by content address: the same question about the same bytes is computed once.
 
 `HOME/profiles/<key>` is written beside and renamed into place, so whoever finds it finds all of it.
-It accepts that two workers who ask at the same moment both compute, and the second result is
-dropped.
+Until then its finished windows lie in `HOME/profiles/.work/<key>`, under a lock: who asks meanwhile
+waits, and who asks after a death goes on from there. It accepts that a training run, which profiles
+inside its own session, may compute the same and has its result dropped.
 """
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig
 from trace_engine.disk import place_folder
 from trace_engine.models import inspect_model, open_model
-from trace_engine.progress import ProgressCallback, ignore_progress
-from trace_engine.routing import Profile, mismatch, profile, profile_key
+from trace_engine.progress import Progress, ProgressCallback, ignore_progress
+from trace_engine.routing import (
+    ALONE,
+    Profile,
+    Workers,
+    mismatch,
+    profile_in_parts,
+    profile_key,
+)
+from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.places import find_profile, subfolder
-from trace_engine.sets import DocumentSet, check_pair, load_set
+from trace_engine.sets import Documents, check_pair, open_set
+
+WORK = ".work"
+_LOOK_AGAIN_SECONDS = 0.25
 
 
 def keep_profile(
@@ -45,9 +60,9 @@ class ProfileAnswer:
         """Read the sets and the model's hashes. Raises InputError or ModelError before any
         computation."""
         self.config = config
-        self.forget: DocumentSet = load_set(config.forget)
-        self.retain: DocumentSet = load_set(config.retain)
-        check_pair(self.forget, self.retain)
+        self.forget: Documents = open_set(config.forget)
+        self.retain: Documents = open_set(config.retain)
+        self.overlap = check_pair(self.forget, self.retain)
         self.model = inspect_model(config.model)
         self.fingerprints = {
             "model": self.model.fingerprint,
@@ -56,11 +71,55 @@ class ProfileAnswer:
         }
         self.key = profile_key(config, *self.fingerprints.values())
 
-    def get(self, report: ProgressCallback, base: Path | None = None) -> tuple[Path, bool]:
-        """The cached folder, computed first when it is not there; and whether it was."""
+    def get(
+        self,
+        report: ProgressCallback,
+        base: Path | None = None,
+        workers: Workers = ALONE,
+        say: Callable[[str], None] | None = None,
+    ) -> tuple[Path, bool]:
+        """The cached folder, computed first when it is not there; and whether it was.
+
+        With several workers all of them call this, and all come back once the profile is there.
+        `say` hears what became of an interrupted attempt.
+        """
+        with self._alone(report, base, workers) as found:
+            # The leading process decides for all: another job may finish between two looks.
+            if workers.agree(found is not None):
+                return find_profile(self.key, base) or self._folder(base), True
+            opened = open_model(self.config.model)
+            work = subfolder("profiles", base) / WORK / self.key
+            result = profile_in_parts(
+                opened, self.forget, self.retain, self.config, work, workers, report, say
+            )
+            if result is not None:
+                keep_profile(self.key, result, base, report)
+            workers.wait()
+            return self._folder(base), False
+
+    def _folder(self, base: Path | None) -> Path:
+        return subfolder("profiles", base) / self.key
+
+    @contextmanager
+    def _alone(
+        self, report: ProgressCallback, base: Path | None, workers: Workers
+    ) -> Iterator[Path | None]:
+        """Hold the key's lock while it is computed; yields the profile where it is there."""
         found = find_profile(self.key, base)
-        if found is not None:
-            return found, True
-        opened = open_model(self.config.model)
-        result: Profile = profile(opened, self.forget, self.retain, self.config, report)
-        return keep_profile(self.key, result, base, report), False
+        if found is not None or not workers.leads:
+            yield found
+            return
+        folder = subfolder("profiles", base) / WORK
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Beside the folder of the parts, which goes away while the lock is held.
+        path = folder / f"{self.key}.lock"
+        while True:
+            try:
+                lock = FileLock.take(path, "Another job profiles the same sets.")
+                break
+            except LockedError:
+                # Reporting also lets whoever wants to stop do so.
+                report(Progress("waiting for a job that profiles the same", 0, 1, "", None, None))
+                time.sleep(_LOOK_AGAIN_SECONDS)
+        with lock:
+            yield find_profile(self.key, base)

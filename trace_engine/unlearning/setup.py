@@ -203,10 +203,14 @@ def check_profile(
         ("retain", retain, before.retain),
     ):
         made_of = before.meta.get("sets", {}).get(name, {}).get("fingerprint")
+        # Blocks of documents have no ids to compare; their set's fingerprint covers the ids.
+        by_block = counts.unit == "block"
         same_ids = counts.document_ids == tuple(item.id for item in documents.documents)
-        if not same_ids or made_of not in (None, documents.fingerprint):
+        same = made_of == documents.fingerprint if by_block else same_ids
+        if not same or made_of not in (None, documents.fingerprint):
             raise InputError(
                 f"The profile was made on another {name} set: it covers "
-                f"{len(counts.document_ids)} documents, {documents.name} has "
+                f"{counts.documents if by_block else len(counts.document_ids)} documents, "
+                f"{documents.name} has "
                 f"{len(documents.documents)}, and they are not the same. {again}"
             )
