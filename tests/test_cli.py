@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.runs.light_worker import config as light_config
+from tests.support.models import tiny_olmoe
 from tests.support.profiles import synthetic_profile
 from trace_engine.cli import main
 from trace_engine.cli.configuring import commented_yaml, defaults
@@ -233,3 +234,39 @@ def test_tables_align_and_leave_gaps_empty(capsys: pytest.CaptureFixture[str]) -
         "  5  0.5000  a",
         "123          bb",
     ]
+
+
+def test_inspect_prints_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tiny_olmoe())
+    assert main(["inspect", folder, "--no-fingerprint", "--trial", "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert [site["router"] for site in found["sites"]] == ["softmax top-k"] * 2
+    assert found["fingerprint"] == ""
+    assert found["dtype_shift"] is None
+    assert "building the model's outline" in printed.err
+    assert main(["inspect", folder, "--no-fingerprint", "--trial"]) == 0
+    text = capsys.readouterr().out
+    for part in ("OlmoeForCausalLM", "experts per token", "softmax top-k", "the rest are estimates",
+                 "free on cpu", "selected experts  yes", "auto takes grouped_mm"):  # fmt: skip
+        assert part in text, part
+    assert "fingerprint" not in text
+
+
+def test_inspect_compares_precisions_and_states_n(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = tmp_path / "d.txt"
+    documents.write_text("some words\n\nother words\n")
+    words = ["inspect", str(tiny_olmoe()), "--dtype", "bfloat16", "--compare-dtype", "float32"]
+    assert main([*words, "--documents", str(documents)]) == 0
+    assert "bfloat16 against float32, on 2 documents of" in capsys.readouterr().out
+
+
+def test_inspect_refuses_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "has no config.json" in printed.err.splitlines()[-1]

@@ -1,30 +1,111 @@
-"""`trace-moe inspect`: what a model is and where it routes, without loading its weights into
-memory."""
+"""`trace-moe inspect`: what a model is, where it routes, what it needs and what TRACE can do with
+it, before its weights are loaded.
+
+The trial and the comparison of precisions are asked for by options, because they compute.
+"""
 
 import argparse
+from typing import Any
 
 from trace_engine.cli.options import read_model
-from trace_engine.cli.output import emit_json, print_table
-from trace_engine.models import inspect_model
+from trace_engine.cli.output import ProgressLine, emit_json, print_table
+from trace_engine.config import ModelConfig, SetConfig
+from trace_engine.models.inspection import Inspection, inspect_closely
+from trace_engine.models.memory import free_on, gib
+from trace_engine.models.shift import DtypeShift, dtype_shift
+from trace_engine.models.trial import Trial, try_experts
+from trace_engine.sets import load_set
 
 
 def inspect(options: argparse.Namespace) -> int:
-    info = inspect_model(read_model(options))
+    config: ModelConfig = read_model(options)
+    report = ProgressLine()
+    found = inspect_closely(config, hashed=options.fingerprint, report=report)
+    trial = try_experts(config) if options.trial else None
+    shift = None
+    if options.compare_dtype is not None:
+        documents = load_set(SetConfig(source=options.documents)).documents
+        other = config.model_copy(update={"dtype": options.compare_dtype})
+        texts = [document.text for document in documents]
+        shift = dtype_shift(config, other, texts, report=report)
     if options.json:
-        emit_json(info.to_dict())
+        emit_json(
+            found.to_dict()
+            | {
+                "trial": None if trial is None else trial.to_dict(),
+                "dtype_shift": None if shift is None else shift.to_dict(),
+            }
+        )
         return 0
+    _show(found)
+    if trial is not None:
+        _show_trial(trial)
+    if shift is not None:
+        _show_shift(shift, options.documents)
+    return 0
+
+
+def _show(found: Inspection) -> None:
+    info, need = found.info, found.need
     shared = {True: "yes", False: "no", None: "unknown"}[info.shared_experts]
     print(f"{info.source}: {info.architecture} ({info.model_type})")
     print(f"{info.parameters:,} parameters, {info.dtype}, vocabulary {info.vocab_size:,}")
     print(
         f"experts run as {info.experts_implementation} on {info.device}; shared experts: {shared}"
     )
-    print(f"fingerprint {info.fingerprint}")
+    if info.fingerprint:
+        print(f"fingerprint {info.fingerprint}")
+    columns = {"layer": "layer", "experts": "experts", "experts_per_token": "experts per token"}
+    columns["router"] = "router"
+    sites = found.to_dict()["sites"]
+    print()
+    print_table([{columns[key]: value for key, value in site.items()} for site in sites],
+                list(columns.values()))  # fmt: skip
+    print("\nMemory (the weights are exact, the rest are estimates):")
     rows = [
-        {"layer": layer, "experts": experts, "experts per token": chosen}
-        for layer, experts, chosen in zip(
-            info.layers, info.num_experts, info.experts_per_token, strict=True
-        )
+        ("weights", need.weights, f"of these {gib(need.experts)} routed experts"),
+        ("training every parameter", need.training, "weights, gradients, AdamW; not activations"),
+        ("profiling, per batch", need.batch, f"{need.tokens:,} tokens, on top of the weights"),
+        (f"free on {info.device}", free_on(found.machine, info.device), ""),
     ]
-    print_table(rows, ["layer", "experts", "experts per token"])
-    return 0
+    print_table([{"what": a, "size": gib(b), "": c} for a, b, c in rows], ["what", "size", ""])
+    if found.memory_problem is not None:
+        print(found.memory_problem)
+    print("\nSupported:")
+    print_table(
+        [{"what": item.what, "answer": item.answer, "": item.why} for item in found.support],
+        ["what", "answer", ""],
+    )
+    for sentence in found.notes:
+        print(sentence)
+
+
+def _show_trial(trial: Trial) -> None:
+    print(f"\nTrial ({trial.shape}; median milliseconds):")
+    rows: list[dict[str, Any]] = [
+        {
+            "implementation": timing.implementation,
+            "forward": f"{timing.forward_ms:.1f}",
+            "n": timing.forwards,
+            "forward and backward": f"{timing.training_ms:.1f}",
+            "n ": timing.trainings,
+        }
+        for timing in trial.timings
+    ]
+    print_table(rows, ["implementation", "forward", "n", "forward and backward", "n "])
+    for sentence in trial.skipped:
+        print(sentence)
+    print(
+        f"Fastest here: {trial.fastest_forward} forward, {trial.fastest_training} forward and "
+        f"backward. auto takes {trial.automatic} whatever is measured, so that bits repeat; choose "
+        "another with --experts-implementation."
+    )
+
+
+def _show_shift(shift: DtypeShift, documents: str) -> None:
+    print(
+        f"\n{shift.dtype} against {shift.reference}, on {shift.documents:,} documents of "
+        f"{documents} ({shift.tokens:,} tokens, {shift.choices:,} choices): "
+        f"{100 * shift.choices_changed:.2f} % of the choices go to another expert, and "
+        f"{100 * shift.counts_moved:.2f} % of the counts move."
+    )

@@ -66,6 +66,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     inspect = command("inspect", "inspecting:inspect", "What a model is, and where it routes.")
     add_model(inspect, positional=True)
+    inspect.add_argument(
+        "--fingerprint",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hash the weights' files, which takes a while for large ones",
+    )
+    inspect.add_argument(
+        "--trial",
+        action="store_true",
+        help="time the ways to multiply the experts, on this machine",
+    )
+    inspect.add_argument(
+        "--compare-dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="also load the model in this precision and say how many choices differ",
+    )
+    inspect.add_argument(
+        "--documents", default="demo:retain", help="the set to compare precisions on"
+    )
 
     profile = command("profile", "profiling:profile", "Count where two sets are routed.")
     add_model(profile)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trace_engine.models.sites import Site
+from trace_engine.models.site import Site
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from trace_engine.models.open import (
     outline,
 )
 from trace_engine.models.routers import UNKNOWN, router_kinds
-from trace_engine.models.sites import Site, expert_parameters, find_sites
+from trace_engine.models.site import Site
+from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 
 Answer = Literal["yes", "no", "not known before loading"]
@@ -126,7 +127,11 @@ def inspect_closely(
         machine=machine,
         memory_problem=too_little(files.source, need, place, config, machine),
         support=support_of(sites, kinds),
-        notes=(*notes, *_notes(info, need, files.config, free_on(machine, place))),
+        notes=(
+            *notes,
+            *_unmapped(model),
+            *_notes(info, need, files.config, free_on(machine, place)),
+        ),
     )
 
 
@@ -168,6 +173,14 @@ def _fused(site: Site) -> bool:
 def _listed(layers: Sequence[int]) -> str:
     shown = ", ".join(str(layer) for layer in layers[:4])
     return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more"
+
+
+def _unmapped(model: Any) -> list[str]:
+    """One sentence a reason for routed blocks that are no row of the map."""
+    blocks: dict[str, int] = {}
+    for why in unmapped_blocks(model).values():
+        blocks[why] = blocks.get(why, 0) + 1
+    return [f"{number} routed blocks are not on the map: {why}." for why, number in blocks.items()]
 
 
 def _notes(info: ModelInfo, need: MemoryNeed, settings: dict[str, Any], free: int) -> list[str]:

@@ -21,7 +21,8 @@ from torch import nn
 from trace_engine.config import ModelConfig, ProfileConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.quantised import bytes_saved
-from trace_engine.models.sites import Site, expert_parameters
+from trace_engine.models.site import Site
+from trace_engine.models.sites import expert_parameters
 
 TOKENS_PER_BATCH = int(ProfileConfig.model_fields["tokens_per_batch"].default)
 _GIB = 2**30

@@ -9,6 +9,7 @@ bits.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,10 +34,11 @@ from trace_engine.models.memory import (
     require_memory,
 )
 from trace_engine.models.quantised import quantised_options
-from trace_engine.models.sites import Site, expert_parameters, experts_per_token, find_sites
+from trace_engine.models.site import Site
+from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.\d+\.")
+_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
 NOT_WITHOUT_DATA = (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
 """What a forward on the meta device raises where masks or caches depend on data."""
 
@@ -262,8 +264,7 @@ def _load(
         ) from None
     missing = sorted(report["missing_keys"])
     mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
-    # What families bring on purpose (towers, multi-token prediction) is not numbered as a layer.
-    extra = sorted(key for key in report["unexpected_keys"] if _LAYER_KEY.match(key))
+    extra = _unknown_layers(report["unexpected_keys"], files.config)
     if missing or mismatched or extra:
         names = ", ".join([*missing, *mismatched, *extra][:3])
         counts = (
@@ -277,6 +278,19 @@ def _load(
             "weights do not belong to this configuration, or are incomplete."
         )
     return model
+
+
+def _unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
+    """Unexpected tensors of decoder layers that the configuration does not have.
+
+    What families bring on purpose is no mismatch: towers are not numbered as a layer, and layers
+    that predict further tokens follow the last one in the number that the configuration says.
+    """
+    text = settings.get("text_config") or settings
+    last = int(text.get("num_hidden_layers") or 0)
+    on_purpose = range(last, last + int(text.get("num_nextn_predict_layers") or 0))
+    found = [(key, _LAYER_KEY.match(key)) for key in unexpected]
+    return sorted(key for key, at in found if at and int(at.group("layer")) not in on_purpose)
 
 
 def _tokenizer(files: ModelFiles, model: Any) -> Any:

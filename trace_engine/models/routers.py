@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trace_engine.models.sites import Site, experts_skipped
+from trace_engine.models.site import Site
+from trace_engine.models.sites import experts_skipped
 
 UNKNOWN = "unknown"
 _SCORES = ("softmax", "sigmoid", "softplus")

@@ -29,7 +29,8 @@ from trace_engine.models.open import (
     experts_implementation,
     outline,
 )
-from trace_engine.models.sites import argument_names, experts_per_token, find_sites
+from trace_engine.models.site import argument_names
+from trace_engine.models.sites import experts_per_token, find_sites
 
 TOKENS = 512
 SECONDS = 1.0
@@ -169,7 +170,7 @@ class _Block:
 
     def train(self) -> None:
         output = self._call(self._hidden_TD.detach().requires_grad_(True))
-        output.sum().backward()
+        torch.autograd.backward(output.sum())
         self.module.zero_grad(set_to_none=True)
         self._wait()
 
