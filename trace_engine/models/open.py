@@ -96,8 +96,11 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
 def backbone(model: Any) -> nn.Module:
     """The model without its `lm_head`: token ids in, last hidden states (B, S, D) out."""
     inner = model.base_model
-    if inner is model and hasattr(model, "get_decoder"):
-        inner = model.get_decoder().base_model  # a wrapper that holds a whole language model
+    if inner is model:
+        # Llama 4's prefix names no module of it, and a wrapper may hold a whole language model.
+        words = model.get_input_embeddings()
+        parts = (c for c in model.children() if any(m is words for m in c.modules()))
+        inner = getattr(next(parts, model), "base_model", model)
     if not isinstance(inner, nn.Module) or inner is model:
         raise ModelError(
             f"{type(model).__name__} has no backbone that can run without its output head."
