@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from app import charts, wording
 from app.theme import Palette, palette
@@ -166,8 +167,20 @@ def live_spec(
     names = [str(name) for name in series_names]
     # One under the other as soon as two do not fit side by side on a narrow screen.
     columns = 2 if sum(map(len, names)) < 30 else 1
-    legend = {"orient": "bottom", "columns": columns, "labelLimit": 0, "symbolType": "stroke"}
-    series = {"field": "series", "type": "nominal", "title": None, "legend": legend}
+    legend: dict[str, Any] | None = {
+        "orient": "bottom",
+        "columns": columns,
+        "labelLimit": 0,
+        "symbolType": "stroke",
+    }
+    if len(names) == 1:
+        legend = None
+    series: dict[str, Any] = {
+        "field": "series",
+        "type": "nominal",
+        "title": None,
+        "legend": legend,
+    }
     value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": unit}
     if chance is not None:
         value["scale"] = {"domain": [0, 1]}
@@ -295,22 +308,24 @@ def _stretches(frame: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in frame[whole].groupby(breaks[whole]) if len(part) > 1]
 
 
-def line_figure(
+def panel_figure(
     frame: pd.DataFrame,
     columns: Mapping[str, str],
-    *,
-    y_title: str,
     heading: str = "",
-    height: int = 320,
     colours: Palette | None = None,
 ) -> go.Figure:
-    """Plain lines over steps; `columns` maps column to legend name. NaN rows stay gaps."""
+    """Lines over steps, each in a panel of its own: on one axis the larger would flatten the rest.
+
+    `columns` maps column to name; a column that `frame` lacks is left out. NaN stays a gap.
+    """
     colours = colours or palette()
     others = series_colours(colours)
-    figure = go.Figure()
-    for position, (column, label) in enumerate(columns.items()):
-        if column not in frame:
-            continue
+    shown = [(column, label) for column, label in columns.items() if column in frame]
+    rows = max(1, len(shown))
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.12)
+    lay_out(figure, heading, "", "", 360)
+    position = 0
+    for row, (column, label) in enumerate(shown, start=1):
         forget = column.startswith("forget")
         figure.add_scatter(
             x=frame["step"],
@@ -319,13 +334,18 @@ def line_figure(
             mode="lines",
             connectgaps=False,
             line={
-                "color": colours.forget if forget else others[(position - 1) % len(others)],
-                "dash": DASHES[position % len(DASHES)],
+                "color": colours.forget if forget else others[position % len(others)],
+                "dash": DASHES[(row - 1) % len(DASHES)],
                 "width": 2,
             },
-            hovertemplate="step %{x}: %{y:.4g}",
+            hovertemplate=f"step %{{x}}: {escape(label)} %{{y:.4g}}<extra></extra>",
+            row=row,
+            col=1,
         )
-    return lay_out(figure, heading, "optimizer step", y_title, height)
+        figure.update_yaxes(title=escape(label), row=row, col=1)
+        position += 0 if forget else 1
+    figure.update_xaxes(title="optimizer step", row=rows, col=1)
+    return figure.update_layout(showlegend=False)
 
 
 def drift_figure(
@@ -427,5 +447,7 @@ def drift_finding(frame: pd.DataFrame) -> str:
     if last.empty:
         return "Routing drift was not measured"
     row = last.iloc[0]
+    if row["overlap"] >= 1:
+        return "No layer has drifted"
     kept = charts.unbroken(f"{wording.percent(row['overlap'], 0)} of experts unchanged")
     return f"Layer {int(row['layer'])} drifts most: {kept}"

@@ -19,6 +19,8 @@ from trace_engine.runs import RunDirectory, RunStatus
 
 TICK_SECONDS = 1.0
 CHANCE = 0.25
+LOSS_HEIGHT = 170
+"""Pixels of one live loss panel: two beside the accuracy curve."""
 WEIGHT_COLUMNS = {"ess_share": "effective sample share", "weighted_gap": "mean gap left"}
 
 
@@ -47,23 +49,32 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
         if judged.frame["step"].nunique() == 1:
             sofar = curves.verdict(judged.frame, None)
             waiting = f"{sofar} The curve begins with the second evaluation."
-        _line_chart(curves.wide(judged.frame), judged.unit, waiting, judged.chance)
+        table = curves.wide(judged.frame)
+        if len(table) < 2:
+            st.caption(wording.plain(waiting))
+        else:
+            height = 290 + 20 * table.shape[1]
+            _live_chart(table, judged.unit, judged.chance, height=height)
     with right:
         st.markdown("**Loss terms of the batch**")
         train = curves.train_frame(rows)
-        columns = [name for name in curves.LOSS_COLUMNS if name in train]
-        losses = train.set_index("step")[columns].rename(columns=curves.LOSS_COLUMNS)
-        _line_chart(losses, "loss", "The first step is on its way.")
+        if len(train) < 2:
+            st.caption("The first step is on its way.")
+            return
+        losses = train.set_index("step").rename(columns=curves.LOSS_COLUMNS)
+        for name in curves.LOSS_COLUMNS.values():
+            if name in losses:
+                # A chart each: on one axis the larger loss would flatten the other.
+                _live_chart(losses[[name]], name, height=LOSS_HEIGHT)
 
 
-def _line_chart(table: pd.DataFrame, unit: str, waiting: str, chance: float | None = None) -> None:
-    if len(table) < 2:
-        st.caption(wording.plain(waiting))
-        return
+def _live_chart(
+    table: pd.DataFrame, unit: str, chance: float | None = None, *, height: int
+) -> None:
     st.vega_lite_chart(
         curves.live_data(table),
         curves.live_spec(table.columns, unit, chance),
-        height=290 + 20 * table.shape[1],
+        height=height,
         alt=f"{unit} over optimizer steps, live.",
     )
 
@@ -169,6 +180,9 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
     frame, what, unit, chance = _judged(rows, config)
     if frame.empty:
         st.caption("No evaluation was recorded, so there is no curve.")
+    elif frame["step"].nunique() == 1:
+        sofar = curves.verdict(frame, chance)
+        st.caption(wording.plain(f"{sofar} There is no second evaluation, so there is no curve."))
     else:
         charts.show(
             curves.curve_figure(
@@ -184,42 +198,10 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
             table=frame,
         )
     train = curves.train_frame(rows)
-    left, right = st.columns(2, gap="large")
-    with left:
-        charts.show(
-            curves.line_figure(
-                train,
-                curves.LOSS_COLUMNS,
-                y_title="loss of the batch",
-                heading="Loss terms as optimised",
-            ),
-            name=f"run_{run.id}_training",
-            alt="Forget and retain loss of each batch; a gap is a step without a finite value.",
-            table=train,
-        )
-    with right:
-        drift = curves.drift_frame(rows)
-        charts.show(
-            curves.drift_figure(drift, curves.drift_finding(drift)),
-            name=f"run_{run.id}_drift",
-            alt="Share of experts that are still chosen as in the start model, per layer.",
-            table=drift,
-        )
-    with st.expander("Weights during the run", icon=":material/balance:"):
-        if config.weights.rule == "uniform":
-            st.caption("This run was unweighted.")
-        else:
-            charts.show(
-                curves.line_figure(
-                    train,
-                    WEIGHT_COLUMNS,
-                    y_title="share",
-                    heading="Realised weights under live routing",
-                ),
-                name=f"run_{run.id}_weights",
-                alt="Effective sample share and mean gap left, per step, under the current "
-                "routing.",
-            )
+    if train.empty:
+        st.caption("No optimizer step was recorded, so there are no losses.")
+    else:
+        _steps(run, config, rows, train)
     with st.expander("Settings of this run", icon=":material/description:"):
         text = to_yaml(config)
         st.code(text, language="yaml")
@@ -228,7 +210,42 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         )
     with st.expander("The worker's log", icon=":material/article:"):
         st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
-    if not frame.empty:
-        st.caption(
-            f"{wording.count(len(rows))} rows in metrics.jsonl; attempt {run.status().attempt}."
+    if rows:
+        recorded = f"{wording.count(len(rows))} row{'s' if len(rows) > 1 else ''}"
+        st.caption(f"{recorded} in metrics.jsonl; attempt {run.status().attempt}.")
+
+
+def _steps(
+    run: RunDirectory, config: UnlearnConfig, rows: list[dict[str, Any]], train: pd.DataFrame
+) -> None:
+    """What the steps did: losses, routing drift, weights."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        charts.show(
+            curves.panel_figure(train, curves.LOSS_COLUMNS, "Loss terms of each batch"),
+            name=f"run_{run.id}_training",
+            alt="Forget and retain loss of each batch, each on an axis of its own; a gap is a step "
+            "without a finite value.",
+            table=train,
         )
+    with right:
+        drift = curves.drift_frame(rows)
+        if drift["step"].nunique() > 1:
+            charts.show(
+                curves.drift_figure(drift, curves.drift_finding(drift)),
+                name=f"run_{run.id}_drift",
+                alt="Share of experts that are still chosen as in the start model, per layer.",
+                table=drift,
+            )
+        else:
+            st.caption("Routing drift was not measured after the start.")
+    with st.expander("Weights during the run", icon=":material/balance:"):
+        if config.weights.rule == "uniform":
+            st.caption("This run was unweighted.")
+        else:
+            charts.show(
+                curves.panel_figure(train, WEIGHT_COLUMNS, "Realised weights under live routing"),
+                name=f"run_{run.id}_weights",
+                alt="Effective sample share and mean gap left, per step, under the current "
+                "routing.",
+            )

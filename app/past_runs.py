@@ -5,6 +5,8 @@ trade-off: labels carry the run's id, which is ugly, because Streamlit tells opt
 they show: two runs of one label would be one, and a state in the label would go stale.
 """
 
+from collections.abc import Collection
+
 import streamlit as st
 
 from app import live, runs_view, state, tables, wording
@@ -12,6 +14,8 @@ from trace_engine import runs
 from trace_engine.runs import RunSummary
 
 TICK_SECONDS = 2.0
+_FOLLOWED = "_runs_followed"
+"""The run in focus when the choice last followed it."""
 
 
 def show() -> None:
@@ -23,6 +27,7 @@ def show() -> None:
     ticking = any(run.status.active for run in found)
     st.fragment(_table, run_every=TICK_SECONDS if ticking else None)(ticking)
     labels = {run.id: runs_view.option_of(run.id, run.name) for run in found}
+    _follow_focus(labels)
     picked = st.selectbox("Run", list(labels), format_func=lambda key: labels[key], key="runs_pick")
     status = next(run.status for run in found if run.id == picked)
     with st.container(horizontal=True):
@@ -48,6 +53,16 @@ def show() -> None:
             )
     if status.message:
         st.caption(wording.plain(runs_view.state_sentence(status)))
+
+
+def _follow_focus(offered: Collection[str]) -> None:
+    """Choose the run that has just come into focus (launched, opened, resumed); any other choice
+    stays until the focus moves again.
+    """
+    focus = state.run_id()
+    if focus in offered and focus != st.session_state.get(_FOLLOWED):
+        st.session_state["runs_pick"] = focus
+    st.session_state[_FOLLOWED] = focus
 
 
 def _unlearning_runs() -> list[RunSummary]:

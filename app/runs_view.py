@@ -72,7 +72,8 @@ def progress_sentence(progress: Mapping[str, Any] | None) -> str | None:
 
 def state_sentence(status: RunStatus) -> str:
     """The state as one sentence a person can act on; the worker's own message where it left one."""
-    message = status.message.strip()
+    # The worker's own word for the state is the sentence's first word already.
+    message = status.message.strip().removeprefix(f"{status.state}: ")
     if status.state == "queued":
         return f"Queued: {message or 'another run has the machine'} It starts by itself."
     if status.state == "starting":
@@ -144,11 +145,18 @@ def run_line(run: RunSummary) -> dict[str, Any]:
     return {
         "run": label_of(run.id, run.name),
         "state": WORDS.get(status.state, status.state),
-        "step": f"{status.step} / {status.max_steps}",
+        "step": f"{status.step} / {status.max_steps}" if status.max_steps else "",
         "attempt": status.attempt,
-        "started": time.strftime("%Y-%m-%d %H:%M", time.localtime(status.created)),
+        "started": _started(status.created),
         "id": run.id,
     }
+
+
+def _started(created: float) -> str:
+    """When a run was launched; a damaged one may not say."""
+    if not created:
+        return "not recorded"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
 
 
 def runs_frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

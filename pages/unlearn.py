@@ -36,7 +36,10 @@ if chosen_run is not None:
         else:
             st.info("This run made a profile; Data & model shows it.", icon=":material/info:")
     except TraceError as error:
-        st.error(wording.plain(str(error)), icon=":material/error:")
+        st.error(
+            wording.plain(f"Run {chosen_run[:80]} cannot be shown. {error}"),
+            icon=":material/error:",
+        )
         st.button("Close it", on_click=state.set_run_id, args=(None,), key="run_forget")
 
 

@@ -150,6 +150,7 @@ class TrainableConfig(_Settings):
     kind: Literal["all", "selected_experts", "lora"] = "all"
     """What may train: every parameter, only the selected experts' slices, or LoRA adapters."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """Width of the adapters: more can change more, and trains more parameters."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
 
 
@@ -196,8 +197,10 @@ class UnlearnConfig(_Settings):
     max_length: Annotated[int, Field(ge=8)] = 256
     """Tokens per document in training."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    """Size of a step of AdamW: larger forgets sooner and breaks more."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer updates over which the learning rate rises to its value."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; empty: no clipping."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 20
@@ -208,6 +211,8 @@ class UnlearnConfig(_Settings):
     profile_max_length: Annotated[int, Field(ge=8)] = 512
     sample_tokens: Annotated[int, Field(ge=1000)] = 200_000
     seed: int = 0
+    """Decides what is drawn: order of batches, questions, held-out documents, LoRA's start. The
+    same seed repeats a run."""
 
     @model_validator(mode="after")
     def _trains_in_full_precision(self) -> Self:

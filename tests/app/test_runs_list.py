@@ -26,6 +26,17 @@ def test_of_two_runs_with_one_label_the_chosen_one_is_deleted(
     assert [run.id for run in list_runs()] == [runs[1].id]
 
 
+def test_a_damaged_run_has_no_made_up_start(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    run = write_run(trace_home, [eval_row(0, 0.9, 0.9)])
+    (run.path / "status.json").write_text("{", encoding="utf-8")
+    (line,) = [runs_view.run_line(found) for found in list_runs()]
+    assert (line["state"], line["started"], line["step"]) == ("damaged", "not recorded", "")
+    app = open_page("unlearn", run=run.id)
+    assert not app.exception
+
+
 def test_progress_says_only_what_can_be_read() -> None:
     progress = {"phase": "opening the model", "done": 0, "total": 1, "unit": "steps"}
     assert runs_view.progress_sentence(progress) == "opening the model"

@@ -56,6 +56,33 @@ def test_launch_puts_one_run_into_the_address(
     assert run.status.max_steps == 7
 
 
+def test_the_list_follows_the_run_that_was_launched_until_another_is_chosen(
+    own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    older = write_run(trace_home, [eval_row(0, 0.9, 0.9)], name="older")
+    # An id of the future is the newest, whatever the clock says: the box would stay on it.
+    newest = write_run(trace_home, [eval_row(0, 0.9, 0.9)], name="newest")
+    newest.path.rename(newest.path.with_name("20990101-000000-abcdef"))
+    app = open_page("unlearn")
+    box = app.selectbox(key="runs_pick")
+    box.select(next(option for option in box.options if older.id in option)).run()
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    assert app.selectbox(key="runs_pick").value == app.query_params["run"]
+    box = app.selectbox(key="runs_pick")
+    box.select(next(option for option in box.options if older.id in option)).run()
+    assert app.selectbox(key="runs_pick").value == older.id
+
+
+def test_every_setting_of_the_form_has_its_help(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_trains="lora")
+    fields = [*app.number_input, *(box for box in app.selectbox if box.key != "runs_pick")]
+    assert len(fields) > 10
+    assert [field.key for field in fields if not field.help] == []
+
+
 def test_two_presses_with_one_token_are_one_run(own_sets: dict[str, Path]) -> None:
     config = unlearn_config(
         forget={"source": str(own_sets["forget"])}, retain={"source": str(own_sets["retain"])}
@@ -192,8 +219,29 @@ def test_a_value_that_is_not_finite_is_a_gap_and_never_zero() -> None:
     frame = curves.train_frame(rows)
     assert math.isnan(frame.set_index("step")["loss"][2])
     assert math.isnan(frame.set_index("step")["loss"][3])
-    figure = curves.line_figure(frame, curves.LOSS_COLUMNS, y_title="loss", colours=LIGHT)
+    figure = curves.panel_figure(frame, curves.LOSS_COLUMNS, colours=LIGHT)
     assert all(trace.connectgaps is False for trace in figure.data)
+
+
+def test_each_loss_has_an_axis_of_its_own() -> None:
+    rows = [{**train_row(step), "forget_loss": 40.0 - step, "retain_loss": 0.4} for step in (1, 2)]
+    figure = curves.panel_figure(curves.train_frame(rows), curves.LOSS_COLUMNS, colours=LIGHT)
+    assert [trace.line.color for trace in figure.data] == [LIGHT.forget, LIGHT.retain]
+    assert len({trace.yaxis for trace in figure.data}) == 2
+    titles = (figure.layout.yaxis.title.text, figure.layout.yaxis2.title.text)
+    assert titles == ("forget loss", "retain loss")
+
+
+def test_a_run_that_never_stepped_has_no_empty_figures(
+    own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    for rows in ([], [eval_row(0, 0.9, 0.9)]):
+        run = write_run(trace_home, rows, "failed", "failed: NaN at step 1.")
+        app = open_page("unlearn", run=run.id)
+        assert not app.exception
+        assert not app.get("plotly_chart")
+        assert any("no curve" in caption.value for caption in app.caption)
+        assert any(text.value == "Failed at step 0 of 20: NaN at step 1." for text in app.text)
 
 
 def test_curves_have_a_band_and_the_chance_line() -> None:
