@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import sets_view, state, wording, words
+from app import inspecting, sets_view, state, wording, words
 from trace_engine.config import ModelConfig, ProfileConfig, to_yaml
 from trace_engine.errors import InputError, TraceError
 from trace_engine.runs import launch
@@ -143,8 +143,8 @@ def launcher(
 def command(config: ProfileConfig) -> str:
     """The CLI call that computes the same profile; only what differs from the defaults is said."""
     words = ["--model", config.model.source]
-    if config.model.revision is not None:
-        words += ["--revision", config.model.revision]
+    for option, text in inspecting.options(config.model):
+        words += [f"--{option}", text]
     words += ["--forget", config.forget.source, "--retain", config.retain.source]
     usual = ProfileConfig.model_fields
     for name in ("max_length", "seed", "count_bos"):

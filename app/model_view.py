@@ -1,8 +1,8 @@
-"""The model picker: bundled, a folder, or a hub id, and what its configuration file says.
+"""The model picker: bundled, a folder, or a hub id, how to load it, and what is known about it.
 
-The page reads `config.json` and file names only; it never opens weights, and never asks the hub.
-Accepted trade-off: that a folder's routers can be tapped is only known once the worker has opened
-it, and the page says so.
+The page itself reads `config.json` and file names only; it never opens weights, and never asks the
+hub. Accepted trade-off: whether a folder's routers can be tapped is only known once the model has
+been inspected, in a process of its own and when asked (`inspection_view`).
 """
 
 import json
@@ -10,15 +10,21 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
 
-from app import state, wording
+from app import inspection_view, state, wording
 from trace_engine.bundled import MODELS, resolve_source
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
 
+LOADING = {
+    "dtype": "Precision",
+    "experts_implementation": "Experts implementation",
+    "quantization": "Quantisation",
+}
+"""The settings of loading that the page offers; the device is the machine's business."""
 KINDS = ("Bundled", "Folder", "Hub id")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -120,12 +126,34 @@ def picker() -> tuple[ModelConfig | None, str | None]:
                 "runs code from the hub."
             )
             revision = st.text_input("Revision (optional)", key="model_revision").strip() or None
-            return ModelConfig(source=source, revision=revision), None
+            chosen = _loading(source, revision)
+            st.caption("Inspecting a hub model fetches it first.")
+            inspection_view.panel(chosen)
+            return chosen, None
     note = read_folder(source)
     if note.problem is not None:
         return None, note.problem
     st.caption(wording.plain(" · ".join(note.facts)))
-    return ModelConfig(source=source), None
+    chosen = _loading(source)
+    inspection_view.panel(chosen)
+    return chosen, None
+
+
+def _loading(source: str, revision: str | None = None) -> ModelConfig:
+    """Precision and speed, for those who want another than the checkpoint's own."""
+    fields = ModelConfig.model_fields
+    with st.expander("How it is loaded", icon=":material/memory:"):
+        columns = st.columns(3, vertical_alignment="bottom")
+        picked = {}
+        for column, (name, label) in zip(columns, LOADING.items(), strict=True):
+            choices = get_args(fields[name].annotation)
+            state.bound(f"model_{name}", fields[name].default, choices)
+            picked[name] = column.selectbox(
+                label, choices, key=f"model_{name}", help=fields[name].description
+            )
+        if picked["quantization"] != "none":
+            st.caption("Quantised weights can be profiled and evaluated, not trained.")
+    return ModelConfig.model_validate({"source": source, "revision": revision, **picked})
 
 
 def _typed(kind: str) -> str:

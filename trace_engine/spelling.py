@@ -29,3 +29,12 @@ def points(difference: float, digits: int = 1) -> str:
     if not math.isfinite(difference):
         return "not computable"
     return f"{number(100 * difference, f'+z.{digits}f')}{NBSP}pp"
+
+
+def size(memory: float) -> str:
+    """Bytes as `13.8 GiB`, `17 MiB`, `205 KiB`: the unit that leaves a number a person can read."""
+    if memory >= 0.1 * 2**30:
+        return f"{memory / 2**30:.1f}{NBSP}GiB"
+    if memory >= 2**20:
+        return f"{memory / 2**20:.0f}{NBSP}MiB"
+    return f"{memory / 2**10:.0f}{NBSP}KiB"

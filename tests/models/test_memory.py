@@ -11,9 +11,10 @@ from tests.support.models import save_tiny, tiny_olmoe
 from trace_engine.config import ModelConfig
 from trace_engine.models import memory, open_model
 from trace_engine.models.files import locate
-from trace_engine.models.memory import Machine, MemoryNeed, free_on, gib, memory_need, too_little
+from trace_engine.models.memory import Machine, MemoryNeed, free_on, memory_need, too_little
 from trace_engine.models.open import outline
 from trace_engine.models.sites import find_sites
+from trace_engine.spelling import NBSP, size
 
 
 def need_of(folder: Path, quantization: str = "none", **settings: str) -> MemoryNeed:
@@ -87,7 +88,7 @@ def test_the_sentence_names_what_helps() -> None:
     said = too_little("m", need, "cuda", config, poor)
     assert said is not None
     assert said.startswith("m needs about")
-    assert "cuda has 0 KiB free" in said
+    assert f"cuda has 0{NBSP}KiB free" in said
     assert "set device to auto" in said
     half = need_of(tiny_olmoe(), dtype="bfloat16")
     assert "halves" in said
@@ -108,6 +109,6 @@ def test_a_container_has_less_than_its_machine(
 
 
 def test_sizes_read_well() -> None:
-    assert gib(13.84 * 2**30) == "13.8 GiB"
-    assert gib(17 * 2**20) == "17 MiB"
-    assert gib(210_000) == "205 KiB"
+    assert size(13.84 * 2**30) == f"13.8{NBSP}GiB"
+    assert size(17 * 2**20) == f"17{NBSP}MiB"
+    assert size(210_000) == f"205{NBSP}KiB"

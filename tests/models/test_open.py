@@ -291,8 +291,8 @@ def test_too_little_memory_is_refused_before_a_weight_is_read(
     monkeypatch.setattr("trace_engine.models.memory.machine_memory", lambda: Machine(50_000))
     with pytest.raises(
         ModelError,
-        match=r"needs about \d+ KiB of memory .*this machine has 49 KiB free: set dtype to bfloat16"
-        r", which halves it, set quantization .*, close other programs, .*\. Nothing was read\.$",
+        match=r"needs about \d+\sKiB of memory .*this machine has 49\sKiB free: set dtype to "
+        r"bfloat16, which halves it, set quantization .*, close other programs, .*\. Nothing was read\.$",
     ):
         open_model(config(tiny_olmoe()))
 

@@ -11,10 +11,11 @@ from trace_engine.cli.options import read_model
 from trace_engine.cli.output import ProgressLine, emit_json, print_table
 from trace_engine.config import ModelConfig, SetConfig
 from trace_engine.models.inspection import Inspection, inspect_closely
-from trace_engine.models.memory import free_on, gib
+from trace_engine.models.memory import free_on
 from trace_engine.models.shift import DtypeShift, dtype_shift
 from trace_engine.models.trial import Trial, try_experts
 from trace_engine.sets import load_set
+from trace_engine.spelling import size
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -63,12 +64,12 @@ def _show(found: Inspection) -> None:
                 list(columns.values()))  # fmt: skip
     print("\nMemory (the weights are exact, the rest are estimates):")
     rows = [
-        ("weights", need.weights, f"of these {gib(need.experts)} routed experts"),
+        ("weights", need.weights, f"of these {size(need.experts)} routed experts"),
         ("training every parameter", need.training, "weights, gradients, AdamW; not activations"),
         ("profiling, per batch", need.batch, f"{need.tokens:,} tokens, on top of the weights"),
         (f"free on {info.device}", free_on(found.machine, info.device), ""),
     ]
-    print_table([{"what": a, "size": gib(b), "": c} for a, b, c in rows], ["what", "size", ""])
+    print_table([{"what": a, "size": size(b), "": c} for a, b, c in rows], ["what", "size", ""])
     if found.memory_problem is not None:
         print(found.memory_problem)
     print("\nSupported:")

@@ -18,7 +18,6 @@ from trace_engine.models.memory import (
     Machine,
     MemoryNeed,
     free_on,
-    gib,
     machine_memory,
     memory_need,
     too_little,
@@ -35,6 +34,7 @@ from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
+from trace_engine.spelling import size
 
 Answer = Literal["yes", "no", "not known before loading"]
 
@@ -150,7 +150,7 @@ def support_of(sites: Sequence[Site], kinds: Sequence[str]) -> tuple[Support, ..
     loose = sorted({site.layer for site in sites if not expert_parameters(site)})
     flat = sorted({site.layer for site in sites if not _fused(site)})
     return (
-        Support("tap", "yes", "the routing itself is read, not recomputed"),
+        Support("tap", "yes", ""),
         Support("drop", "yes", ""),
         reroute,
         _unless(loose, "selected experts", "their experts are not on a tensor's first dimension"),
@@ -193,8 +193,8 @@ def _notes(info: ModelInfo, need: MemoryNeed, settings: dict[str, Any], free: in
         )
     if info.quantization != "none":
         notes.append(
-            f"{info.quantization} holds {gib(need.quantised)} of linear layers; the routed experts "
-            f"({gib(need.experts)}) keep {info.dtype}, because they are fused tensors."
+            f"{size(need.quantised)} of linear layers are in {info.quantization}; the routed "
+            f"experts ({size(need.experts)}) keep {info.dtype}, because they are fused tensors."
         )
     if info.device == "spread":
         notes.append(

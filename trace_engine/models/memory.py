@@ -23,9 +23,9 @@ from trace_engine.errors import ModelError
 from trace_engine.models.quantised import bytes_saved
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
+from trace_engine.spelling import size
 
 TOKENS_PER_BATCH = int(ProfileConfig.model_fields["tokens_per_batch"].default)
-_GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -138,16 +138,9 @@ def too_little(
         device, f"{device} has"
     )
     return (
-        f"{source} needs about {gib(need.loading)} of memory to load its weights, and {place} "
-        f"{gib(free)} free: {_lower(config, need, device)}."
+        f"{source} needs about {size(need.loading)} of memory to load its weights, and {place} "
+        f"{size(free)} free: {_lower(config, need, device)}."
     )
-
-
-def gib(size: float) -> str:
-    """`13.8 GiB`, `17 MiB`, `210 KiB`: the unit that leaves a number a person can read."""
-    if size >= 0.1 * _GIB:
-        return f"{size / _GIB:.1f} GiB"
-    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def _lower(config: ModelConfig, need: MemoryNeed, device: str) -> str:

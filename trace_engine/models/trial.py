@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import locate
-from trace_engine.models.memory import free_on, gib, machine_memory, memory_need
+from trace_engine.models.memory import free_on, machine_memory, memory_need
 from trace_engine.models.open import (
     NOT_WITHOUT_DATA,
     choose_place,
@@ -31,6 +31,7 @@ from trace_engine.models.open import (
 )
 from trace_engine.models.site import argument_names
 from trace_engine.models.sites import experts_per_token, find_sites
+from trace_engine.spelling import size
 
 TOKENS = 512
 SECONDS = 1.0
@@ -102,13 +103,13 @@ def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = S
     need = memory_need(model, sites, (0,) * len(sites))
     place = choose_place(config.device, need)
     device = torch.device("cuda" if place == "spread" else place)
-    size = sum(p.numel() * p.element_size() for p in site.module.parameters())
+    taken = 3 * sum(p.numel() * p.element_size() for p in site.module.parameters())
     free = free_on(machine_memory(), str(device))
     # Gradients once, and eager's slices' gradients once more.
-    if 3 * size > free:
+    if taken > free:
         raise ModelError(
-            f"{files.source}: a trial of one layer's experts needs {gib(3 * size)}, and "
-            f"{gib(free)} are free. Nothing was timed."
+            f"{files.source}: a trial of one layer's experts needs {size(taken)}, and "
+            f"{size(free)} are free. Nothing was timed."
         )
     module = _filled(site.module, device)
     block = _Block(module, site.num_experts, per_token, hidden, tokens)
@@ -126,9 +127,10 @@ def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = S
             f"{' '.join(skipped)}"
         )
     dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
     shape = (
         f"one layer's {site.num_experts} experts, top-{per_token}, hidden {hidden}, {tokens} "
-        f"tokens, {dtype}, {device.type}, {torch.get_num_threads()} threads"
+        f"tokens, {dtype}, {device.type}, {threads} thread{'' if threads == 1 else 's'}"
     )
     return Trial(tuple(timings), shape, automatic, tuple(skipped))
 
