@@ -28,6 +28,7 @@ from trace_engine.config import (
 )
 from trace_engine.errors import InputError
 from trace_engine.progress import Progress
+from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.places import subfolder
 
@@ -270,3 +271,23 @@ def test_inspect_refuses_in_one_sentence(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "has no config.json" in printed.err.splitlines()[-1]
+
+
+def test_a_profile_in_bfloat16_counts_every_choice_on_the_cpu(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Precision is a choice from the command line to the saved counts."""
+    for side, texts in (("forget", "abc def\n\nghi"), ("retain", "jkl mno pqr\n\nstu")):
+        (tmp_path / f"{side}.txt").write_text(texts)
+    words = ["profile", "--model", str(tiny_olmoe()), "--device", "cpu", "--json"]
+    words += ["--forget", str(tmp_path / "forget.txt"), "--retain", str(tmp_path / "retain.txt")]
+    words += ["--permutations", "99", "--bootstrap", "100"]
+    found = {}
+    for dtype in ("bfloat16", "float32"):
+        out = tmp_path / dtype
+        assert main([*words, "--dtype", dtype, "--out", str(out)]) == 0
+        found[dtype] = json.loads(capsys.readouterr().out)
+        saved = Profile.load(out)
+        assert saved.meta["model"]["dtype"] == dtype
+        assert (saved.forget.counts_DLE.sum(axis=2) == 2 * saved.forget.tokens_D[:, None]).all()
+    assert found["bfloat16"]["key"] != found["float32"]["key"]
