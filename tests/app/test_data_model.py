@@ -184,9 +184,10 @@ def test_launching_writes_the_sets_and_shows_the_job(
     monkeypatch.setattr(launch_view, "launch", launch)
     app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "e f"), model_folder)
     assert not (trace_home / "sets").exists()
+    app.selectbox(key="model_dtype").set_value("bfloat16").run()
     app.button(key="launch").click().run()
     assert not app.exception
-    assert launched[0].model.source == str(model_folder)
+    assert launched[0].model == ModelConfig(source=str(model_folder), dtype="bfloat16")
     assert Path(launched[0].forget.source).read_text().count("\n") == 2
     assert app.query_params["job"] == "20260101-000000-abcdef"
 
@@ -255,6 +256,13 @@ def test_the_command_repeats_what_the_page_chose() -> None:
     words = shlex.split(launch_view.command(changed).replace("\\\n", " "))
     assert words[words.index("--seed") + 1] == "3"
     assert "--count-bos" in words
+    assert "--dtype" not in words
+    model = ModelConfig(dtype="bfloat16", quantization="8bit", revision="v1")
+    words = shlex.split(
+        launch_view.command(changed.model_copy(update={"model": model})).replace("\\\n", " ")
+    )
+    for option, value in (("dtype", "bfloat16"), ("quantization", "8bit"), ("revision", "v1")):
+        assert words[words.index(f"--{option}") + 1] == value
 
 
 def test_key_of_state_is_what_the_tests_use(bundled: Profile) -> None:
