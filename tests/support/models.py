@@ -78,7 +78,7 @@ def save_tiny_olmoe(
         # Wide enough that routers prefer some experts clearly: a flat router would hide wrong taps.
         initializer_range=0.2,
     )
-    return _save(OlmoeForCausalLM(config).to(dtype), folder)
+    return save(OlmoeForCausalLM(config).to(dtype), folder)
 
 
 def save_tiny_dense(folder: str | Path, *, seed: int = 0) -> Path:
@@ -96,14 +96,14 @@ def save_tiny_dense(folder: str | Path, *, seed: int = 0) -> Path:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return _save(LlamaForCausalLM(config), folder)
+    return save(LlamaForCausalLM(config), folder)
 
 
 def save_tiny(family: str, folder: str | Path, *, seed: int = 0) -> Path:
     """A random model of one of `tiny_configs` and its tokenizer, saved to `folder`."""
     torch.manual_seed(seed)
     build: Any = AutoModelForCausalLM
-    return _save(build.from_config(tiny_configs()[family]), folder)
+    return save(build.from_config(tiny_configs()[family]), folder)
 
 
 _kept: list[TemporaryDirectory[str]] = []
@@ -191,7 +191,8 @@ def tiny_configs() -> dict[str, PretrainedConfig]:
     }
 
 
-def _save(model: Any, folder: str | Path) -> Path:
+def save(model: Any, folder: str | Path) -> Path:
+    """A model of any kind and the tiny tokenizer, saved to `folder`."""
     folder = Path(folder)
     model.eval().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

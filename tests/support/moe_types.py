@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMultimodalLM,
-    PretrainedConfig,
-)
+from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-EXPERTS, TOP_K, LAYERS, VOCABULARY = 8, 2, 3, 96
+from tests.support.models import VOCABULARY
+from trace_engine.models.families import loader_for
+
+EXPERTS, TOP_K, LAYERS = 8, 2, 3
 
 # The first pattern that a field's whole name matches decides; only fields that hold a number do.
 _SIZES: tuple[tuple[str, int | float], ...] = (
@@ -52,6 +50,7 @@ _SIZES: tuple[tuple[str, int | float], ...] = (
     (r"\w*head_dim|mamba_d_head|kv_channels", 16),
     (r"hidden_size|d_model|n_embd|out_hidden_size|\w*_hidden_size", 32),
     (r"\w*intermediate_size|\w*ffn_hidden_size|ffn_dim|share_expert_dim|intermediate_size_mlp", 16),
+    (r"(mamba_)?chunk_size|hc_lowrank", 16),
     (r"sliding_window|sliding_window_size|attention_chunk_size", 16),
 )
 
@@ -119,6 +118,7 @@ QUIRKS: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
 def moe_types() -> dict[str, str]:
     """Model type -> name of the class that opens it, for every type with experts in its settings.
 
@@ -131,7 +131,7 @@ def moe_types() -> dict[str, str]:
     ):
         for model_type, names in table.items():
             name = names if isinstance(names, str) else names[0]
-            if model_type not in found and _has_experts(model_type, name):
+            if model_type not in found and _has_experts(model_type):
                 found[model_type] = name
     return found
 
@@ -145,18 +145,18 @@ def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
     """A random float32 model of the type, in eval mode."""
     config = tiny_config(model_type, **changes)
     torch.manual_seed(seed)
-    causal = model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    build: Any = AutoModelForCausalLM if causal else AutoModelForMultimodalLM
+    build: Any = loader_for(model_type)
     return build.from_config(config, dtype=torch.float32).eval()
 
 
-def _has_experts(model_type: str, class_name: str) -> bool:
+def _has_experts(model_type: str) -> bool:
     kind = CONFIG_MAPPING[model_type]
     if _expert_fields(kind) or _wraps_experts(kind):
         return True
-    # A type may hide its experts from its settings, but hardly from its code.
-    module = sys.modules[getattr(transformers, class_name).__module__]
-    return re.search(r"^class \w*Experts?\w*\(", inspect.getsource(module), re.M) is not None
+    # A type may hide its experts from its settings, but hardly from its code, which is read without
+    # being imported: a hundred dense types would take ten seconds.
+    code = Path(inspect.getfile(kind)).parent.glob("modeling_*.py")
+    return any(re.search(r"^class \w*Experts?\w*\(", c.read_text("utf-8"), re.M) for c in code)
 
 
 def _expert_fields(kind: Any) -> list[str]:

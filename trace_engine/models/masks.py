@@ -29,8 +29,6 @@ from trace_engine.models.trainable import check_cells
 
 MaskMode = Literal["drop", "reroute"]
 
-_CHOOSING: frozenset[Any] = frozenset({torch.topk, Tensor.topk, torch.max, Tensor.max})
-
 
 @contextmanager
 def mask_experts(
@@ -64,7 +62,7 @@ def mask_experts(
             else:
                 for router in site.routers:
                     stack.enter_context(choosing.inside(router, site, experts))
-                handle = site.watch(_checker(site, experts))
+                handle = site.watch(_checker(site, experts, choosing))
                 stack.callback(handle.remove)
         yield
 
@@ -77,8 +75,11 @@ def _dropper(site: Site, experts: list[int]) -> Callable[[Tensor, Tensor], Tenso
     return drop
 
 
-def _checker(site: Site, experts: list[int]) -> Callable[[Tensor, Tensor], None]:
+def _checker(
+    site: Site, experts: list[int], choosing: _Choosing
+) -> Callable[[Tensor, Tensor], None]:
     def check(index_TK: Tensor, weight_TK: Tensor) -> None:
+        choosing.done()
         _refuse_training(site)
         _refuse_too_few(site, experts, index_TK.shape[-1])
         # A slot of gate weight 0 reaches no expert, so what its index says does not matter.
@@ -113,46 +114,53 @@ def _refuse_too_few(site: Site, experts: list[int], per_token: int) -> None:
 
 
 class _Choosing(TorchFunctionMode):
-    """While a masked router runs, `topk` and `max` over its columns see −inf at dead experts."""
+    """While a masked router chooses, `topk` and `max` over its columns see −inf at dead experts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._now: list[tuple[Site, list[int]]] = []
+        self._now: tuple[Site, list[int]] | None = None
 
     @contextmanager
     def inside(self, router: nn.Module, site: Site, experts: list[int]) -> Iterator[None]:
         def enter(*_: Any) -> None:
-            # Not a stack: after a forward that failed, nothing of it may be left.
-            self._now = [(site, experts)]
-
-        def leave(*_: Any) -> None:
-            self._now = []
+            self._now = (site, experts)
 
         before = router.register_forward_pre_hook(enter)
-        after = router.register_forward_hook(leave, always_call=True)
+        # Also after an error inside it: a forward that fails may leave nothing behind.
+        after = router.register_forward_hook(self.done, always_call=True)
         try:
             yield
         finally:
             before.remove()
             after.remove()
 
+    def done(self, *_: Any) -> None:
+        self._now = None
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._now and func in _CHOOSING and args and isinstance(args[0], Tensor):
-            site, experts = self._now[0]
-            args = (_without(args[0], site, experts), *args[1:])
+        if self._now is not None and args and _chooses(func, args, kwargs):
+            args = (_without(args[0], *self._now), *args[1:])
         return func(*args, **kwargs)
 
 
+def _chooses(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    scores = args[0]
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        return False
+    if func in (torch.max, Tensor.max):
+        # The largest of two tensors, or of all numbers, is no choice of a column.
+        return isinstance(args[1] if len(args) > 1 else kwargs.get("dim"), int)
+    return func in (torch.topk, Tensor.topk)
+
+
 def _without(scores: Tensor, site: Site, experts: list[int]) -> Tensor:
-    """The scores with −inf at dead experts, where the columns are a router's: (T, N >= E), or
-    (T, groups, E / groups)."""
-    if not scores.is_floating_point():
-        return scores
+    """The scores with −inf at dead experts, where the columns are a router's: (..., N), or
+    (..., groups, E / groups)."""
     shape = scores.shape
-    grouped = scores.ndim == 3 and shape[1] * shape[2] == site.num_experts
+    grouped = scores.ndim >= 3 and shape[-2] * shape[-1] == site.num_experts
     if not grouped and (scores.ndim < 2 or shape[-1] < site.num_experts):
         return scores
     flat = scores.flatten(-2) if grouped else scores

@@ -75,9 +75,7 @@ def _why_unmapped(name: str) -> str | None:
     if any(_OTHER_SENSES.search(part) for part in parts):
         return "its experts see images or sound, never text"
     if any(_ATTENTION.search(part) for part in parts):
-        return (
-            "its experts are attention projections, and the layer's feed-forward experts are mapped"
-        )
+        return "its experts are attention projections; the layer's row is its feed-forward experts"
     return None
 
 

@@ -1,0 +1,89 @@
+"""Every type of the installed transformers that can have routed experts, found by enumeration.
+
+A type that is new in a later transformers turns up here by itself: as covered, or as a failing
+test. The sweep takes a minute of one core, so all of it is in the default tier.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from tests.models import table
+from tests.models.conformance import CHECKS, outcome
+from tests.support.models import save
+from tests.support.moe_types import moe_types, tiny_model
+from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
+from trace_engine.models import find_sites, open_model, unmapped_blocks
+from trace_engine.models.families import UNTAPPED
+
+COVERED = [name for name in moe_types() if name not in UNTAPPED]
+LORA_REFUSED = {"dbrx"}
+REROUTED_IN_PART = {"deepseek_v4"}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    transformers.logging.set_verbosity_error()
+
+
+def test_enumeration_finds_families_whatever_they_call_their_experts() -> None:
+    found = moe_types()
+    known = {"olmoe", "mixtral", "deepseek_v3", "gpt_oss", "dbrx", "llama4", "jetmoe", "doge"}
+    assert known | {"nemotron_h", "longcat_flash", "zaya", "qwen3_vl_moe"} <= set(found)
+    assert not {"llama", "gpt2", "bamba", "switch_transformers"} & set(found)
+
+
+@pytest.mark.parametrize("check", list(CHECKS))
+@pytest.mark.parametrize("model_type", COVERED)
+def test_every_type(model_type: str, check: str) -> None:
+    why = outcome(model_type, check)
+    if check == "LoRA" and model_type in LORA_REFUSED:
+        assert "which LoRA cannot reach" in why
+    elif check == "reroute" and model_type in REROUTED_IN_PART:
+        assert why
+    else:
+        assert why == ""
+
+
+def test_the_table_is_what_the_checks_say() -> None:
+    committed = table.PAGE.read_text(encoding="utf-8")
+    made_with = re.search(r"transformers (\S+)", committed)
+    assert made_with is not None
+    if made_with[1] != table.version():
+        pytest.skip(f"docs/models.md is of transformers {made_with[1]}")
+    assert committed == table.page(), "run: python -m tests.models.table"
+
+
+@pytest.mark.parametrize("model_type", sorted(UNTAPPED))
+def test_what_cannot_be_mapped_is_refused_in_a_sentence(model_type: str, tmp_path: Path) -> None:
+    assert model_type in moe_types()
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=re.escape(UNTAPPED[model_type])) as refused:
+        open_model(ModelConfig(source=str(tmp_path)))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "nemotron_h_omni", "llama4", "jetmoe"])
+def test_wrappers_and_adapters_open_from_a_folder(model_type: str, tmp_path: Path) -> None:
+    save(tiny_model(model_type), tmp_path)
+    opened = open_model(ModelConfig(source=str(tmp_path)))
+    assert opened.info.model_type in (model_type, "llama4_text")
+    assert set(opened.info.num_experts) == {8}
+    assert all(count > 0 for count in opened.info.expert_parameters)
+
+
+def test_second_routed_blocks_are_named_and_no_row() -> None:
+    jetmoe, ernie = tiny_model("jetmoe"), tiny_model("ernie4_5_vl_moe")
+    assert [site.name for site in find_sites(jetmoe)] == [f"model.layers.{n}.mlp" for n in range(3)]
+    assert {n.rsplit(".", 2)[1] for n in unmapped_blocks(jetmoe)} == {"self_attention"}
+    assert all("text_moe" in site.name for site in find_sites(ernie))
+    assert all("vision_moe" in name for name in unmapped_blocks(ernie))
+    assert not unmapped_blocks(tiny_model("olmoe"))
