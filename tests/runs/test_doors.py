@@ -99,6 +99,22 @@ def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) ->
     assert messages == ["computed.", "already there."]
 
 
+def test_a_refused_setting_keeps_the_finished_profile(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    nothing = {"scope": "threshold", "threshold": 9.0}
+    refused = RunDirectory(tmp_path / "refused")
+    config = settings(tmp_path, selection=nothing, max_steps=1)
+    status = work_on(refused, config, tmp_path / "home")
+    assert status.state == "failed"
+    assert "There is nothing to calibrate." in status.message
+    [kept] = [path for path in (tmp_path / "home" / "profiles").iterdir() if path.name != ".work"]
+    before = kept.stat().st_mtime_ns
+    corrected = RunDirectory(tmp_path / "corrected")
+    assert work_on(corrected, settings(tmp_path, max_steps=1), tmp_path / "home").state == "done"
+    assert corrected.facts()["profile_key"] == kept.name
+    assert kept.stat().st_mtime_ns == before
+
+
 def test_a_dense_model_fails_with_a_sentence(tmp_path: Path) -> None:
     write_sets(tmp_path)
     model = {"source": str(save_tiny_dense(tmp_path / "dense"))}

@@ -14,9 +14,16 @@ from torch import Tensor
 
 from tests.unlearning.cases import tiny_config, without_clock, write_questions
 from trace_engine.config import ModelConfig, UnlearnConfig
-from trace_engine.errors import CalibrationError, InputError, NonFiniteLossError, RunError
+from trace_engine.errors import (
+    CalibrationError,
+    InputError,
+    NonFiniteLossError,
+    RunError,
+    TraceError,
+)
 from trace_engine.models import open_model
 from trace_engine.progress import Progress
+from trace_engine.routing import Profile
 from trace_engine.sets import load_set, split_documents
 from trace_engine.unlearning import Session, drive
 
@@ -313,16 +320,59 @@ def test_a_profile_of_another_set_is_refused(tmp_path: Path) -> None:
         Session(shorter, profile=found)
 
 
-def test_a_found_profile_is_used_and_gives_the_same_run(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path)
-    asked: list[str] = []
-    with Session(config) as session:
+class Kept(dict[str, Profile]):
+    """A store of profiles that lives in memory."""
+
+    put = dict.__setitem__
+
+
+def test_a_kept_profile_is_used_and_gives_the_same_run(tmp_path: Path) -> None:
+    config, kept = tiny_config(tmp_path), Kept()
+    with Session(config, profiles=kept) as session:
         row = without_clock([session.train_step()])
-        kept, key = session.profile, session.profile_key
-    with Session(config, find_profile=lambda k: asked.append(k) or kept) as session:  # type: ignore[func-returns-value]
-        assert session.profile is kept
+        assert kept == {session.profile_key: session.profile}
+    with Session(config, profiles=kept) as session:
+        assert [session.profile] == list(kept.values())
         assert without_clock([session.train_step()]) == row
-    assert asked == [key]
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        ({"top_k": 9}, "Top-k 9 is larger than the 8 experts"),
+        ({"scope": "global", "top_k": 17}, "Top-k 17 is larger than the 16 experts"),
+        ({"layers": [7]}, "Layer 7 has no routed experts"),
+        ({"add": [[0, 8]]}, "Layer 0 has experts 0 to 7; found 8"),
+        ({"add": [[0, 1]], "remove": [[0, 1]]}, "both added and removed"),
+    ],
+)
+def test_what_the_model_alone_forbids_is_refused_before_profiling(
+    tmp_path: Path, selection: dict[str, Any], sentence: str
+) -> None:
+    phases: set[str] = set()
+    with pytest.raises(TraceError, match=sentence):
+        Session(
+            tiny_config(tmp_path, selection=selection),
+            report=lambda progress: phases.add(progress.phase),
+        )
+    assert not phases
+
+
+@pytest.mark.parametrize("rule", ["exact", "uniform"])
+def test_a_refusal_after_profiling_keeps_the_profile(tmp_path: Path, rule: str) -> None:
+    kept = Kept()
+    refused = {"scope": "threshold", "threshold": 9.0}
+    changes = {"weights": {"rule": rule}, "trainable": {"kind": "selected_experts"}}
+    with pytest.raises(CalibrationError):
+        Session(tiny_config(tmp_path, selection=refused, **changes), profiles=kept)
+    assert len(kept) == 1
+    phases: set[str] = set()
+    with Session(
+        tiny_config(tmp_path, **changes),
+        profiles=kept,
+        report=lambda progress: phases.add(progress.phase),
+    ):
+        assert not any("profiling" in phase for phase in phases)
 
 
 @pytest.mark.parametrize("trainable", TRAINABLES)

@@ -14,7 +14,7 @@ from trace_engine.calibration.activity import (
 from trace_engine.calibration.fit import fit_weights
 from trace_engine.calibration.preview import WeightPreview, preview_weights
 from trace_engine.calibration.rules import normalise_weights
-from trace_engine.calibration.selection import Selection, select_experts
+from trace_engine.calibration.selection import Selection, check_selection, select_experts
 from trace_engine.calibration.weights import FittedWeights, Histogram
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "active_columns",
     "active_matrix",
     "calibration_frequencies",
+    "check_selection",
     "fit_weights",
     "normalise_weights",
     "preview_weights",

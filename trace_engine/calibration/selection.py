@@ -18,7 +18,7 @@ from trace_engine.calibration.activity import Bools
 from trace_engine.calibration.ranking import choose, scores, standard_errors
 from trace_engine.config import Cell, SelectionConfig
 from trace_engine.errors import CalibrationError
-from trace_engine.routing import Mismatch, Profile, side_statistic, uniform_share
+from trace_engine.routing import Layout, Mismatch, Profile, side_statistic, uniform_share
 from trace_engine.spelling import number
 
 _UNCERTAINTY = ("low", "high", "p_max", "q_bh")
@@ -75,8 +75,8 @@ def select_experts(
     than there are experts, a cell both added and removed, another model's map, or `z` on fewer
     than two documents a side.
     """
-    sites = _sites(profile, config)
-    _check(profile, config, sites)
+    sites = check_selection(profile.layout, config)
+    _check_documents(profile, config)
     forget_LE = side_statistic(profile.forget, config.statistic)
     retain_LE = side_statistic(profile.retain, config.statistic)
     error_LE = np.zeros_like(forget_LE)
@@ -132,38 +132,44 @@ def select_experts(
     )
 
 
-def _sites(profile: Profile, config: SelectionConfig) -> list[int]:
-    if not config.layers:
-        return list(range(len(profile.layers)))
-    return sorted({profile.site_of(layer) for layer in config.layers})
+def check_selection(layout: Layout, config: SelectionConfig) -> list[int]:
+    """Refuse what no profile of such a model could satisfy; returns the rows to choose from.
 
-
-def _check(profile: Profile, config: SelectionConfig, sites: list[int]) -> None:
+    Raises InputError for a layer or an expert that does not exist, CalibrationError for a top-k
+    larger than there are experts, or a cell both added and removed.
+    """
+    sites = list(range(len(layout.layers)))
+    if config.layers:
+        sites = sorted({layout.site_of(layer) for layer in config.layers})
     for cell in (*config.add, *config.remove):
-        profile.check_cell(*cell)
+        layout.check_cell(*cell)
     both = sorted(set(config.add) & set(config.remove))
     if both:
         raise CalibrationError(
             f"Layer {both[0].layer}, expert {both[0].expert} is both added and removed by hand. "
             "Keep one."
         )
-    documents = min(int((side.tokens_D > 0).sum()) for side in (profile.forget, profile.retain))
-    if config.score == "z" and documents < 2:
-        raise CalibrationError(
-            "The score `z` needs at least two documents on each side, to know how much documents "
-            "differ. Use `difference`, or add documents."
-        )
-    experts = [profile.num_experts_L[site] for site in sites]
+    experts = [layout.num_experts_L[site] for site in sites]
     smallest = min(range(len(sites)), key=experts.__getitem__)
     if config.scope == "per_layer" and config.top_k > experts[smallest]:
         raise CalibrationError(
             f"Top-k {config.top_k} is larger than the {experts[smallest]} experts of layer "
-            f"{profile.layers[sites[smallest]]}. Choose at most {experts[smallest]}."
+            f"{layout.layers[sites[smallest]]}. Choose at most {experts[smallest]}."
         )
     if config.scope == "global" and config.top_k > sum(experts):
         raise CalibrationError(
             f"Top-k {config.top_k} is larger than the {sum(experts)} experts of the chosen layers. "
             f"Choose at most {sum(experts)}."
+        )
+    return sites
+
+
+def _check_documents(profile: Profile, config: SelectionConfig) -> None:
+    documents = min(int((side.tokens_D > 0).sum()) for side in (profile.forget, profile.retain))
+    if config.score == "z" and documents < 2:
+        raise CalibrationError(
+            "The score `z` needs at least two documents on each side, to know how much documents "
+            "differ. Use `difference`, or add documents."
         )
 
 

@@ -18,6 +18,7 @@ from trace_engine.routing.contexts import (
 )
 from trace_engine.routing.drift import Drift, drift
 from trace_engine.routing.key import profile_key
+from trace_engine.routing.layout import Layout
 from trace_engine.routing.mismatch import mismatch
 from trace_engine.routing.mismatch_map import Mismatch, load_mismatch
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
@@ -46,6 +47,7 @@ __all__ = [
     "Context",
     "Drift",
     "ExpertCard",
+    "Layout",
     "Mismatch",
     "Profile",
     "RoutingCounts",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_engine.errors import InputError
+from trace_engine.routing.layout import Layout
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
@@ -172,12 +173,14 @@ class Profile:
     token_text: dict[int, str]
     """Text of every token id that the counts or the samples mention."""
 
+    @property
+    def layout(self) -> Layout:
+        """Layers and numbers of experts alone."""
+        return Layout(self.layers, self.num_experts_L)
+
     def site_of(self, layer: int) -> int:
         """Row of a decoder layer in every (L, ...) array; InputError names the layers there are."""
-        if layer in self.layers:
-            return self.layers.index(layer)
-        known = ", ".join(str(number) for number in self.layers)
-        raise InputError(f"Layer {layer} has no routed experts in this model. MoE layers: {known}.")
+        return self.layout.site_of(layer)
 
     def sampled_ids(self, side: str) -> tuple[str, ...]:
         """Ids that the sample's `document_N` counts."""
@@ -185,12 +188,7 @@ class Profile:
 
     def check_cell(self, layer: int, expert: int) -> int:
         """Row of the cell's layer; raises InputError when layer or expert does not exist."""
-        row = self.site_of(layer)
-        if not 0 <= expert < self.num_experts_L[row]:
-            raise InputError(
-                f"Layer {layer} has experts 0 to {self.num_experts_L[row] - 1}; found {expert}."
-            )
-        return row
+        return self.layout.check_cell(layer, expert)
 
     def cell_mask_LE(self) -> Bools:
         """True for cells that exist, shape (L, E): sites may differ in their number of experts."""

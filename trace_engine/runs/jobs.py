@@ -10,10 +10,9 @@ from pathlib import Path
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
 from trace_engine.disk import write_json
 from trace_engine.progress import Progress, ProgressCallback
-from trace_engine.routing import Profile
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.places import find_profile
-from trace_engine.runs.profiles import ProfileAnswer, keep_profile, save_with_map
+from trace_engine.runs.profiles import ProfileAnswer, ProfileCache, keep_profile, save_with_map
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.training import Interruptible, Opened, train
 from trace_engine.unlearning import Session
@@ -60,20 +59,15 @@ def make_profile(
 
 def open_session(config: UnlearnConfig, report: ProgressCallback, base: Path | None) -> Opened:
     """The engine's session, its profile taken from the cache or put there."""
-
-    def cached(key: str) -> Profile | None:
-        folder = find_profile(key, base)
-        return None if folder is None else Profile.load(folder)
-
-    session = Session(config, find_profile=cached, report=report)
+    session = Session(config, profiles=ProfileCache(base, report), report=report)
     setup = session.setup
     fingerprints = {
         "model": setup.opened.info.fingerprint,
         "forget": setup.forget.documents.fingerprint,
         "retain": setup.retain.documents.fingerprint,
     }
-    # A bundled or cached profile has its map already; only a new one is put into the cache.
     key = session.profile_key
+    # It is there, unless someone emptied the cache meanwhile.
     folder = find_profile(key, base) or keep_profile(key, session.profile, base, report)
     return Opened(
         session,

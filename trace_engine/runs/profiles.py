@@ -53,6 +53,24 @@ def save_with_map(
     mismatch(result, report=report).save(folder)
 
 
+class ProfileCache:
+    """The home's profiles as a session asks for them; the bundled ones are among them."""
+
+    def __init__(
+        self, base: Path | None = None, report: ProgressCallback = ignore_progress
+    ) -> None:
+        self._base, self._report = base, report
+
+    def get(self, key: str) -> Profile | None:
+        """The profile with this key, or None."""
+        folder = find_profile(key, self._base)
+        return None if folder is None else Profile.load(folder)
+
+    def put(self, key: str, profile: Profile) -> None:
+        """Keep a profile, with its map, from now on."""
+        keep_profile(key, profile, self._base, self._report)
+
+
 class ProfileAnswer:
     """A profile with its address and the identity of what it was asked about."""
 

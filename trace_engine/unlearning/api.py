@@ -17,7 +17,7 @@ from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.routing import Profile
 from trace_engine.unlearning.loop import Row, drive
 from trace_engine.unlearning.session import Session
-from trace_engine.unlearning.setup import FindProfile
+from trace_engine.unlearning.setup import ProfileStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def unlearn(
     *,
     out: str | Path | None = None,
     profile: Profile | None = None,
-    find_profile: FindProfile | None = None,
+    profiles: ProfileStore | None = None,
     report: ProgressCallback = ignore_progress,
     on_row: Callable[[Row], None] | None = None,
 ) -> UnlearnResult:
@@ -50,10 +50,11 @@ def unlearn(
 
     `out`, a folder that does not exist yet or is empty, gets `config.yaml`, `facts.json`,
     `metrics.jsonl` (row by row) and `model/`. `on_row` sees each row as it comes; `report` gets
-    progress of profiling and training.
+    progress of profiling and training. `profiles` keeps a computed profile for the next call, as
+    `runs.profiles.ProfileCache` does.
     """
     folder = None if out is None else _empty_folder(Path(out))
-    session = Session(config, profile=profile, find_profile=find_profile, report=report)
+    session = Session(config, profile=profile, profiles=profiles, report=report)
     try:
         return _run(session, folder, report, on_row)
     except BaseException:

@@ -29,14 +29,14 @@ from trace_engine.unlearning.measure import evaluation_row
 from trace_engine.unlearning.retain import RetainWeighting
 from trace_engine.unlearning.saving import save_whole_model
 from trace_engine.unlearning.schedule import FORGET, RETAIN, DocumentOrder, learning_rate
-from trace_engine.unlearning.setup import FindProfile, set_up
+from trace_engine.unlearning.setup import ProfileStore, set_up
 from trace_engine.unlearning.start import StartModel
 
 
 class Session:
     """A run that is ready to step. Raises a TraceError while being built when the run cannot be.
 
-    `profile` is a profile of the start model made before; `find_profile(key)` looks one up.
+    `profile` is a profile of the start model made before; `profiles` has some and keeps a new one.
     `close` gives the model's hooks and torch's thread count back.
     """
 
@@ -45,7 +45,7 @@ class Session:
         config: UnlearnConfig,
         *,
         profile: Profile | None = None,
-        find_profile: FindProfile | None = None,
+        profiles: ProfileStore | None = None,
         report: ProgressCallback = ignore_progress,
     ) -> None:
         self._config = config
@@ -55,7 +55,7 @@ class Session:
             torch.set_num_threads(config.threads)
         try:
             self.setup = set_up(
-                config, profile_before=profile, find_profile=find_profile, report=report
+                config, profile_before=profile, profiles=profiles, report=report
             )
         except BaseException:
             torch.set_num_threads(self._threads_before)

@@ -5,19 +5,26 @@ Accepted cost: a profile is always made, also for an unweighted run, because the
 compares routing before and after.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from trace_engine.bundled import resolve_source
-from trace_engine.calibration import FittedWeights, Selection, fit_weights, select_experts
+from trace_engine.calibration import (
+    FittedWeights,
+    Selection,
+    check_selection,
+    fit_weights,
+    select_experts,
+)
 from trace_engine.config import EvaluationConfig, UnlearnConfig
 from trace_engine.errors import CalibrationError, InputError
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.models import Encoded, OpenModel, Trainable, make_trainable, open_model
 from trace_engine.progress import ProgressCallback, ignore_progress
-from trace_engine.routing import Profile, profile, profile_key
+from trace_engine.routing import Layout, Profile, profile, profile_key
 from trace_engine.sets import (
     Document,
     DocumentSet,
@@ -30,8 +37,12 @@ from trace_engine.sets import (
 )
 from trace_engine.unlearning.schedule import FORGET, RETAIN
 
-FindProfile = Callable[[str], Profile | None]
-"""Looks a profile up by its key; None where there is none yet."""
+
+class ProfileStore(Protocol):
+    """Profiles kept by their keys, so that a run that is refused after profiling costs it once."""
+
+    def get(self, key: str) -> Profile | None: ...
+    def put(self, key: str, profile: Profile) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,52 +81,82 @@ class Setup:
     trainable: Trainable
 
 
-def set_up(
-    config: UnlearnConfig,
-    *,
-    profile_before: Profile | None = None,
-    find_profile: FindProfile | None = None,
-    report: ProgressCallback = ignore_progress,
-) -> Setup:
-    """Open, load, check, profile, select, weigh. Raises a TraceError with the sentence to show.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run works on, read and checked; nothing has been computed yet."""
 
-    `profile_before` is used as given when it belongs to this model and these sets; else
-    `find_profile(key)` is asked; else the sets are profiled here.
+    config: UnlearnConfig
+    opened: OpenModel
+    forget: Side
+    retain: Side
+    overlap: Overlap
+    questions: dict[int, Question] | None
+    """The questions to ask, by their number in the file."""
+
+
+def read_inputs(config: UnlearnConfig) -> Inputs:
+    """Load the sets and the questions, open the model, and refuse what it cannot be asked for.
+
+    Raises a TraceError with the sentence to show.
     """
     sets = load_set(config.forget), load_set(config.retain)
     overlap = check_pair(*sets)
     asked = read_chosen_questions(config.evaluation, config.seed)
-    questions = None if asked is None else tuple(asked.values())
     opened = open_model(config.model)
     # Train mode would add dropout and, in some families, random routing: see design/0003.
     opened.model.eval()
-    forget = make_side(config, opened, sets[0], FORGET, held_out=questions is None)
-    retain = make_side(config, opened, sets[1], RETAIN, held_out=questions is None)
+    # Profiling may take hours: what the model's shape alone forbids is refused before it.
+    sites = opened.sites
+    layout = Layout(tuple(s.layer for s in sites), tuple(s.num_experts for s in sites))
+    check_selection(layout, config.selection)
+    held_out = asked is None
+    forget = make_side(config, opened, sets[0], FORGET, held_out=held_out)
+    retain = make_side(config, opened, sets[1], RETAIN, held_out=held_out)
+    return Inputs(config, opened, forget, retain, overlap, asked)
+
+
+def set_up(
+    config: UnlearnConfig,
+    *,
+    profile_before: Profile | None = None,
+    profiles: ProfileStore | None = None,
+    report: ProgressCallback = ignore_progress,
+) -> Setup:
+    """Open, load, check, profile, select, weigh. Raises a TraceError with the sentence to show.
+
+    `profile_before` is used as given when it belongs to this model and these sets; else `profiles`
+    is asked; else the sets are profiled here, and `profiles` gets the result at once.
+    """
+    inputs = read_inputs(config)
+    opened, forget, retain = inputs.opened, inputs.forget, inputs.retain
+    sets = forget.documents, retain.documents
     settings = config.profile_config()
     key = profile_key(settings, opened.info.fingerprint, sets[0].fingerprint, sets[1].fingerprint)
     before = profile_before
-    if before is None and find_profile is not None:
-        before = find_profile(key)
+    if before is None and profiles is not None:
+        before = profiles.get(key)
     if before is None:
         before = profile(opened, sets[0], sets[1], settings, report)
+        if profiles is not None:
+            profiles.put(key, before)
     check_profile(before, opened, *sets)
     selection = select_experts(before, config.selection)
     if config.weights.rule != "uniform" and not selection.cells:
         raise CalibrationError(
             f"There is nothing to calibrate. {selection.why_empty} Change the selection, or set "
-            "the "
-            f"weighting rule to uniform."
+            "the weighting rule to uniform."
         )
     weights = fit_weights(before, selection, config.weights)
     trainable = make_trainable(opened, config.trainable, selection.cells, seed=config.seed)
+    asked = inputs.questions
     return Setup(
         config=config,
         opened=opened,
         forget=forget,
         retain=retain,
-        overlap=overlap,
-        held_out=questions is None,
-        questions=questions,
+        overlap=inputs.overlap,
+        held_out=asked is None,
+        questions=None if asked is None else tuple(asked.values()),
         question_numbers=tuple(asked or ()),
         profile=before,
         profile_key=key,
