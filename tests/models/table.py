@@ -73,7 +73,7 @@ def _cells(name: str) -> tuple[list[str], list[str]]:
             notes.append(f"{check}: {re.sub(_WHERE, '', why).split('. ')[0]}")
     with torch.device("meta"):
         blocks = unmapped_blocks(tiny_model(name))
-    notes += [f"a second routed block: {why}" for why in dict.fromkeys(blocks.values())]
+    notes += [f"also routed, and no row: {why}" for why in dict.fromkeys(blocks.values())]
     return cells, notes
 
 

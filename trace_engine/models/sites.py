@@ -73,9 +73,9 @@ def unmapped_blocks(model: nn.Module) -> dict[str, str]:
 def _why_unmapped(name: str) -> str | None:
     parts = name.split(".")
     if any(_OTHER_SENSES.search(part) for part in parts):
-        return "its experts see images or sound, never text"
+        return "experts for images or sound, which text never reaches"
     if any(_ATTENTION.search(part) for part in parts):
-        return "its experts are attention projections; the layer's row is its feed-forward experts"
+        return "attention experts (the layer's row is its feed-forward experts)"
     return None
 
 
