@@ -67,6 +67,12 @@ def points(chosen: Sequence[StoredRun]) -> list[Point]:
     ]
 
 
+def chance_of(chosen: Sequence[StoredRun]) -> float | None:
+    """What guessing scores on the questions to be forgotten; None where the runs disagree on it."""
+    found = {curves.chance_of(run.rows, run.config.evaluation.forget_category) for run in chosen}
+    return found.pop() if len(found) == 1 else None
+
+
 def reference_point(
     chosen: Sequence[StoredRun], scores: Mapping[str, Any] | None
 ) -> tuple[Point | None, str]:

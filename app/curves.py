@@ -26,6 +26,9 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _VEGA_DASHES = ([1, 0], [6, 3], [2, 2], [6, 2, 2, 2], [10, 3], [10, 2, 2, 2])
 """`DASHES` as Vega-Lite writes them."""
 
+ACCURACY = "accuracy"
+"""Unit of a run that is judged by questions; any other unit is a loss."""
+
 LOSS_COLUMNS = {
     "forget_loss": "forget loss",
     "retain_loss": "retain loss",
@@ -83,6 +86,15 @@ def accuracy_frame(rows: Iterable[Row], forget_category: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines, columns=["step", "group", "role", "value", "low", "high", "n"])
+
+
+def chance_of(rows: Iterable[Row], category: str) -> float | None:
+    """What guessing scores on a category's questions; None where no evaluation recorded it."""
+    for row in reversed(last_per_step(rows, "eval")):
+        chance = number(((row.get("accuracy") or {}).get(category) or {}).get("chance"))
+        if 0 < chance < 1:
+            return chance
+    return None
 
 
 def held_out_frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -182,7 +194,7 @@ def live_spec(
         "legend": legend,
     }
     value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": unit}
-    if chance is not None:
+    if unit == ACCURACY:
         value["scale"] = {"domain": [0, 1]}
     line = {
         "mark": {"type": "line", "strokeWidth": 2},
@@ -289,7 +301,7 @@ def curve_figure(
             y=chance,
             line_dash="dot",
             line_color=colours.neutral,
-            annotation_text=f"chance {chance:g}",
+            annotation_text=f"chance {chance:.3g}",
             annotation_position="bottom left",
         )
     if not frame.empty:
@@ -418,14 +430,14 @@ def verdict(frame: pd.DataFrame, chance: float | None) -> str:
             shown = f"{end:.2f}" if first == last else f"{start:.2f} → {end:.2f}"
             shown = "not measured" if math.isnan(end) else shown
             parts.append(f"{role} ({group}) {shown}")
-    ending = "" if chance is None else f"; chance is {chance:g}"
+    ending = "" if chance is None else f"; chance is {chance:.3g}"
     steps = f"Step {first}" if first == last else f"Step {first} to {last}"
     return f"{steps}: " + ", ".join(parts) + ending + "."
 
 
-def finding(frame: pd.DataFrame, chance: float | None) -> str:
+def finding(frame: pd.DataFrame, what: str) -> str:
     """The curve's finding as a figure title: what forget and utility did from first to last
-    step.
+    step. `what` is "accuracy" or "loss".
     """
     ends = {}
     for role in ("forget", "utility"):
@@ -436,7 +448,6 @@ def finding(frame: pd.DataFrame, chance: float | None) -> str:
         ends[role] = (float(means.iloc[0]), float(means.iloc[-1]))
     digits = 2
     forget, utility = ends["forget"], ends["utility"]
-    what = "accuracy" if chance is not None else "loss"
     kept = charts.unbroken(f"utility {utility[0]:.{digits}f} → {utility[1]:.{digits}f}")
     return f"Forget {what} {forget[0]:.{digits}f} → {forget[1]:.{digits}f}, {kept}"
 

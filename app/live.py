@@ -18,7 +18,6 @@ from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus
 
 TICK_SECONDS = 1.0
-CHANCE = 0.25
 LOSS_HEIGHT = 170
 """Pixels of one live loss panel: two beside the accuracy curve."""
 WEIGHT_COLUMNS = {"ess_share": "effective sample share", "weighted_gap": "mean gap left"}
@@ -43,7 +42,7 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         judged = _judged(rows, config)
-        dotted = "" if judged.chance is None else f" (dotted: chance, {judged.chance:g})"
+        dotted = "" if judged.chance is None else f" (dotted: chance, {judged.chance:.3g})"
         st.markdown(f"**{judged.what}**{dotted}")
         waiting = "The first evaluation is on its way."
         if judged.frame["step"].nunique() == 1:
@@ -87,13 +86,15 @@ class _Judged(NamedTuple):
     unit: str
     """Short enough for an axis of the live chart."""
     chance: float | None
+    """What guessing scores on the questions to be forgotten; None where it is not recorded."""
 
 
 def _judged(rows: list[dict[str, Any]], config: UnlearnConfig) -> _Judged:
     """Accuracies where the run has questions, else loss on documents."""
     frame = curves.accuracy_frame(rows, config.evaluation.forget_category)
     if not frame.empty or config.evaluation.questions is not None:
-        return _Judged(frame, "Accuracy", "accuracy", CHANCE)
+        chance = curves.chance_of(rows, config.evaluation.forget_category)
+        return _Judged(frame, "Accuracy", curves.ACCURACY, chance)
     frame = curves.held_out_frame(rows)
     kind = "held-out" if frame.empty or curves.is_held_out(rows) else "training"
     return _Judged(frame, f"Loss on {kind} documents", "nats per token", None)
@@ -184,15 +185,16 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         sofar = curves.verdict(frame, chance)
         st.caption(wording.plain(f"{sofar} There is no second evaluation, so there is no curve."))
     else:
+        measure = curves.ACCURACY if unit == curves.ACCURACY else "loss"
         charts.show(
             curves.curve_figure(
                 frame,
                 y_title=unit,
                 chance=chance,
-                heading=curves.finding(frame, chance),
-                y_range=None if chance is None else (0.0, 1.02),
+                heading=curves.finding(frame, measure),
+                y_range=(0.0, 1.02) if unit == curves.ACCURACY else None,
             ),
-            name=f"run_{run.id}_{'accuracy' if chance else 'loss'}",
+            name=f"run_{run.id}_{measure}",
             alt=f"{what} over optimizer steps with {wording.NINETY_FIVE} intervals. "
             f"{curves.verdict(frame, chance)}",
             table=frame,

@@ -208,7 +208,7 @@ def pareto_figure(
             x=chance,
             line_dash="dot",
             line_color=colours.neutral,
-            annotation_text=f"chance {chance:g}",
+            annotation_text=f"chance {chance:.3g}",
         )
     return lay_out(
         figure,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.curves import Row, accuracy_frame, escape, lay_out, series_colours
+from app.curves import Row, accuracy_frame, chance_of, escape, lay_out, series_colours
 from app.pareto import Figure, forget_and_utility
 from app.theme import Palette, palette
 from trace_engine.bundled import PACK
@@ -23,7 +23,6 @@ BUNDLED_RUN = PACK / "run"
 """The run with TRACE weights, which the replay shows."""
 BUNDLED_CONTROL = PACK / "run_uniform"
 """The same run with uniform weights: what TRACE has to beat."""
-CHANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,14 @@ def replay_figure(
     figure = go.Figure(traces(steps[0]))
     figure.frames = [go.Frame(data=traces(step), name=str(step)) for step in steps]
     move = {"frame": {"duration": 500, "redraw": False}, "transition": {"duration": 200}}
-    figure.add_hline(
-        y=CHANCE, line_dash="dot", line_color=colours.neutral, annotation_text="chance 0.25"
-    )
+    chance = chance_of(rows, forget_category)
+    if chance is not None:
+        figure.add_hline(
+            y=chance,
+            line_dash="dot",
+            line_color=colours.neutral,
+            annotation_text=f"chance {chance:.3g}",
+        )
     figure.update_xaxes(range=[steps[0] - 1, steps[-1] + 1])
     figure.update_yaxes(range=[0, 1.02])
     lay_out(figure, heading, "optimizer step", "accuracy", 540)

@@ -8,7 +8,7 @@ answer that is already on screen is no prediction.
 
 import streamlit as st
 
-from app import charts, findings, lessons, navigation, replay, state, traps, wording
+from app import charts, curves, findings, lessons, navigation, replay, state, traps, wording
 from app.glossary import TERMS, terms_for
 from app.lessons import GAP_PAGES, LESSONS, REPLAY_PAGES, TOUR, TRAP_PAGES, TRAPS
 from app.theme import palette
@@ -180,10 +180,12 @@ def utility_answer(run: replay.StoredRun, guess: str) -> str:
     fall = 100 * (utility_0.value - utility_1.value)
     truth = UTILITY_GUESSES[0 if fall <= 3 else 1 if fall <= 10 else 2]
     verdict = "That was your guess." if truth == guess else f"Your guess was: {guess.lower()}."
+    chance = curves.chance_of(run.rows, run.config.evaluation.forget_category)
+    guessing = "" if chance is None else f"; chance {chance:.3g}"
     return (
         f"**{truth}.** Utility {utility_0.value:.2f} → {utility_1.value:.2f} (n={utility_1.n}), "
-        f"while forget accuracy went {forget_0.value:.2f} → {forget_1.value:.2f} (n={forget_1.n}; "
-        f"chance {replay.CHANCE}). {verdict}"
+        f"while forget accuracy went {forget_0.value:.2f} → {forget_1.value:.2f} (n={forget_1.n}"
+        f"{guessing}). {verdict}"
     )
 
 

@@ -54,7 +54,7 @@ if any(point.forget.known and point.utility.known for point in points):
     charts.show(
         pareto.pareto_figure(
             shown,
-            chance=0.25,
+            chance=compare_view.chance_of(chosen),
             paths=paths,
             heading=f"Forgotten against kept, with {wording.NINETY_FIVE} intervals",
         ),

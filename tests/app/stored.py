@@ -14,15 +14,21 @@ def estimate(value: float, n: int = 100) -> dict[str, Any]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": n}
 
 
-def eval_row(step: int, forget: float, utility: float, **more: Any) -> dict[str, Any]:
-    """One evaluation: `hazard` is to be forgotten, `general` and `neighbour` are to be kept."""
+def eval_row(
+    step: int, forget: float, utility: float, chance: float | None = 0.25, **more: Any
+) -> dict[str, Any]:
+    """One evaluation: `hazard` is to be forgotten, `general` and `neighbour` are to be kept.
+
+    `chance` None is a row of before chance was recorded.
+    """
+    guessing = {} if chance is None else {"chance": chance}
     return {
         "kind": "eval",
         "step": step,
         "accuracy": {
-            "hazard": estimate(forget),
-            "general": estimate(utility, 300),
-            "neighbour": estimate(utility, 100),
+            "hazard": estimate(forget) | guessing,
+            "general": estimate(utility, 300) | guessing,
+            "neighbour": estimate(utility, 100) | guessing,
         },
         "forget_nll": estimate(1.0 + step),
         "retain_nll": estimate(2.0),

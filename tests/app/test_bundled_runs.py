@@ -12,6 +12,7 @@ from app import compare_view, replay
 from trace_engine.bundled import PACK
 from trace_engine.demo.settings import bundled_run
 from trace_engine.runs import RunDirectory
+from trace_engine.sets import read_questions
 
 RUNS = {"run": "exact", "run_uniform": "uniform"}
 
@@ -28,6 +29,17 @@ def test_a_bundled_run_is_the_demo_of_this_version(name: str) -> None:
     assert run.status().state == "done"
     assert [row["step"] for row in run.rows("eval")] == [0, 10, 20, 30, 40, 50, 60]
     assert [row["step"] for row in run.rows("train")] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_its_chance_is_that_of_the_questions_it_was_asked(name: str) -> None:
+    questions = read_questions(PACK / "questions" / "validation.jsonl")
+    for row in RunDirectory(PACK / name).rows("eval"):
+        asked = [questions[int(number)] for number in row["picked"]]
+        for category, cell in row["accuracy"].items():
+            mine = [question for question in asked if question.category == category]
+            assert cell["n"] == len(mine)
+            assert cell["chance"] == sum(1 / len(question.choices) for question in mine) / len(mine)
 
 
 def test_the_pair_started_from_the_same_model_and_map() -> None:

@@ -122,6 +122,15 @@ def test_reference_fits_only_the_same_questions() -> None:
     assert compare_view.reference_point([run], None)[1].startswith("No reference")
 
 
+def test_chance_on_the_chart_is_the_recorded_one() -> None:
+    def run(chance: float | None) -> replay.StoredRun:
+        return stored(unlearn_config(), (eval_row(0, 0.9, 0.9, chance),))
+
+    assert compare_view.chance_of([run(0.5), run(0.5)]) == 0.5
+    assert compare_view.chance_of([run(0.5), run(0.25)]) is None
+    assert compare_view.chance_of([run(None)]) is None
+
+
 def stored(config: Any, rows: tuple[Any, ...] = ()) -> replay.StoredRun:
     return replay.StoredRun("id", "label", Path("nowhere"), config, rows)
 

@@ -63,7 +63,7 @@ def test_a_short_run_has_no_step_before_the_first() -> None:
 
 def test_a_curves_title_breaks_between_forget_and_utility() -> None:
     frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(4, 0.4, 0.8)], "hazard")
-    lines = charts.title(curves.finding(frame, 0.25))["text"].split("<br>")
+    lines = charts.title(curves.finding(frame, "accuracy"))["text"].split("<br>")
     assert [line.split()[0] for line in lines] == ["Forget", "utility"]
 
 

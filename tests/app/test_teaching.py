@@ -158,6 +158,13 @@ def test_replay_has_a_frame_per_evaluation() -> None:
     assert len(figure.layout.sliders[0].steps) == 3
 
 
+@pytest.mark.parametrize("chance", [0.5, None])
+def test_the_replay_draws_the_recorded_chance(chance: float | None) -> None:
+    rows = [eval_row(step, 0.9, 0.9, chance) for step in (0, 5)]
+    lines = replay.replay_figure(rows, "hazard", colours=LIGHT).layout.shapes
+    assert [line.y0 for line in lines] == ([] if chance is None else [chance])
+
+
 def test_reset_leaves_nothing_behind(bundled: Profile, open_page: Callable[..., AppTest]) -> None:
     app = in_teaching_mode(open_page("selection", sel='{"top_k":1}'))
     app.session_state["_teach_section_selection"] = "Tour"

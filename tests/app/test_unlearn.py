@@ -254,6 +254,39 @@ def test_curves_have_a_band_and_the_chance_line() -> None:
     assert colours["forget: hazard"] == LIGHT.forget
 
 
+@pytest.mark.parametrize(("chance", "shown"), [(0.5, "0.5"), (1 / 3, "0.333"), (None, None)])
+def test_the_chance_line_is_the_recorded_one(
+    own_sets: dict[str, Path],
+    trace_home: Path,
+    open_page: Callable[..., AppTest],
+    chance: float | None,
+    shown: str | None,
+) -> None:
+    rows = [eval_row(step, 0.9 - step / 10, 0.9, chance) for step in (0, 4)]
+    run = write_run(trace_home, rows)
+    app = open_page("unlearn", run=run.id)
+    assert not app.exception
+    drawn = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]
+    assert "Forget accuracy 0.90" in drawn["title"]["text"]
+    assert drawn["yaxis"]["range"] == [0.0, 1.02]
+    assert [line["y0"] for line in drawn.get("shapes", [])] == ([] if chance is None else [chance])
+    assert [note["text"] for note in drawn.get("annotations", [])] == (
+        [] if shown is None else [f"chance {shown}"]
+    )
+
+
+def test_the_live_curve_reads_chance_from_the_rows(
+    own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    for chance, dotted in ((0.5, " (dotted: chance, 0.5)"), (None, "")):
+        rows = [eval_row(step, 0.9, 0.9, chance) for step in (0, 4)]
+        run = write_run(trace_home, rows, "interrupted")
+        with run.lock():
+            app = open_page("unlearn", run=run.id)
+        assert not app.exception
+        assert f"**Accuracy**{dotted}" in [text.value for text in app.markdown]
+
+
 def test_a_band_never_spans_a_gap() -> None:
     broken = {**eval_row(5, 0.5, 0.5), "accuracy": {"hazard": {"value": None, "n": 100}}}
     rows = [eval_row(0, 0.9, 0.9), broken, eval_row(10, 0.4, 0.8)]

@@ -149,6 +149,19 @@ def test_random_answers_are_at_chance_and_categories_add_up(model, tokenizer) ->
     assert right == pytest.approx(overall.value * 400)
 
 
+def test_chance_is_the_mean_of_one_over_choices_per_category(model, tokenizer) -> None:
+    questions = make_questions(6)
+    questions[0] = dataclasses.replace(questions[0], choices=questions[0].choices[:2], answer=0)
+    more = (*questions[1].choices, "north v")
+    questions[1] = dataclasses.replace(questions[1], choices=more)
+    scores = score_questions(model, tokenizer, questions)
+    assert scores.chance("even") == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
+    assert scores.chance("odd") == pytest.approx((1 / 5 + 1 / 4 + 1 / 4) / 3)
+    assert scores.chance() == pytest.approx((scores.chance("even") + scores.chance("odd")) / 2)
+    with pytest.raises(InputError, match="categories: even, odd"):
+        scores.chance("hazard")
+
+
 def test_the_answer_decides_correctness(model, tokenizer) -> None:
     questions = make_questions(10)
     likeliest = [

@@ -207,6 +207,10 @@ def test_with_questions_nothing_is_held_out_and_categories_are_scored(tmp_path: 
         "general": 4,
         "hazard": 4,
     }
+    assert {name: found["chance"] for name, found in row["accuracy"].items()} == {
+        "general": 0.25,
+        "hazard": 0.25,
+    }
     assert row["forget_nll"]["n"] == 7
     assert facts["forget"]["trained_on"] == 24
     assert facts["knowledge"]["measure"] == "accuracy"

@@ -78,8 +78,7 @@ def knowledge_check(
         meter = Meter("checking what the model knows", len(chosen), "questions", report)
         scores = score_questions(opened.model, opened.tokenizer, chosen, style=style)
         meter.add(len(chosen))
-        chance = float(np.mean([1 / len(question.choices) for question in chosen]))
-        return judge_accuracy(scores.accuracy(), chance)
+        return judge_accuracy(scores.accuracy(), scores.chance())
     encoded = encode_documents(opened, forget, max_length)
     nll_D, labels_D = document_nll(
         opened, encoded, phase="checking what the model knows", report=report

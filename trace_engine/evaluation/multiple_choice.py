@@ -40,12 +40,23 @@ class ChoiceScores:
 
     def accuracy(self, category: str | None = None) -> Estimate:
         """Accuracy over one category, or over all. Raises InputError if it has no question."""
-        chosen = [category is None or name == category for name in self.categories]
-        n = sum(chosen)
-        if n == 0:
+        places = self._of(category)
+        return wilson(int(self.correct[places].sum()), len(places))
+
+    def chance(self, category: str | None = None) -> float:
+        """Expected accuracy of guessing: the mean of 1 / choices over one category, or over all.
+
+        Raises InputError if it has no question.
+        """
+        places = self._of(category)
+        return sum(1 / len(self.loglikelihoods[place]) for place in places) / len(places)
+
+    def _of(self, category: str | None) -> list[int]:
+        places = [n for n, name in enumerate(self.categories) if category in (None, name)]
+        if not places:
             known = ", ".join(sorted(set(self.categories)))
             raise InputError(f"No question has the category {category!r}; categories: {known}.")
-        return wilson(int(self.correct[np.array(chosen)].sum()), n)
+        return places
 
     def by_category(self) -> dict[str, Estimate]:
         """Accuracy of each category, in alphabetical order."""

@@ -71,7 +71,7 @@ def evaluation_row(
 
 
 def answers(setup: Setup, report: ProgressCallback) -> dict[str, Any]:
-    """`accuracy` with Wilson's interval per category, and `picked`: question number in the file ->
+    """`accuracy` with Wilson's interval and its chance per category, and `picked`: question number in the file ->
     number of the choice that was most likely. Both empty without questions.
     """
     if setup.questions is None:
@@ -97,6 +97,7 @@ def answers(setup: Setup, report: ProgressCallback) -> dict[str, Any]:
             "low": share.low,
             "high": share.high,
             "n": share.n,
+            "chance": scores.chance(),
         }
         picked |= {str(number): int(at) for number, at in zip(asked, scores.picked, strict=True)}
         meter.add(len(asked))
