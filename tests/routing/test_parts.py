@@ -1,5 +1,7 @@
 """A profile in parts: one window or many, resumed, damaged, in blocks, always the same integers."""
 
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from trace_engine.routing.sampling import Drawn, least
 from trace_engine.routing.shards import Shards
 from trace_engine.routing.windows import block_of
 from trace_engine.sets import Document, DocumentSet
+from trace_engine.sets.streaming import StreamedSet
 
 MANY = texts("many", 47, 5)
 
@@ -53,7 +56,9 @@ class Stopped(Exception):
     pass
 
 
-def stop_after(tokens: int):  # type: ignore[no-untyped-def]
+def stop_after(tokens: int) -> Callable[[Progress], None]:
+    """A listener that ends the work once so many tokens are done, which it hears now and then."""
+
     def report(progress: Progress) -> None:
         if progress.phase == "profiling forget set" and progress.done >= tokens:
             raise Stopped
@@ -112,29 +117,25 @@ def test_an_interrupted_profile_goes_on_after_its_finished_windows(
     said: list[str] = []
     with pytest.raises(Stopped):
         in_parts(opened, tmp_path / "work", report=stop_after(tokens))
-    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "work").glob("*-counts-*")}
-    seen: dict[str, int] = {}
+    done = {path.name.split("-")[1] for path in (tmp_path / "work").glob("*.shard")}
+    finished = bool(done & {"counts", "sum"})
+    totals: dict[str, int] = {}
     found = in_parts(
         opened,
         tmp_path / "work",
-        report=lambda p: seen.update({p.phase: p.done}),
+        report=lambda p: totals.update({p.phase: p.total}),
         say=said.append,
     )
     assert_same_profile(found, expected, bits=True)
     # What was on disk was not computed again.
-    total = sum(len(i) for i in scan_lengths(opened))
-    assert (seen["profiling forget set"] < total) == bool(done or tokens == 900)
-    assert bool(said) == bool(done)
+    whole = sum(len(ids) for ids in scan_lengths(opened))
+    assert (totals["profiling forget set"] < whole) == finished
+    assert bool(said) == finished
 
 
 def scan_lengths(opened: OpenModel) -> list[tuple[int, ...]]:
-    (window,) = windows_of_all(opened)
-    return [item.ids for item in window]
-
-
-def windows_of_all(opened: OpenModel):  # type: ignore[no-untyped-def]
-    part = windows.Window(0, 0, MANY.documents)
-    return [scan.encode_window(opened.tokenizer, part, config())]
+    whole = windows.Window(0, 0, MANY.documents)
+    return [item.ids for item in scan.encode_window(opened.tokenizer, whole, config())]
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -263,3 +264,34 @@ def test_equal_texts_share_a_block_and_order_plays_no_part(opened: OpenModel) ->
     np.testing.assert_array_equal(one.forget.tokens_D, two.forget.tokens_D)
     again = DocumentSet.of("x", "x", [Document(f"n{n}", "same text") for n in range(30)])
     assert (profile(opened, again, RETAIN, config()).forget.tokens_D > 0).sum() == 1
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.scale  # 22,000 documents through a model, traced: a minute or more
+def test_memory_does_not_grow_with_the_documents(
+    opened: OpenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_DOCUMENTS", 500)
+    monkeypatch.setattr(windows, "MOST_DOCUMENTS", 1_000)
+    monkeypatch.setattr(windows, "BLOCKS", 64)
+    monkeypatch.setattr(scan, "KEPT_TOKENS", 10_000)
+    peaks = []
+    for number in (2_000, 20_000):
+
+        def rows(number: int = number) -> Iterator[Document]:
+            return (Document(f"d{n}", f"{n} " + "old river " * 5) for n in range(number))
+
+        many = StreamedSet.of("many", "test:many", rows)
+        tracemalloc.start()
+        try:
+            asked = config(sample_tokens=1000, max_length=8)
+            found = profile_in_parts(opened, many, RETAIN, asked, tmp_path / str(number))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert found is not None
+        assert found.forget.documents == number
+    # 18,000 documents' texts and ids alone would be 3 MB.
+    assert peaks[1] < peaks[0] + 1_000_000

@@ -8,28 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch.distributed as dist
 
 from tests.routing.test_parts import assert_same_profile
 from tests.runs.waiting import until
 from tests.support.models import tiny_olmoe
+from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
 from trace_engine.errors import InputError
-from trace_engine.routing import ALONE, Profile, joined
+from trace_engine.progress import ignore_progress
+from trace_engine.routing import ALONE, Profile, joined, windows
 from trace_engine.routing.shards import Shards
+from trace_engine.routing.storage import Arrays
+from trace_engine.runs.profiles import ProfileAnswer
 
-# The windows are made small, so that a small set has many; the rest is the command as typed.
+SMALL = {"WINDOW_DOCUMENTS": 6, "MOST_DOCUMENTS": 90, "BLOCKS": 32}
+"""Windows and blocks that make a small set a large one; the rest is the command as typed."""
 CHILD = """
 import sys, time
-from trace_engine.routing import profiler, shards, windows
-windows.WINDOW_DOCUMENTS = 6
-windows.MOST_DOCUMENTS, windows.BLOCKS = 90, 32
+from trace_engine.routing import shards, windows
+for name, number in {small}.items():
+    setattr(windows, name, number)
 if {slow}:
     write = shards.Shards.write
     def slowly(self, name, arrays):
         write(self, name, arrays)
-        print("wrote", name, flush=True, file=sys.stderr)
         time.sleep({slow})
     shards.Shards.write = slowly
 from trace_engine.cli import main
@@ -40,86 +43,108 @@ RETAIN = [f"A garden of {n} roses grew by {n % 5} walls, and it rained." for n i
 
 
 @pytest.fixture
-def sets(tmp_path: Path) -> list[str]:
-    (tmp_path / "forget.txt").write_text("\n\n".join(FORGET))
-    (tmp_path / "retain.txt").write_text("\n\n".join(RETAIN))
-    words = ["profile", "--model", str(tiny_olmoe()), "--json", "--permutations", "99"]
-    words += ["--forget", str(tmp_path / "forget.txt"), "--retain", str(tmp_path / "retain.txt")]
-    return [*words, "--device", "cpu"]
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProfileConfig:
+    for name, number in SMALL.items():
+        monkeypatch.setattr(windows, name, number)
+    sources = {}
+    for side, texts in (("forget", FORGET), ("retain", RETAIN)):
+        path = tmp_path / f"{side}.txt"
+        path.write_text("\n\n".join(texts))
+        sources[side] = SetConfig(source=str(path))
+    model = ModelConfig(source=str(tiny_olmoe()), device="cpu")
+    return ProfileConfig(model=model, permutations=99, **sources)
+
+
+@pytest.fixture
+def expected(asked: ProfileConfig, tmp_path: Path) -> Profile:
+    folder, was_there = ProfileAnswer(asked).get(ignore_progress, tmp_path / "alone")
+    assert not was_there
+    found = Profile.load(folder)
+    assert (found.forget.unit, found.retain.unit) == ("document", "block")
+    assert found.retain.tokens_D.shape == (32,)
+    return found
 
 
 def start(
-    tmp_path: Path, home: str, words: list[str], *, slow: float = 0, **environment: str
+    folder: Path, home: str, asked: ProfileConfig, *, slow: float = 0, **environment: str
 ) -> "subprocess.Popen[str]":
-    script = tmp_path / f"child-{slow}.py"
-    script.write_text(CHILD.format(slow=slow))
+    script = folder / "child.py"
+    script.write_text(CHILD.format(slow=slow, small=SMALL))
+    words = ["profile", "--json", "--permutations", "99", "--device", "cpu"]
+    words += ["--model", asked.model.source]
+    words += ["--forget", asked.forget.source, "--retain", asked.retain.source]
     return subprocess.Popen(
         [sys.executable, str(script), *words],
-        env=os.environ | {"TRACE_HOME": str(tmp_path / home), "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"TRACE_HOME": str(folder / home), "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[dict[str, object], str]:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return (json.loads(out) if out.strip() else {}), err
-
-
-def shards(tmp_path: Path, home: str) -> set[str]:
-    return {p.name for p in (tmp_path / home / "profiles" / ".work").rglob("*.shard")}
+def shards(home: Path) -> set[str]:
+    return {path.stem for path in (home / "profiles" / ".work").rglob("*.shard")}
 
 
 @pytest.mark.faults
-def test_processes_and_deaths_change_no_integer(tmp_path: Path, sets: list[str]) -> None:
-    alone, _ = finish(start(tmp_path, "alone", sets))
-    expected = Profile.load(Path(str(alone["path"])))
-    assert (expected.forget.unit, expected.retain.unit) == ("document", "block")
-
+def test_two_processes_give_the_integers_of_one(
+    tmp_path: Path, asked: ProfileConfig, expected: Profile
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
+    # What torchrun sets; its own agent would only add seconds.
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [
-        start(
-            tmp_path,
-            "both",
-            sets,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-        )
+        start(tmp_path, "both", asked, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
         for rank in range(2)
     ]
-    (led, said), (followed, _) = [finish(process) for process in both]
-    assert (led["processes"], led["computed"], led["key"]) == (2, True, alone["key"])
-    assert "2 processes share the work" in said
-    assert followed == {}
-    shared = Profile.load(Path(str(led["path"])))
-    assert_same_profile(shared, expected, bits=True)
-    assert not shards(tmp_path, "both")
+    ended = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    (out, err), (silent, _) = ended
+    led = json.loads(out)
+    assert (led["processes"], led["computed"], silent) == (2, True, "")
+    assert (led["forget"]["blocks"], led["retain"]["blocks"]) == (None, 32)
+    assert "2 processes share the work" in err
+    assert_same_profile(Profile.load(led["path"]), expected, bits=True)
+    assert not shards(tmp_path / "both")
 
-    victim = start(tmp_path, "killed", sets, slow=0.05)
+
+@pytest.mark.faults
+def test_a_killed_profile_goes_on_and_loses_at_most_a_part(
+    tmp_path: Path, asked: ProfileConfig, expected: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "killed"
+    victim = start(tmp_path, "killed", asked, slow=0.1)
 
     def far_enough() -> bool:
-        return "retain-counts-000002.shard" in shards(tmp_path, "killed")
+        assert victim.poll() is None, victim.communicate()
+        return "retain-counts-000002" in shards(home)
 
-    until(far_enough, "three windows of the second side", seconds=240)
+    until(far_enough, "three parts of the second side", seconds=200)
     victim.send_signal(signal.SIGKILL)
     assert victim.wait(timeout=30) == -signal.SIGKILL
     victim.communicate()
-    before = shards(tmp_path, "killed")
-    # Slow enough to print what it writes: only what was not there.
-    resumed, told = finish(start(tmp_path, "killed", sets, slow=0.001))
-    written = {line.split()[1] + ".shard" for line in told.splitlines() if line.startswith("wrote")}
-    assert "Resuming" in told
-    assert not written & before
-    assert not any(name.startswith("forget-counts") for name in written)
-    assert_same_profile(Profile.load(Path(str(resumed["path"]))), expected, bits=True)
-    np.testing.assert_array_equal(expected.retain.tokens_D.shape, (32,))
+    before = shards(home)
+    written: list[str] = []
+    write = Shards.write
+
+    def listed(self: Shards, name: str, arrays: Arrays) -> None:
+        written.append(name)
+        write(self, name, arrays)
+
+    monkeypatch.setattr(Shards, "write", listed)
+    said: list[str] = []
+    folder, was_there = ProfileAnswer(asked).get(ignore_progress, home, say=said.append)
+    assert not was_there
+    assert said == ["Resuming: finished parts of an interrupted profile found."]
+    # Nothing that was finished is computed again; what was in hand when it died, is.
+    assert not set(written) & before
+    assert not any(name.startswith("forget") for name in written)
+    counted = {name for name in before | set(written) if name.startswith("retain-counts")}
+    assert len(counted) >= 8
+    assert_same_profile(Profile.load(folder), expected, bits=True)
+    assert not shards(home)
 
 
 def test_fewer_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,14 @@ import pytest
 
 from tests.support.profiles import counts_of, synthetic_profile
 from trace_engine.errors import InputError
-from trace_engine.routing import Profile, RoutingCounts
+from trace_engine.routing import (
+    Profile,
+    RoutingCounts,
+    contexts,
+    expert_card,
+    mismatch,
+    storage,
+)
 from trace_engine.routing.storage import pack_arrays, unpack_arrays
 
 AXES = ("_N", "_NLK")
@@ -172,4 +179,44 @@ def test_a_header_cannot_point_elsewhere(tmp_path: Path) -> None:
     head["files"] = {"../outside": "0"}
     (tmp_path / "p" / "profile.json").write_text(json.dumps(head))
     with pytest.raises(InputError, match="damaged"):
+        Profile.load(tmp_path / "p")
+
+
+def test_a_large_profile_is_mapped_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = synthetic_profile(documents=40, skipped=0.1)
+    monkeypatch.setattr(storage, "COMPRESSED_BYTES", 1)
+    profile.save(tmp_path / "p")
+    loaded = Profile.load(tmp_path / "p")
+    counts = loaded.forget.counts_DLE
+    assert isinstance(counts.base, np.memmap)
+    assert counts.dtype == np.int8
+    for name in ("forget", "retain", "sample_forget", "sample_retain"):
+        before, after = getattr(profile, name), getattr(loaded, name)
+        wide = {
+            field.name: getattr(after, field.name).astype(getattr(before, field.name).dtype)
+            for field in fields(before)
+            if isinstance(getattr(before, field.name), np.ndarray)
+        }
+        assert_same(replace(after, **wide), before)
+    # Sums over narrow counts must not wrap round.
+    assert counts.sum(axis=0).dtype == np.int64
+    small, large = (mismatch(p, permutations=99, bootstrap=100) for p in (profile, loaded))
+    np.testing.assert_array_equal(small.table(), large.table())
+    for cell in ((0, 1), (3, 3)):
+        assert expert_card(loaded, cell) == expert_card(profile, cell)
+        assert contexts(loaded, cell, "forget") == contexts(profile, cell, "forget")
+
+
+def test_damage_in_a_large_profile_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "COMPRESSED_BYTES", 1)
+    synthetic_profile(documents=12).save(tmp_path / "p")
+    path = tmp_path / "p" / "sample.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"sample\.npz does not match"):
         Profile.load(tmp_path / "p")

@@ -45,9 +45,9 @@ class Shards:
         except RunError:
             known = "damaged"
         if known == dict(identity):
-            done = sum(1 for _ in self._folder.glob("*-counts-*.shard"))
-            if done:
-                self._say(f"Resuming: {_parts(done)} of an interrupted profile found.")
+            names = self.names()
+            if any(name.split("-")[1] in ("counts", "sum") for name in names):
+                self._say("Resuming: finished parts of an interrupted profile found.")
         elif known is not None:
             self._say(
                 "An interrupted profile of these sets was made by another version; starting again."
@@ -105,7 +105,3 @@ class Shards:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.shard"
-
-
-def _parts(number: int) -> str:
-    return "1 finished part" if number == 1 else f"{number} finished parts"

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from trace_engine.disk import place_folder
 from trace_engine.errors import InputError
+from trace_engine.routing.mapped import file_hash, mapped_arrays
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
 SCHEMA = 1
 """Of profiles whose rows are documents; part of a profile's key."""
 BLOCKS_SCHEMA = 2
 """Of profiles with a side in blocks, so that a program that would call them documents refuses."""
+COMPRESSED_BYTES = 64 * 2**20
 HEAD = "profile.json"
 FILES = ("counts.npz", "sample.npz", "documents.json", "vocabulary.json")
 DAMAGE = (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
@@ -95,10 +97,12 @@ def load_profile(directory: Path) -> Profile:
     schema."""
     head = read_head(directory)
     try:
-        data = {name: _verified(directory / name, head["files"][name]) for name in FILES}
-        counts = unpack_arrays(data["counts.npz"])
-        samples = unpack_arrays(data["sample.npz"])
-        documents = json.loads(data["documents.json"])
+        for name in FILES:
+            _verify(directory / name, head["files"][name])
+        counts = _arrays(directory / "counts.npz")
+        samples = _arrays(directory / "sample.npz")
+        documents = json.loads((directory / "documents.json").read_bytes())
+        vocabulary = json.loads((directory / "vocabulary.json").read_bytes())
         parts = {
             side: RoutingCounts(
                 document_ids=tuple(documents[side]),
@@ -125,7 +129,7 @@ def load_profile(directory: Path) -> Profile:
             retain=parts["retain"],
             sample_forget=sampled["forget"],
             sample_retain=sampled["retain"],
-            token_text={int(i): text for i, text in json.loads(data["vocabulary.json"]).items()},
+            token_text={int(i): text for i, text in vocabulary.items()},
         )
     except InputError:
         raise
@@ -162,11 +166,15 @@ def profile_digest(directory: Path) -> str:
 
 
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Arrays as a compressed npz without pickle; integers in the narrowest type that holds them."""
+    """Arrays as an npz without pickle; integers in the narrowest type that holds them.
+
+    Compressed up to `COMPRESSED_BYTES`: beyond, deflating takes minutes and saves less than half.
+    """
     buffer = io.BytesIO()
     # Object arrays, the only ones that numpy would pickle, are refused by `narrow`.
     kept: dict[str, Any] = {name: narrow(array) for name, array in arrays.items()}
-    np.savez_compressed(buffer, **kept)
+    small = sum(array.nbytes for array in kept.values()) <= COMPRESSED_BYTES
+    (np.savez_compressed if small else np.savez)(buffer, **kept)
     return buffer.getvalue()
 
 
@@ -191,16 +199,20 @@ def _json(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False).encode()
 
 
-def _verified(path: Path, digest: str) -> bytes:
+def _arrays(path: Path) -> Arrays:
+    """All arrays of a file: mapped where they are large, in memory where they are small."""
+    arrays = mapped_arrays(path)
+    return unpack_arrays(path.read_bytes()) if arrays is None else arrays
+
+
+def _verify(path: Path, digest: str) -> None:
     if not path.exists():
         raise InputError(f"{path.parent}: the profile is damaged, {path.name} is missing.")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
+    if file_hash(path) != digest:
         raise InputError(
             f"{path.parent}: the profile is damaged, {path.name} does not match its recorded hash. "
             "Profile the sets again; nothing else was lost."
         )
-    return data
 
 
 def _prefixed(parts: Mapping[str, Any], names: Mapping[str, Any]) -> Arrays:
@@ -208,7 +220,15 @@ def _prefixed(parts: Mapping[str, Any], names: Mapping[str, Any]) -> Arrays:
 
 
 def _restored(arrays: Arrays, side: str, dtypes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: arrays[f"{side}.{name}"].astype(dtype) for name, dtype in dtypes.items()}
+    found = {name: arrays[f"{side}.{name}"] for name in dtypes}
+    # Mapped counts stay narrow: widening them would read, and hold, all of them.
+    narrow_ones = ("counts_DLE", "token_counts_VLE")
+    return {
+        name: array
+        if name in narrow_ones and not array.flags.writeable
+        else array.astype(dtypes[name], copy=False)
+        for name, array in found.items()
+    }
 
 
 def _blocks(arrays: Arrays, side: str) -> NDArray[np.int64] | None:
