@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.models import tiny_tokenizer
 from trace_engine.errors import InputError
 from trace_engine.models import Encoded, collate, encode, make_batches
+from trace_engine.models.batches import BATCH_COST
 
 BOS, EOS = 1, 2
 texts = st.lists(st.text(max_size=30), min_size=1, max_size=12)
@@ -99,3 +100,20 @@ def test_batches_hold_every_token_once_and_keep_to_the_budget(
 def test_the_order_of_equal_lengths_is_the_documents() -> None:
     encoded = [Encoded((1, 5), 1), Encoded((1, 5, 6), 1), Encoded((1, 7), 1)]
     assert [b.document_B.tolist() for b in make_batches(encoded, 4)] == [[1], [0, 2]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(1, 900))
+def test_no_other_cut_pads_less_for_what_a_forward_costs(lengths: list[int], budget: int) -> None:
+    encoded = [Encoded(tuple(range(length)), 1) for length in lengths]
+    shapes = [batch.input_ids_BS.shape for batch in make_batches(encoded, budget)]
+    ordered = sorted(lengths, reverse=True)
+
+    def least(start: int) -> int:
+        """By trying every cut."""
+        if start == len(ordered):
+            return 0
+        rows = range(1, min(max(1, budget // ordered[start]), len(ordered) - start) + 1)
+        return min(BATCH_COST + n * ordered[start] + least(start + n) for n in rows)
+
+    assert sum(BATCH_COST + rows * width for rows, width in shapes) == least(0)
