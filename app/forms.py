@@ -17,9 +17,9 @@ from trace_engine.config import (
     SelectionConfig,
     UnlearnConfig,
     WeightsConfig,
-    describe,
     to_yaml,
 )
+from trace_engine.refusal import describe
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -50,7 +50,7 @@ def build(settings: type[Settings], values: dict[str, Any]) -> tuple[Settings | 
     try:
         return settings.model_validate(values), None
     except ValidationError as error:
-        return None, describe(error)
+        return None, describe(error, settings)
 
 
 def changed_fields(settings: BaseModel) -> dict[str, Any]:
@@ -135,19 +135,7 @@ def unlearn_python(file_name: str) -> str:
 
 def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[str]:
     """Why the settings alone forbid a launch, as sentences; empty when they do not."""
-    if config is None:
-        return [refusal or "The settings are not complete."]
-    troubles = []
-    if config.gamma == 0 and config.alpha == 0:
-        troubles.append("gamma and alpha are both 0: the loss would be 0 and nothing would train.")
-    if config.method == "npo" and config.gamma == 0:
-        troubles.append("gamma is 0: the forget term is off, so nothing would be unlearned.")
-    if config.weights.rule != "uniform" and config.alpha == 0:
-        troubles.append(
-            "alpha is 0: there is no retain loss for the token weights to act on. "
-            "Raise alpha, or choose the uniform rule."
-        )
-    return troubles
+    return [] if config is not None else [refusal or "The settings are not complete."]
 
 
 def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 from app import wording
 from app.address import begin, bound, core, notice, put, take_notices, unbind
 from trace_engine.bundled import PACK
-from trace_engine.config import Cell, SelectionConfig, WeightsConfig, describe
+from trace_engine.config import Cell, SelectionConfig, WeightsConfig
 from trace_engine.errors import InputError, TraceError
+from trace_engine.refusal import describe
 from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
 from trace_engine.runs import find_profile
 

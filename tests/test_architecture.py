@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "errors": 0,
     "progress": 0,
+    "refusal": 0,
     "spelling": 0,
     "bundled": 1,
     "disk": 1,

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from trace_engine.errors import InputError
+from trace_engine.refusal import describe
 
 SCHEMA_VERSION = 1
 
@@ -223,6 +231,24 @@ class UnlearnConfig(_Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _forgets_and_weighs_something(self, info: ValidationInfo) -> Self:
+        """Refuse terms that switch each other off; a run that was made so stays readable."""
+        if info.context is not None and info.context.get("recorded"):
+            return self
+        if self.gamma == 0 and self.alpha == 0:
+            raise ValueError(
+                "gamma and alpha are both 0: the loss would be 0 and nothing would train"
+            )
+        if self.gamma == 0:
+            raise ValueError("gamma is 0: the forget term is off, so nothing would be unlearned")
+        if self.alpha == 0 and self.weights.rule != "uniform":
+            raise ValueError(
+                "alpha is 0: there is no retain loss for the token weights to act on. Raise "
+                "alpha, or choose the uniform rule"
+            )
+        return self
+
     def profile_config(self) -> ProfileConfig:
         """The profile this run calibrates on."""
         return ProfileConfig(
@@ -255,8 +281,13 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     return data | {"model": config.model.asked()}
 
 
-def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig | UnlearnConfig:
-    """Validate a mapping; `kind` says whose settings it is. Raises InputError naming each field."""
+def parse_config(
+    data: dict[str, Any], where: str = "settings", *, recorded: bool = False
+) -> ProfileConfig | UnlearnConfig:
+    """Validate a mapping; `kind` says whose settings it is. Raises InputError naming each field.
+
+    `recorded`: see `read_config`.
+    """
     kinds: dict[str, type[ProfileConfig] | type[UnlearnConfig]] = {
         "profile": ProfileConfig,
         "unlearn": UnlearnConfig,
@@ -267,28 +298,26 @@ def parse_config(data: dict[str, Any], where: str = "settings") -> ProfileConfig
     if kind not in kinds:
         raise InputError(f"{where}: kind must be one of {', '.join(kinds)}, found {kind!r}.")
     try:
-        return kinds[kind].model_validate(data)
+        return kinds[kind].model_validate(data, context={"recorded": recorded})
     except ValidationError as error:
-        raise InputError(f"{where}: {describe(error)}") from None
+        raise InputError(f"{where}: {describe(error, kinds[kind])}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """One sentence per refused field: its name, what was expected, what was found."""
-    lines = []
-    for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or "the settings together"
-        lines.append(f"{field}: {item['msg']} (found {item['input']!r:.80})")
-    return "; ".join(lines) + "."
+def read_config(path: str | Path, *, recorded: bool = False) -> ProfileConfig | UnlearnConfig:
+    """Read a YAML settings file. Raises InputError when it is missing, not YAML, or refused.
 
-
-def read_config(path: str | Path) -> ProfileConfig | UnlearnConfig:
-    """Read a YAML settings file. Raises InputError when it is missing, not YAML, or refused."""
+    `recorded` settings are those of a run that exists: a combination that is refused by now is
+    still what was computed.
+    """
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.name}: no such settings file.") from None
+    except OSError as error:
+        reason = error.strerror or "the system gives no reason"
+        raise InputError(f"{path}: cannot be read as a settings file ({reason}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path.name}: not a readable YAML file ({reason}).") from None
-    return parse_config(data, path.name)
+    return parse_config(data, path.name, recorded=recorded)

@@ -299,8 +299,27 @@ def test_a_band_never_spans_a_gap() -> None:
 
 def test_launch_troubles_are_sentences() -> None:
     assert forms.launch_troubles(unlearn_config(), None) == []
-    assert "retain loss" in forms.launch_troubles(unlearn_config(alpha=0.0), None)[0]
     assert forms.launch_troubles(None, "beta: wrong.") == ["beta: wrong."]
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ({"u_gamma": "0.0", "u_alpha": "0.0"}, "the loss would be 0 and nothing would train."),
+        ({"u_gamma": "0.0"}, "the forget term is off, so nothing would be unlearned."),
+        ({"u_alpha": "0.0"}, "Raise alpha, or choose the uniform rule."),
+    ],
+)
+def test_a_loss_that_does_nothing_is_refused_with_the_engines_sentence(
+    own_sets: dict[str, Path],
+    open_page: Callable[..., AppTest],
+    address: dict[str, str],
+    sentence: str,
+) -> None:
+    app = open_page("unlearn", **address)
+    assert not app.exception
+    assert app.button(key="u_launch").disabled
+    assert sentence in app.error[0].value
 
 
 def test_progress_names_rate_and_time_left() -> None:

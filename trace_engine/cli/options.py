@@ -18,9 +18,9 @@ from trace_engine.config import (
     SelectionConfig,
     SetConfig,
     WeightsConfig,
-    describe,
 )
 from trace_engine.errors import InputError
+from trace_engine.refusal import describe
 
 _PROFILE_FIELDS: tuple[str, ...] = ("count_bos", "max_length", "tokens_per_batch", "sample_tokens")
 _PROFILE_FIELDS += ("permutations", "bootstrap", "seed", "name")
@@ -89,7 +89,7 @@ def read_fields(options: argparse.Namespace, settings: type[BaseModel], **fixed:
     try:
         return settings.model_validate(given | fixed)
     except ValidationError as error:
-        raise InputError(describe(error)) from None
+        raise InputError(describe(error, settings)) from None
 
 
 def add_model(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
@@ -135,7 +135,7 @@ def read_profile(options: argparse.Namespace) -> ProfileConfig:
     try:
         return ProfileConfig.model_validate(given | sides | {"model": read_model(options)})
     except ValidationError as error:
-        raise InputError(describe(error)) from None
+        raise InputError(describe(error, ProfileConfig)) from None
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

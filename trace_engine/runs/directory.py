@@ -76,7 +76,7 @@ class RunDirectory:
 
     def config(self) -> ProfileConfig | UnlearnConfig:
         """The settings the run was launched with. Raises InputError when they were damaged."""
-        return read_config(self.path / "config.yaml")
+        return read_config(self.path / "config.yaml", recorded=True)
 
     def status(self) -> RunStatus:
         """The state now, derived from the lock and the worker's last word. Raises RunError if there
@@ -105,7 +105,8 @@ class RunDirectory:
             step = int(last["step"])
         if state not in FINAL_STATES and progress.exists():
             updated = max(updated, progress.stat().st_mtime)
-        message = str(recorded.get("message", ""))
+        # Runs of earlier versions repeat their state in front of the sentence.
+        message = str(recorded.get("message", "")).removeprefix("failed: ")
         if state == "interrupted":
             message = (
                 f"The worker ended without a word at step {step}: killed, often out of memory, or "

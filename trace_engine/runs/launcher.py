@@ -239,7 +239,7 @@ def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -
                 )
             )
     except OSError as error:
-        run.update(state="failed", message=f"failed: the worker could not be started ({error}).")
+        run.update(state="failed", message=f"the worker could not be started ({error}).")
         lock.release()
         raise RunError(f"The worker of run {run.id} could not be started ({error}).") from error
     lock.disown()

@@ -68,7 +68,7 @@ def work(
         run.update(state="stopped", message=str(stopped) or "Stopped before the first step.")
     except TraceError as error:
         run.log(f"failed: {error}")
-        run.update(state="failed", message=_sentence(error))
+        run.update(state="failed", message=str(error))
     except Exception as error:
         # The page shows one sentence; whoever repairs the engine needs the rest.
         run.log(traceback.format_exc())
@@ -90,26 +90,19 @@ def _recorder(run: RunDirectory, listener: ProgressCallback) -> ProgressCallback
     return record
 
 
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text if text.startswith("failed") else f"failed: {text}"
-
-
 def _explain(run: RunDirectory, error: Exception) -> str:
     name = type(error).__name__
     if isinstance(error, OSError):
         try:
             raise_if_full(error, run.path, 0)
         except TraceError as full:
-            return _sentence(full)
+            return str(full)
     if name == "OutOfMemoryError" or isinstance(error, MemoryError):
         return (
-            "failed: out of memory. Lower batch_size or max_length, or train fewer parameters "
+            "out of memory. Lower batch_size or max_length, or train fewer parameters "
             "(trainable.kind: selected_experts or lora). The last checkpoint is intact."
         )
-    return (
-        f"failed: an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
-    )
+    return f"an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
 
 
 def main(arguments: list[str] | None = None, job: Job = default_job) -> int:

@@ -54,9 +54,7 @@ class Session:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         try:
-            self.setup = set_up(
-                config, profile_before=profile, profiles=profiles, report=report
-            )
+            self.setup = set_up(config, profile_before=profile, profiles=profiles, report=report)
         except BaseException:
             torch.set_num_threads(self._threads_before)
             raise
