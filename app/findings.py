@@ -70,8 +70,8 @@ def cell_facts(view: state.ProfileView, cell: Cell) -> CellFacts:
         retain_count=int(profile.retain.counts_DLE[:, at[0], at[1]].sum()),
         forget_tokens=profile.forget.tokens,
         retain_tokens=profile.retain.tokens,
-        forget_documents=len(profile.forget.document_ids),
-        retain_documents=len(profile.retain.document_ids),
+        forget_documents=profile.forget.documents,
+        retain_documents=profile.retain.documents,
     )
 
 
@@ -87,7 +87,7 @@ def hover_LE(view: state.ProfileView) -> list[list[str]]:
     forget_LE = profile.forget.counts_DLE.sum(axis=0)
     retain_LE = profile.retain.counts_DLE.sum(axis=0)
     names = [html.escape(name, quote=False) for name in (view.forget_name, view.retain_name)]
-    documents = f"{len(profile.forget.document_ids)} + {len(profile.retain.document_ids)} documents"
+    documents = f"{profile.forget.documents} + {profile.retain.documents} documents"
     of_forget, of_retain = (wording.count(side.tokens) for side in (profile.forget, profile.retain))
     rows = []
     for row, layer in enumerate(profile.layers):

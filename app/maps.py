@@ -7,6 +7,7 @@ expert; the hover and the table always name the expert.
 Dims: L MoE sites, E experts.
 """
 
+import zlib
 from typing import Any, Literal
 
 import numpy as np
@@ -82,19 +83,25 @@ def order_LE(profile: Profile, order: Order, difference_LE: NDArray[Any]) -> NDA
             np.where(profile.cell_mask_LE(), -difference_LE, np.inf), axis=1, kind="stable"
         )
         return ranked
-    return np.stack([_clustered_E(profile, row) for row in range(len(profile.layers))])
+    pairs_LEE = profile.forget.coactivation_LEE + profile.retain.coactivation_LEE
+    return _clustered_LE(zlib.crc32(pairs_LEE.tobytes()), profile.num_experts_L, pairs_LEE)
 
 
-def _clustered_E(profile: Profile, row: int) -> NDArray[Any]:
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _clustered_LE(
+    digest: int, experts_L: tuple[int, ...], _pairs_LEE: NDArray[Any]
+) -> NDArray[Any]:
+    """Kept, because a large model's takes longer than all the rest of a page."""
+    return np.stack([_clustered_E(*layer) for layer in zip(_pairs_LEE, experts_L, strict=True)])
+
+
+def _clustered_E(pairs_EE: NDArray[Any], experts: int) -> NDArray[Any]:
     """Leaves of average linkage on 1 - Jaccard overlap of the tokens of each pair of experts."""
     # Imported late: half a second that only this order needs.
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
-    pairs_EE = (profile.forget.coactivation_LEE[row] + profile.retain.coactivation_LEE[row]).astype(
-        float
-    )
-    experts = profile.num_experts_L[row]
+    pairs_EE = pairs_EE.astype(float)
     rest_E = np.arange(experts, pairs_EE.shape[0])
     if experts < 3:
         return np.concatenate([np.arange(experts), rest_E])
@@ -266,8 +273,15 @@ def describe(view: state.ProfileView, what: View, control: Control) -> str:
         )
     return (
         f"Forget against retain routing; {over}. {dots} of them differ beyond sampling error "
-        f"({wording.count(numbers.permutations)} permutations)."
+        f"({wording.count(numbers.permutations)} permutations{_units(view)})."
     )
+
+
+def _units(view: state.ProfileView) -> str:
+    """What was permuted, where that is not the document."""
+    numbers = view.mismatch
+    blocks = numbers.blocks_forget + numbers.blocks_retain
+    return f" of {wording.count(blocks)} blocks of documents" if blocks else ""
 
 
 def controls_sentence(view: state.ProfileView, cell: Cell) -> str:

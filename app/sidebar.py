@@ -24,7 +24,7 @@ def draw() -> None:
         _fact("Model", findings.model_name(view.profile.meta))
         for side, name in (("Forget", view.forget_name), ("Retain", view.retain_name)):
             counts = view.profile.counts(side.lower())
-            documents = wording.count(len(counts.document_ids))
+            documents = wording.count(counts.documents)
             _fact(side, name, f"{documents} documents, {wording.count(counts.tokens)} tokens")
     with st.container(border=True, gap="xsmall"):
         st.caption("Selection")

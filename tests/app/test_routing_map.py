@@ -1,12 +1,13 @@
 """Routing map: one locked scale, order within a layer, controls, and the table beside the map."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import maps, state
+from app import maps, state, wording
 from tests.app.conftest import KEY
 from tests.support.profiles import synthetic_profile
 from trace_engine.errors import InputError
@@ -113,3 +114,10 @@ def test_nothing_on_the_page_claims_knowledge(bundled: Profile, open_page: OpenP
     shown = " ".join(e.value for e in [*app.markdown, *app.caption]).lower()
     assert "holds the knowledge" not in shown
     assert "not where knowledge is stored" in shown
+
+
+def test_the_caption_says_when_blocks_were_resampled(view: state.ProfileView) -> None:
+    assert "blocks" not in maps.describe(view, "difference", "measured")
+    by_block = replace(view.mismatch, blocks_forget=900, blocks_retain=1_024)
+    told = maps.describe(replace(view, mismatch=by_block), "difference", "measured")
+    assert f"999 permutations of {wording.count(1_924)} blocks of documents" in told
