@@ -134,6 +134,7 @@ def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
     lines = []
     for run in chosen:
         point = by_key[run.id]
+        judged = point.forget.known and point.utility.known
         lines.append(
             {
                 "run": point.label,
@@ -141,8 +142,9 @@ def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
                 "forget 95 % CI": _interval(point.forget),
                 "utility": point.utility.value,
                 "utility 95 % CI": _interval(point.utility),
-                "n": f"{point.forget.n} + {point.utility.n}",
-                "front": "yes" if run.id in best else "no",
+                "forgotten": _YES_NO[point.forgotten],
+                "front": _YES_NO[run.id in best if judged else None],
+                "n": f"{point.forget.n} + {point.utility.n}" if judged else "not measured",
                 "step": max((int(row["step"]) for row in run.rows), default=0),
                 "method": run.config.method,
                 "weights": run.config.weights.rule,
@@ -150,6 +152,9 @@ def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+_YES_NO = {True: "yes", False: "no", None: "not measured"}
 
 
 def _interval(figure: pareto.Figure) -> str:

@@ -194,7 +194,8 @@ def selection_buttons(view: state.ProfileView, cell: Cell) -> None:
 def top_tokens(view: state.ProfileView, cell: Cell) -> None:
     """Tokens that the expert receives beyond expectation, per side."""
     st.subheader("Tokens beyond expectation")
-    if not words.revealed(view, "top_tokens"):
+    if not words.may_show(view):
+        st.caption("Hidden like the words above, until you reveal the text.")
         return
     facts = card(view, cell)
     for column, side, tokens in zip(

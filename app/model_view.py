@@ -28,6 +28,24 @@ LOADING = {
 KINDS = ("Bundled", "Folder", "Hub id")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_EXPERTS = {
+    "experts per layer": (
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "moe_num_experts",
+    ),
+    "experts per token": (
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "experts_per_token",
+        "moe_topk",
+        "moe_top_k",
+        "moe_k",
+    ),
+    "shared experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
+}
+"""What a model's settings say of its experts, and the names that model families have for it."""
 _LARGEST_CONFIG = 2_000_000
 
 
@@ -84,17 +102,29 @@ def _facts(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     facts = [
         str(architecture[0]) if isinstance(architecture, list) and architecture else "unnamed type",
         f"{settings.get('num_hidden_layers', 'unknown number of')} decoder layers",
-        f"weights {size / 1e6:,.0f} MB",
+        f"weights of {wording.count(round(size / 1e6))}{wording.NBSP}MB",
     ]
-    experts = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in settings.items()
-        if "expert" in name and isinstance(value, int) and not isinstance(value, bool)
-    ]
-    facts += experts[:4] or [
-        "its settings name no experts; a dense model is refused when the worker opens it"
-    ]
+    counts = [(words, _count(settings, names)) for words, names in _EXPERTS.items()]
+    unknown = (
+        "its settings name experts in words of their own; the worker counts them"
+        if any("expert" in name for name in settings)
+        else "its settings name no experts; a dense model is refused when the worker opens it"
+    )
+    facts += [
+        f"{count} {words.replace('experts', 'expert') if count == 1 else words}"
+        for words, count in counts
+        if count is not None
+    ] or [unknown]
     return tuple(facts)
+
+
+def _count(settings: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    """The first whole number above 0 that stands under one of these names."""
+    for name in names:
+        value = settings.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
 
 
 def picker() -> tuple[ModelConfig | None, str | None]:

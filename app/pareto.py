@@ -61,6 +61,7 @@ class Figure:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
 
 
+_KEPT = "the interval of the forget accuracy at the end still includes the value at the start."
 NOT_MEASURED = Figure(math.nan, math.nan, math.nan, 0)
 
 
@@ -75,6 +76,17 @@ class Point:
     reference: bool = False
     path: tuple[tuple[int, float, float], ...] = ()
     """Step, forget accuracy, utility at every evaluation."""
+    start: Figure = NOT_MEASURED
+    """Forget accuracy at the first evaluation."""
+
+    @property
+    def forgotten(self) -> bool | None:
+        """Whether forget accuracy ends below its start by more than its interval; None when one of
+        them is unknown.
+        """
+        if not (self.forget.known and self.start.known):
+            return None
+        return self.forget.high < self.start.value
 
 
 def pooled(cells: Iterable[Mapping[str, Any]]) -> Figure:
@@ -123,12 +135,13 @@ def forget_and_utility(
 def point_of(key: str, label: str, rows: Sequence[Row], forget_category: str) -> Point:
     """A run's last evaluation as a point, every evaluation as its path."""
     path = []
-    forget, utility = NOT_MEASURED, NOT_MEASURED
-    for row in last_per_step(rows, "eval"):
+    start, forget, utility = NOT_MEASURED, NOT_MEASURED, NOT_MEASURED
+    for position, row in enumerate(last_per_step(rows, "eval")):
         forget, utility = forget_and_utility(row.get("accuracy"), forget_category)
         if forget.known and utility.known:
             path.append((int(row["step"]), forget.value, utility.value))
-    return Point(key, label, forget, utility, path=tuple(path))
+        start = forget if position == 0 else start
+    return Point(key, label, forget, utility, path=tuple(path), start=start)
 
 
 def front(points: Sequence[Point]) -> set[str]:
@@ -193,7 +206,7 @@ def pareto_figure(
             error_x=_bars(point.forget, color),
             error_y=_bars(point.utility, color),
             mode="markers",
-            name=escape(point.label),
+            name=escape(point.label) + (" (not forgotten)" if point.forgotten is False else ""),
             marker={
                 "size": 13,
                 "color": color,
@@ -238,8 +251,15 @@ def finding(points: Sequence[Point]) -> str:
     if not runs:
         return "No run here has both a forget and a utility accuracy yet."
     if len(runs) == 1:
-        return f"Only {runs[0].label} has both figures; one run cannot be better than another."
-    names = ", ".join(p.label for p in runs if p.key in best)
+        alone = f"Only {runs[0].label} has both figures; one run cannot be better than another."
+        return alone + (f" It has not forgotten: {_KEPT}" if runs[0].forgotten is False else "")
+    first = [p for p in runs if p.key in best]
+    kept = [p for p in first if p.forgotten is False]
+    if len(kept) == len(first) > 1:
+        meaning, mark = f" None of these has forgotten: {_KEPT}", ""
+    else:
+        meaning, mark = f" Not forgotten: {_KEPT}" if kept else "", " (has not forgotten)"
+    names = ", ".join(p.label + (mark if p in kept else "") for p in first)
     beaten = len(runs) - len(best)
     tail = "no run is beaten on both axes" if beaten == 0 else f"{beaten} of {len(runs)} are beaten"
     overlap = any(
@@ -255,7 +275,7 @@ def finding(points: Sequence[Point]) -> str:
     caution = (
         " Some intervals overlap on both axes: those differences may be chance." if overlap else ""
     )
-    return f"On the Pareto front: {names}; {tail}.{caution}"
+    return f"On the Pareto front: {names}; {tail}.{meaning}{caution}"
 
 
 def final_frame(runs: Mapping[str, tuple[Sequence[Row], str]]) -> pd.DataFrame:

@@ -33,7 +33,13 @@ def label(view: state.ProfileView) -> None:
             f"{findings.model_name(view.profile.meta)} · forget: {view.forget_name} · "
             f"retain: {view.retain_name}"
         )
-    if right.button("Use my own data", type="primary", icon=":material/upload:", width="stretch"):
+    own = view.key not in (state.BUNDLED, state.SAME_STYLE)
+    if right.button(
+        "Use other data" if own else "Use my own data",
+        type="primary",
+        icon=":material/upload:",
+        width="stretch",
+    ):
         navigation.go("data_model")
 
 
@@ -103,6 +109,8 @@ def steps() -> None:
     for number, (what, why, page) in enumerate(STEPS, start=1):
         left, right = st.columns([4, 1], vertical_alignment="center")
         left.markdown(f"{number}. **{what}** {why}")
-        if page:
-            with right:
+        with right:
+            if page:
                 navigation.link(page, "Go there", icon=":material/arrow_forward:")
+            else:
+                st.caption("above, on this page")

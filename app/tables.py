@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+_WORD_WIDTH = 105
+"""Pixels in which "not measured" can be read."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -52,6 +54,12 @@ FORMATS: dict[str, tuple[Callable[[pd.DataFrame], bytes], str]] = {
 }
 
 
+def numbers(*columns: str) -> dict[str, Any]:
+    """Column settings of figures that may be missing: three digits, and room for the word."""
+    column = st.column_config.NumberColumn(format="%.3f", width=_WORD_WIDTH)
+    return dict.fromkeys(columns, column)
+
+
 def downloads(table: pd.DataFrame, name: str, *, key: str | None = None) -> None:
     """A small menu with one button per format; `name` is the file name without its ending."""
     with st.popover("Download", icon=":material/download:", type="tertiary"):
@@ -81,16 +89,19 @@ def show(
     height: int | None = None,
     key: str | None = None,
     download: pd.DataFrame | None = None,
+    missing: str | None = None,
 ) -> None:
     """A table with its downloads under it. `alt` describes it for a screen reader.
 
-    `download` is what the files hold when that is more than the screen shows.
+    `download` is what the files hold when that is more than the screen shows; `missing` is what
+    the screen says in an empty cell, which the files leave empty.
     """
     st.dataframe(
         table,
         hide_index=True,
         column_config=column_config,
         height=height if height is not None else "auto",
+        placeholder=missing,
         alt=alt,
     )
     downloads(table if download is None else download, name, key=key)

@@ -65,8 +65,8 @@ def p_value(p: float, permutations: int | None = None) -> str:
     least = 1 / (permutations + 1) if permutations else 0.0
     # A rank test cannot tell anything below its least p from that p.
     if p <= least * (1 + 1e-9):
-        return f"p ≤ {least:.2g}"
-    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.4f}"
+        return f"p{NBSP}≤{NBSP}{least:.2g}"
+    return f"p{NBSP}={NBSP}{p:.{3 if p >= 0.001 else 4}f}"
 
 
 def count(number: int) -> str:

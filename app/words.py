@@ -84,9 +84,14 @@ def is_bundled(view: state.ProfileView) -> bool:
     )
 
 
+def may_show(view: state.ProfileView) -> bool:
+    """Whether the profile's text is open or has been revealed in this session."""
+    return is_bundled(view) or text_revealed()
+
+
 def revealed(view: state.ProfileView, key: str) -> bool:
     """Whether text may be shown; draws the reveal button where it may not yet."""
-    if is_bundled(view) or st.session_state.get(_REVEALED):
+    if may_show(view):
         return True
     st.info(
         "The words come from your own sets and may be hazardous. They stay hidden until you "

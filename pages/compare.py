@@ -70,9 +70,8 @@ tables.show(
     compare_view.table(chosen, points),
     "runs_compared",
     alt="One line per run: settings, final forget and utility accuracy with intervals and n.",
-    column_config={
-        name: st.column_config.NumberColumn(format="%.3f") for name in ("forget", "utility")
-    },
+    column_config=tables.numbers("forget", "utility"),
+    missing="not measured",
 )
 
 st.subheader("What differs in the settings")
@@ -96,9 +95,8 @@ tables.show(
     final,
     "final_figures",
     alt="Final accuracy, or loss, per run and group with interval and n.",
-    column_config={
-        name: st.column_config.NumberColumn(format="%.3f") for name in ("value", "low", "high")
-    },
+    column_config=tables.numbers("value", "low", "high"),
+    missing="not measured",
 )
 
 st.subheader("Erased, or re-routed?")

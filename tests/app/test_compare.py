@@ -1,5 +1,6 @@
 """Compare: pooled utility with its n, a front that is not beaten, and "not recorded" in words."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,43 @@ def test_the_front_holds_what_no_run_beats() -> None:
     points = [point("a", 0.3, 0.9), point("b", 0.3, 0.8), point("c", 0.2, 0.7)]
     assert pareto.front(points) == {"a", "c"}
     assert "1 of 3 are beaten" in pareto.finding(points)
+
+
+def test_a_run_that_has_not_forgotten_is_called_so_even_on_the_front() -> None:
+    def run(key: str, *forget: float) -> pareto.Point:
+        utility = 0.9 if key == "kept" else 0.8
+        rows = [eval_row(step, value, utility) for step, value in enumerate(forget)]
+        return pareto.point_of(key, key, rows, "hazard")
+
+    # Intervals reach a tenth to both sides.
+    kept, forgot, start = run("kept", 0.9, 0.85), run("forgot", 0.9, 0.3), run("start", 0.9)
+    assert [point.forgotten for point in (kept, forgot, start)] == [False, True, False]
+    finding = pareto.finding([kept, forgot])
+    assert "kept (has not forgotten)" in finding
+    assert "forgot (has not" not in finding
+    assert "still includes the value at the start" in finding
+    assert "has not forgotten" in pareto.finding([kept])
+    both = pareto.finding([kept, dataclasses.replace(kept, key="same")])
+    assert "None of these has forgotten" in both
+    assert "(has not" not in both
+    assert "forgotten" not in pareto.finding([forgot])
+    names = {trace.name for trace in pareto.pareto_figure([kept, forgot], chance=0.25).data}
+    assert {"kept (not forgotten)", "forgot"} <= names
+
+
+def test_what_was_not_measured_is_said_in_words(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    without = {**eval_row(9, 0.3, 0.85), "accuracy": None}
+    write_run(trace_home, [without], name="no questions", evaluation={"questions": None})
+    write_run(trace_home, [eval_row(0, 0.9, 0.9), eval_row(9, 0.3, 0.85)], name="asked")
+    app = open_page("compare")
+    assert not app.exception
+    table = next(frame for frame in app.dataframe if "front" in frame.value)
+    line = table.value.set_index("run").loc["no questions"]
+    assert math.isnan(line["forget"])
+    assert set(line[["forgotten", "front", "n"]]) == {"not measured"}
+    assert table.proto.placeholder == "not measured"
 
 
 def test_overlapping_intervals_are_said() -> None:

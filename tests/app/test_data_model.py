@@ -160,7 +160,32 @@ def test_a_folder_is_described_without_opening_weights(model_folder: Path) -> No
     note = model_view.read_folder(str(model_folder))
     assert note.problem is None
     assert "OlmoeForCausalLM" in note.facts
-    assert "num experts 8" in note.facts
+    assert "8 experts per layer" in note.facts
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        (
+            {"n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2},
+            ["64 experts per layer", "6 experts per token", "2 shared experts"],
+        ),
+        (
+            {"text_config": {"num_local_experts": 16, "experts_per_token": 1}},
+            ["16 experts per layer", "1 expert per token"],
+        ),
+        ({"expert_num": 8}, ["its settings name experts in words of their own"]),
+        ({"num_experts": 0}, ["its settings name experts in words of their own"]),
+        ({}, ["its settings name no experts"]),
+    ],
+)
+def test_experts_are_counted_in_words(
+    model_folder: Path, settings: dict[str, object], facts: list[str]
+) -> None:
+    (model_folder / "config.json").write_text(json.dumps(settings))
+    found = model_view.read_folder(str(model_folder)).facts[3:]
+    assert [fact.split(";")[0] for fact in found] == facts
+    assert not any("_" in fact or "num " in fact for fact in found)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "a\0b", "demo:../x", "x" * 5000])

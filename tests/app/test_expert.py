@@ -45,6 +45,18 @@ def test_pin_leave_out_and_back_to_the_rule(bundled: Profile, open_page: OpenPag
     assert "sel" not in app.query_params
 
 
+def test_one_reveal_opens_words_and_tokens(bundled: Profile, open_page: OpenPage) -> None:
+    app = open_page("expert", profile=KEY)
+    assert not app.exception
+    assert [button.label for button in app.button].count("Reveal the text") == 1
+    assert not any("Token" in frame.value for frame in app.dataframe)
+    next(button for button in app.button if button.label == "Reveal the text").click().run()
+    assert not app.exception
+    assert "Reveal the text" not in [button.label for button in app.button]
+    assert not any(caption.value.startswith("Hidden") for caption in app.caption)
+    assert len(app.get("html")) > 0
+
+
 def test_the_card_agrees_with_the_map(bundled: Profile) -> None:
     view = state.open_profile(KEY)
     assert view is not None

@@ -69,6 +69,27 @@ def test_a_layer_between_moe_layers_is_a_sentence(bundled: Profile, open_page: O
     assert "The words behind layer 3, expert 5" in [heading.value for heading in app.subheader]
 
 
+def test_every_step_leads_somewhere_or_is_on_the_page(
+    bundled: Profile, open_page: OpenPage
+) -> None:
+    app = open_page("start")
+    here = [caption for caption in app.caption if caption.value == "above, on this page"]
+    assert len(here) == sum(not page for *_, page in start_view.STEPS) > 0
+    links = [link.proto.label for link in app.get("page_link")]
+    assert links.count("Go there") == sum(bool(page) for *_, page in start_view.STEPS)
+
+
+@pytest.mark.parametrize(
+    ("address", "label"), [({}, "Use my own data"), ({"profile": KEY}, "Use other data")]
+)
+def test_the_way_to_other_data_fits_what_is_shown(
+    bundled: Profile, open_page: OpenPage, address: dict[str, str], label: str
+) -> None:
+    app = open_page("start", **address)
+    labels = [button.label for button in app.button if button.label.startswith("Use ")]
+    assert labels == [label]
+
+
 def test_own_text_waits_for_the_reveal(bundled: Profile, open_page: OpenPage) -> None:
     app = open_page("start", profile=KEY)
     assert not app.get("html")
