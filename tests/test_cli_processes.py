@@ -20,9 +20,10 @@ from trace_engine.runs import RunDirectory
 PROGRAM = [sys.executable, "-c", "import sys; from trace_engine.cli import main; sys.exit(main())"]
 
 
-def command(home: Path, *words: str) -> "subprocess.Popen[str]":
+def command(home: Path, *words: str, cwd: Path | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*PROGRAM, *words],
+        cwd=cwd,
         env=os.environ | {"TRACE_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -47,16 +48,18 @@ def test_profile_writes_a_profile_and_shows_progress(tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_ctrl_c_stops_and_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
     write_sets(tmp_path)
-    config, home = settings(tmp_path, max_steps=40, checkpoint_every=50), tmp_path / "home"
+    # Sets named as a user names them in their folder; the run goes on from anywhere.
+    here = {"forget": {"source": "forget.txt"}, "retain": {"source": "retain.txt"}}
+    config, home = settings(tmp_path, max_steps=40, checkpoint_every=50, **here), tmp_path / "home"
     (tmp_path / "c.yaml").write_text(to_yaml(config))
     whole = RunDirectory(tmp_path / "whole")
-    whole.create(config).release()
+    whole.create(settings(tmp_path, max_steps=40, checkpoint_every=50)).release()
     undisturbed = start(whole, home)
     undisturbed.join(240)
     assert undisturbed.exitcode == 0
 
     run = RunDirectory(tmp_path / "run")
-    process = command(home, "unlearn", str(tmp_path / "c.yaml"), "--out", str(run.path))
+    process = command(home, "unlearn", "c.yaml", "--out", "run", cwd=tmp_path)
     until(
         lambda: (run.path / "metrics.jsonl").exists() and run.status().step >= 2,
         "two steps",
@@ -72,7 +75,9 @@ def test_ctrl_c_stops_and_resume_ends_with_the_same_bits(tmp_path: Path) -> None
     assert 2 <= step < 40
     assert [c.step for c in run.checkpoints()] == [step]
 
-    resumed = command(home, "runs", "resume", str(run.path), "--json")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    resumed = command(home, "runs", "resume", str(run.path), "--json", cwd=elsewhere)
     out, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, err
     assert json.loads(out)["attempt"] == 2

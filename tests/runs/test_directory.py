@@ -96,6 +96,56 @@ def test_create_refuses_a_folder_with_something_in_it(run: RunDirectory, tmp_pat
     assert [p.name for p in run.path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_run_that_computed_nothing_starts_anew_in_its_folder(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    with run.create(config(tmp_path, max_steps=9)):
+        run.update(state="failed", message="No expert is selected.", notes=["old"])
+        run.log("old")
+        (run.path / "stop-001").touch()
+        (run.path / "profile-before").mkdir()
+        write_json(run.path / "facts.json", {"identity": {}})
+        with pytest.raises(LockedError, match="in use by another process"):
+            run.create(config(tmp_path))
+    corrected = config(tmp_path, max_steps=7)
+    with run.create(corrected):
+        status = run.status()
+        assert (status.state, status.attempt, status.notes) == ("starting", 1, ())
+        assert run.config() == corrected
+        assert run.facts() == {}
+        assert run.log_tail() == []
+        run.update(state="interrupted")
+    run.create(corrected).release()
+
+
+@pytest.mark.parametrize("kept", ["step", "done", "foreign file", "damaged status"])
+def test_a_folder_with_a_result_or_a_stranger_stays(
+    run: RunDirectory, tmp_path: Path, kept: str
+) -> None:
+    with run.create(config(tmp_path)):
+        run.update(state="done" if kept == "done" else "failed")
+    if kept == "step":
+        rows = Appender(run.path / "metrics.jsonl")
+        rows.append({"attempt": 1, "kind": "train", "step": 1})
+        rows.close()
+    if kept == "foreign file":
+        (run.path / "thesis.tex").write_text("mine")
+    if kept == "damaged status":
+        (run.path / "status.json").write_text("{")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    with pytest.raises(RunError, match="not empty"):
+        run.create(config(tmp_path))
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_a_launch_that_got_no_further_than_its_lock_does_not_block(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    run.path.mkdir()
+    run.lock_path.touch()
+    run.create(config(tmp_path)).release()
+
+
 def test_settings_round_trip_whatever_the_label_is(run: RunDirectory, tmp_path: Path) -> None:
     label = "../../etc\0 /abs <script> é" + "x" * 300
     settings = config(tmp_path, name=label, learning_rate=1e-4)

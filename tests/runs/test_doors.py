@@ -68,7 +68,7 @@ def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
     def names(run: RunDirectory) -> set[str]:
         return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
 
-    assert names(page) - {"log.txt", "launch.json"} == names(RunDirectory(tmp_path / "cli"))
+    assert names(page) - {"log.txt"} == names(RunDirectory(tmp_path / "cli"))
     cached = find_profile(str(page.facts()["profile_key"]), base)
     before, after = page.profile_before(), page.profile_after()
     assert cached is not None

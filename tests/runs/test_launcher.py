@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -296,6 +297,14 @@ def test_a_damaged_run_is_listed_with_its_reason(base: Path, tmp_path: Path) -> 
     [row] = list_runs(base)
     assert row.status.state == "damaged"
     assert "status.json is damaged" in row.status.message
+
+
+def test_only_what_an_id_opens_is_listed(base: Path, tmp_path: Path) -> None:
+    run = RunDirectory(base / "runs" / "20260101-000000-abcdef")
+    run.create(config(tmp_path)).release()
+    shutil.copytree(run.path, run.path.with_name("my copy"))
+    assert [row.id for row in list_runs(base)] == [run.id]
+    assert launcher.not_listed(base) == ["my copy"]
 
 
 def test_a_worker_that_cannot_start_says_so(

@@ -125,20 +125,22 @@ def build_parser() -> argparse.ArgumentParser:
     config = command("config", "configuring:config", "Print a commented settings file.")
     config.add_argument("--kind", choices=("unlearn", "profile"), default="unlearn")
 
-    runs = commands.add_parser("runs", help="List, show, stop, resume or delete runs.")
+    runs = commands.add_parser("runs", help="List, show, stop, resume, import or delete runs.")
     actions = runs.add_subparsers(required=True, metavar="ACTION")
     for name, text in (
         ("list", "All runs, newest first."),
         ("show", "One run: state, curve, notes."),
         ("stop", "Finish the step, save, end."),
         ("resume", "Continue a run that ended before it was done."),
+        ("import", "Copy a run's folder under the home, where lists and pages find it."),
         ("delete", "Remove a run that nobody works on."),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.set_defaults(command=f"running:runs_{name}")
         add_json(action)
         if name != "list":
-            action.add_argument("run", help="a run's id, or its folder")
+            named = "a run's folder" if name == "import" else "a run's id, or its folder"
+            action.add_argument("run", help=named)
         if name == "resume":
             action.add_argument("--background", action="store_true", help="return at once")
         if name == "stop":

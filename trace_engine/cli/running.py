@@ -6,6 +6,7 @@ It accepts that Ctrl-C finishes the step first; a second one ends at once.
 """
 
 import argparse
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from trace_engine.cli.output import (
 from trace_engine.config import UnlearnConfig, read_config
 from trace_engine.errors import InputError
 from trace_engine.runs.directory import RunDirectory, RunStatus
-from trace_engine.runs.launcher import reopen
+from trace_engine.runs.launcher import not_listed, reopen
 from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
 from trace_engine.runs.stopping import StopFlag
@@ -60,9 +61,14 @@ def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
     stop = StopFlag(_STOPPING)
     stop.install()
     note(f"Run {run.id} in {run.path}")
-    with lock:
+    base = runs.home()
+    with lock, contextlib.chdir(run.launch_folder()):
         status = work(
-            run, stop, report=ProgressLine(), on_wait=lambda ahead: note(run.status().message)
+            run,
+            stop,
+            base=base,
+            report=ProgressLine(),
+            on_wait=lambda ahead: note(run.status().message),
         )
     clear_progress()
     if as_json:
@@ -139,6 +145,12 @@ def runs_list(options: argparse.Namespace) -> int:
         for summary in found
     ]
     print_table(rows, ["id", "kind", "state", "step", "started", "name"])
+    strangers = not_listed()
+    if strangers:
+        note(
+            f"{len(strangers)} folders beside them have no run's id for a name ({strangers[0]}); "
+            "`trace-moe runs import FOLDER` takes one in."
+        )
     return 0
 
 
@@ -152,6 +164,15 @@ def runs_show(options: argparse.Namespace) -> int:
     progress = run.progress()
     if status.active and progress is not None and progress["eta_seconds"] is not None:
         print(f"{progress['phase']}: {duration(progress['eta_seconds'])} left")
+    return 0
+
+
+def runs_import(options: argparse.Namespace) -> int:
+    run = runs.open_run(runs.import_run(Path(options.run)))
+    if options.json:
+        emit_json({"id": run.id, "path": str(run.path), **run.status().to_dict()})
+    else:
+        print(run.id)
     return 0
 
 

@@ -4,6 +4,7 @@ torch."""
 from pathlib import Path
 
 from trace_engine.runs.directory import RunDirectory, RunStatus
+from trace_engine.runs.importing import import_run
 from trace_engine.runs.launcher import (
     RunSummary,
     delete,
@@ -33,6 +34,7 @@ __all__ = [
     "delete_directory",
     "find_profile",
     "home",
+    "import_run",
     "launch",
     "list_runs",
     "open_run",

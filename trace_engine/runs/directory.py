@@ -4,6 +4,9 @@ Readers open it by path, anywhere, and never write. Everything that changes it h
 accepts reading small files again at every look; nothing is cached, so nothing is stale.
 """
 
+import os
+import re
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,11 @@ FINAL_STATES = ("done", "stopped", "failed")
 ACTIVE_STATES = ("starting", "queued", "running")
 STALLED_SECONDS = 60.0
 _LEAVING_SECONDS = 5.0
+_BEFORE_THE_FIRST_STEP = frozenset(
+    {"config.yaml", "status.json", "launch.json", "facts.json", "progress.json", "metrics.jsonl"}
+    | {"log.txt", "lock", "checkpoints", "profile-before"}
+)
+"""What a run may hold that has not made an update; with a stop request beside it."""
 _KIND_ORDER = {"train": 0, "eval": 1}
 
 
@@ -203,20 +211,24 @@ class RunDirectory:
 
     def create(self, config: ProfileConfig | UnlearnConfig) -> FileLock:
         """Make the directory and take its lock before anyone can find it. Raises RunError if it is
-        there."""
+        there, unless it is a run that ended before its first update: that one starts anew.
+        """
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
-            if not self.path.is_dir() or any(self.path.iterdir()):
+            if not self.path.is_dir() or not (self._empty() or self._nothing_computed()):
                 raise RunError(
                     f"{self.path.name} exists and is not empty. Name another folder, or continue "
                     "what is in it with `trace-moe runs resume`. Nothing was changed."
                 ) from None
-        lock = FileLock.take(self.lock_path, f"Run {self.id} is being launched by another process.")
-        if (self.path / "config.yaml").exists():
+        lock = FileLock.take(self.lock_path, f"Run {self.id} is in use by another process.")
+        if (self.path / "config.yaml").exists() and not self._nothing_computed():
             lock.release()
             raise RunError(f"{self.path.name} was made into a run by another process meanwhile.")
+        self._clear()
         write_text(self.path / "config.yaml", to_yaml(config))
+        # Relative names in the settings start here, wherever a later attempt is started from.
+        write_json(self.path / "launch.json", {"folder": os.getcwd()})
         now = time.time()
         write_json(
             self.path / "status.json",
@@ -233,6 +245,36 @@ class RunDirectory:
             },
         )
         return lock
+
+    def _empty(self) -> bool:
+        """Nothing is there but perhaps the lock of a launch that got no further."""
+        return all(path.name == "lock" for path in self.path.iterdir())
+
+    def _nothing_computed(self) -> bool:
+        """Whether it is a run, and nothing but a run, that ended before its first update."""
+        names = {path.name for path in self.path.iterdir()}
+        foreign = {n for n in names - _BEFORE_THE_FIRST_STEP if not re.fullmatch(r"stop-\d+", n)}
+        if foreign or not {"config.yaml", "status.json"} <= names:
+            return False
+        try:
+            done, trained = self._recorded()["state"] == "done", self.rows("train")
+        except RunError:
+            return False
+        return not (done or trained or list_checkpoints(self.path / "checkpoints"))
+
+    def _clear(self) -> None:
+        """Remove what an attempt without a result left. The caller holds the lock."""
+        for path in self.path.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def launch_folder(self) -> Path:
+        """Where the settings' relative names start: where the run was launched, or the current
+        folder where that one is not on this machine."""
+        recorded = read_json(self.path / "launch.json")
+        folder = recorded.get("folder") if isinstance(recorded, dict) else None
+        known = isinstance(folder, str) and folder != "" and Path(folder).is_dir()
+        return Path(str(folder)) if known else Path.cwd()
 
     def update(self, **changes: Any) -> None:
         """Change fields of status.json. The caller holds the lock. `done` is never overwritten."""

@@ -83,8 +83,7 @@ def resume(run_id: str, home: Path | None = None) -> str:
 def resume_directory(run: RunDirectory, home: Path | None = None) -> None:
     """`resume` for a run directory anywhere."""
     lock = reopen(run)
-    folder = Path((read_json(run.path / "launch.json") or {}).get("folder", ""))
-    _start(run, lock, home, folder if folder.is_dir() else Path.cwd())
+    _start(run, lock, home, run.launch_folder())
 
 
 def reopen(run: RunDirectory) -> FileLock:
@@ -151,11 +150,11 @@ def delete_directory(run: RunDirectory) -> None:
 
 
 def list_runs(home: Path | None = None) -> list[RunSummary]:
-    """Every run under the home, newest first; a damaged one is listed with state `damaged` and the
-    reason."""
+    """Every run under the home that its id opens, newest first; a damaged one is listed with state
+    `damaged` and the reason."""
     found = []
     for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
-        if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+        if not places.is_run_id(path.name) or path.is_symlink() or not path.is_dir():
             continue
         run = RunDirectory(path)
         try:
@@ -165,6 +164,15 @@ def list_runs(home: Path | None = None) -> list[RunSummary]:
             broken = RunStatus("damaged", str(error), 0, 0, 0, False, None)
             found.append(RunSummary(run.id, "", "", broken))
     return found
+
+
+def not_listed(home: Path | None = None) -> list[str]:
+    """Names of folders among the runs that no id opens, such as a copy under a name of its own."""
+    return [
+        path.name
+        for path in sorted(places.subfolder("runs", home).iterdir())
+        if not path.name.startswith(".") and path.is_dir() and not places.is_run_id(path.name)
+    ]
 
 
 @contextmanager
@@ -199,7 +207,8 @@ def _question(config: ProfileConfig | UnlearnConfig) -> str:
 def _known(question: str, token: str | None, home: Path | None) -> str | None:
     """The run that already answers this question: active, or of the same press of the button."""
     for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
-        record = read_json(path / "launch.json") if path.is_dir() else None
+        listed = places.is_run_id(path.name) and path.is_dir()
+        record = read_json(path / "launch.json") if listed else None
         if record is None or record.get("question") != question:
             continue
         same_press = token is not None and record.get("token") == token

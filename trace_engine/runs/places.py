@@ -40,9 +40,14 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
 
 
+def is_run_id(name: str) -> bool:
+    """Whether a name has the form of an id that `new_run_id` makes."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
 def run_path(run_id: str, base: Path | None = None) -> Path:
     """The directory of an existing run. Raises RunError for anything but the id of one."""
-    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+    if not isinstance(run_id, str) or not is_run_id(run_id):
         shown = repr(run_id) if len(repr(run_id)) <= 60 else repr(run_id)[:60] + "…"
         raise RunError(f"{shown} is not a run id; `trace-moe runs list` shows the ids there are.")
     path = subfolder("runs", base) / run_id

@@ -1,0 +1,86 @@
+"""A run's folder comes into the home whole, under an id of the home's own, or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runs.light_worker import config
+from trace_engine.disk import Appender
+from trace_engine.errors import RunError
+from trace_engine.runs import RunDirectory, import_run, list_runs, open_run
+from trace_engine.runs.checkpoints import save_checkpoint
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> RunDirectory:
+    """A finished run in a folder of its own, as `unlearn --out` leaves it."""
+    run = RunDirectory(tmp_path / "my run")
+    with run.create(config(tmp_path, name="mine")):
+        rows = Appender(run.path / "metrics.jsonl")
+        rows.append({"attempt": 1, "kind": "train", "step": 1, "loss": 1.0})
+        rows.close()
+        checkpoints = run.path / "checkpoints"
+        save_checkpoint(checkpoints, {}, {}, step=1, attempt=1, identity={})
+        (run.path / "model").mkdir()
+        (run.path / "model" / "weights").write_bytes(b"w")
+        run.update(state="done", message="All 1 steps done.")
+    return run
+
+
+def test_an_imported_run_opens_by_its_id(outside: RunDirectory, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    run = open_run(import_run(outside.path, home), home)
+    assert [row.id for row in list_runs(home)] == [run.id]
+    assert run.id != outside.id
+    assert run.status() == outside.status()
+    assert (run.rows(), run.config()) == (outside.rows(), outside.config())
+    assert (run.path / "model" / "weights").read_bytes() == b"w"
+    run.checkpoints()[0].verify()
+    with pytest.raises(RunError, match="already"):
+        import_run(run.path, home)
+
+
+def _link(run: RunDirectory) -> None:
+    (run.path / "model" / "weights").unlink()
+    (run.path / "model" / "weights").symlink_to("/etc/hostname")
+
+
+def _flip(run: RunDirectory) -> None:
+    (run.checkpoints()[0].path / "state.json").write_text("[]")
+
+
+def _tear(name: str) -> Callable[[RunDirectory], object]:
+    return lambda run: (run.path / name).write_text("{\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_link, "symbolic link"),
+        (_flip, "state.json differs from its hash. Nothing was imported."),
+        (_tear("status.json"), "status.json is damaged"),
+        (_tear("metrics.jsonl"), "metrics.jsonl, line 1 is damaged"),
+        (_tear("config.yaml"), "config.yaml"),
+        (_tear("facts.json"), "facts.json is damaged"),
+        (lambda run: (run.path / "config.yaml").unlink(), "is not a run"),
+    ],
+)
+def test_what_cannot_be_trusted_is_refused(
+    outside: RunDirectory, tmp_path: Path, spoil: Callable[[RunDirectory], object], sentence: str
+) -> None:
+    spoil(outside)
+    with pytest.raises(RunError, match=sentence):
+        import_run(outside.path, tmp_path / "home")
+    assert list((tmp_path / "home" / "runs").iterdir()) == []
+
+
+def test_a_running_run_and_a_link_to_one_are_refused(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    lock = run.create(config(tmp_path))
+    with pytest.raises(RunError, match="once it has ended"):
+        import_run(run.path, tmp_path / "home")
+    lock.release()
+    (tmp_path / "link").symlink_to(run.path)
+    with pytest.raises(RunError, match="symbolic link"):
+        import_run(tmp_path / "link", tmp_path / "home")

@@ -1,0 +1,68 @@
+"""Bringing a run's folder into the home, so that lists, pages and comparisons find it by an id.
+
+The source is only read, and a copy that could not be opened is never listed. It accepts a second
+copy of the bytes: what lies outside the home may move or vanish.
+"""
+
+import shutil
+from pathlib import Path
+
+from trace_engine.disk import place_folder, require_space
+from trace_engine.errors import RunError, TraceError
+from trace_engine.runs import places
+from trace_engine.runs.checkpoints import damaged_manifests
+from trace_engine.runs.directory import RunDirectory
+
+
+def import_run(source: Path, home: Path | None = None) -> str:
+    """Copy an ended run's folder under a new id and return the id.
+
+    Raises RunError, and copies nothing, when it is no run, is at work, is listed already, holds a
+    symbolic link, or is damaged.
+    """
+    run = RunDirectory(source)
+    runs = places.subfolder("runs", home)
+    if run.path.resolve().parent == runs.resolve() and places.is_run_id(run.id):
+        raise RunError(f"{run.id} is among this home's runs already.")
+    links = [path for path in (run.path, *run.path.rglob("*")) if path.is_symlink()]
+    if links:
+        raise RunError(
+            f"{run.path.name} holds a symbolic link ({links[0].name}), which may point anywhere. "
+            "Copy the run with its files. Nothing was imported."
+        )
+    _require_sound(run)
+    require_space(runs, sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()))
+    target = runs / places.new_run_id()
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("lock", ".*", "stop-*"))
+        # It was resumed while it was being copied: two of its files may be of different steps.
+        _require_ended(run)
+
+    place_folder(target, copy)
+    return target.name
+
+
+def _require_ended(run: RunDirectory) -> None:
+    status = run.status()
+    if status.active:
+        raise RunError(
+            f"Run {run.id} is {status.state}. Import it once it has ended. Nothing was imported."
+        )
+
+
+def _require_sound(run: RunDirectory) -> None:
+    """Read everything that a page reads, and verify what a resume would use."""
+    if not (run.path / "config.yaml").is_file():
+        raise RunError(f"{run.path.name} is not a run: it has no config.yaml.")
+    _require_ended(run)
+    try:
+        run.config()
+        run.rows()
+        run.facts()
+        for sentence in damaged_manifests(run.path / "checkpoints"):
+            raise RunError(sentence)
+        for checkpoint in run.checkpoints():
+            checkpoint.verify()
+    except TraceError as error:
+        raise RunError(f"{error} Nothing was imported.") from None
