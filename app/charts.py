@@ -72,14 +72,21 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
             y=rows,
             mode="markers",
             marker={"symbol": "square", "size": 16, "color": "rgba(0,0,0,0)"},
-            customdata=[
-                [spec.layers[row], int(order_LE[row, column])]
-                for row, column in zip(rows, columns, strict=True)
-            ],
-            hovertext=[
-                spec.hover_LE[row][order_LE[row, column]]
-                for row, column in zip(rows, columns, strict=True)
-            ],
+            # Arrays of objects: plotly checks a list of 15,000 texts one by one, on every click.
+            customdata=np.array(
+                [
+                    [spec.layers[row], int(order_LE[row, column])]
+                    for row, column in zip(rows, columns, strict=True)
+                ],
+                dtype=object,
+            ),
+            hovertext=np.array(
+                [
+                    spec.hover_LE[row][order_LE[row, column]]
+                    for row, column in zip(rows, columns, strict=True)
+                ],
+                dtype=object,
+            ),
             hovertemplate="%{hovertext}<extra></extra>",
             # Plotly fades what is not selected; the markers are invisible either way.
             selected={"marker": {"opacity": 0}},
