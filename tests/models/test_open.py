@@ -292,7 +292,8 @@ def test_too_little_memory_is_refused_before_a_weight_is_read(
     with pytest.raises(
         ModelError,
         match=r"needs about \d+\sKiB of memory .*this machine has 49\sKiB free: set dtype to "
-        r"bfloat16, which halves it, set quantization .*, close other programs, .*\. Nothing was read\.$",
+        r"bfloat16, which halves it, set quantization .*, close other programs, .*"
+        r"\. Nothing was read\.$",
     ):
         open_model(config(tiny_olmoe()))
 
