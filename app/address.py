@@ -11,6 +11,7 @@ from typing import TypeVar
 import streamlit as st
 
 T = TypeVar("T")
+_NONE = "none"
 _CORE = ("profile", "layer", "expert", "sel", "weights", "run", "job")
 
 
@@ -85,13 +86,14 @@ def bound(
     default: T,
     options: Iterable[T] | None = None,
     read: Callable[[str], T] | None = None,
+    write: Callable[[T], str] = str,
 ) -> T:
     """Bind the widget `key=name` to the URL; call right before the widget, without a default there.
 
     What counts, in this order: the widget's own value, the URL, what it was when its page was last
-    seen, `default`. `read` turns the URL's text into a value and raises ValueError when it can't;
-    without it the text is matched against `options` (or taken as it is). A refused value becomes a
-    notice.
+    seen, `default`. `read` turns the URL's text into a value and raises ValueError when it can't,
+    `write` is its way back; without `read` the text is matched against `options` (or taken as it
+    is). A refused value becomes a notice.
     """
     allowed = list(options) if options is not None else None
     kept = st.session_state.setdefault("_kept", {})
@@ -109,9 +111,34 @@ def bound(
     if value == default:
         if name in st.query_params:
             del st.query_params[name]
-    elif st.query_params.get(name) != str(value):
-        st.query_params[name] = str(value)
+    elif st.query_params.get(name) != write(value):
+        st.query_params[name] = write(value)
     return value
+
+
+def bound_many(name: str, default: list[str], options: Iterable[str]) -> list[str]:
+    """`bound` for a widget that chooses several of `options`; the address holds them with commas.
+
+    What is no longer on offer is left out; what the address names and is not there is said.
+    """
+    offered = list(options)
+    for place in (st.session_state, st.session_state.setdefault("_kept", {})):
+        if place.get(name):
+            # Nothing left of a choice is no choice; an empty one was made by the person.
+            place[name] = [value for value in place[name] if value in offered] or default
+
+    def read(text: str) -> list[str]:
+        named = [] if text == _NONE else list(dict.fromkeys(text.split(",")))
+        missing = [value for value in named if value not in offered]
+        if missing:
+            notice(
+                f"The address's {name!r} names what is not here: {', '.join(missing)[:200]}. "
+                "It was left out."
+            )
+        known = [value for value in named if value in offered]
+        return known if known or not named else default
+
+    return bound(name, default, read=read, write=lambda values: ",".join(values) or _NONE)
 
 
 def unbind(name: str) -> None:

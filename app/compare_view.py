@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
-from app import curves, forms, pareto, replay, wording
+from app import curves, forms, judged, pareto, replay, state, wording
 from app.pareto import Point
 from app.replay import StoredRun
 from app.theme import Palette, palette
@@ -27,6 +28,13 @@ from trace_engine.runs import RunDirectory
 
 SCORES = PACK / "scores.json"
 REFERENCE = "retrain_no_hazard"
+REFERENCE_SCORED = ("hazard", "continuation")
+"""The category and the style in which the bundled scores were measured."""
+FORGOTTEN = "demo:forget"
+"""What the reference was trained without."""
+QUESTIONS = "demo:questions/"
+BUNDLED_QUESTIONS = (f"{QUESTIONS}validation", f"{QUESTIONS}test")
+DEFAULT_RUNS = 6
 PATTERNS = ("", "/", ".", "x", "-", "+")
 
 
@@ -40,13 +48,13 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
             continue
         try:
             run = runs.open_run(summary.id)
-            config, rows = run.config(), run.rows()
+            config, rows, facts = run.config(), run.rows(), run.facts()
         except TraceError as error:
             skipped.append(f"{summary.id}: {error}")
             continue
         if isinstance(config, UnlearnConfig) and rows:
             label = config.name.strip() or f"{config.method} {config.weights.rule} {run.id[-6:]}"
-            found.append(StoredRun(run.id, label, run.path, config, tuple(rows)))
+            found.append(StoredRun(run.id, label, run.path, config, tuple(rows), facts))
     for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
         try:
             bundled = replay.bundled_run(path)
@@ -74,31 +82,36 @@ def chance_of(chosen: Sequence[StoredRun]) -> float | None:
 
 
 def reference_point(
-    chosen: Sequence[StoredRun], scores: Mapping[str, Any] | None
+    group: Sequence[StoredRun], scores: Mapping[str, Any] | None
 ) -> tuple[Point | None, str]:
-    """The retrained reference on the questions the chosen runs were judged on, and a sentence.
+    """The retrained reference on the questions like runs were judged on, and a sentence.
 
-    Only runs on the bundled sets and questions have one; anything else says "no reference".
+    Only runs of the bundled model that forget the bundled set, judged on the bundled questions as
+    the reference was, have one; anything else says why there is none.
     """
-    splits = {run.config.evaluation.questions for run in chosen}
-    forgets = {run.config.forget.source for run in chosen}
-    if forgets != {"demo:forget"} or len(splits) != 1:
-        return (
-            None,
-            "No reference: the retrained model fits runs on the bundled sets and questions only.",
-        )
-    split = str(next(iter(splits))).rpartition("/")[2]
+    what = judged.judged(group[0]) if group else None
+    if what is None:
+        return None, "No reference: these runs have no accuracies."
+    if what.questions not in BUNDLED_QUESTIONS:
+        return None, "No reference: no retrained reference exists for these questions."
+    if what.model != judged.TARGET:
+        return None, "No reference: no retrained reference exists for this model."
+    if {run.config.forget.source for run in group} != {FORGOTTEN}:
+        return None, "No reference: no retrained reference exists for this forget set."
+    if (what.forget_category, what.style) != REFERENCE_SCORED:
+        return None, "No reference: it was scored on another category to forget, or in another way."
+    split = what.questions.removeprefix(QUESTIONS)
     cells = _scores_of(scores, split)
     if not cells:
         return None, "No reference: the bundled scores are not in this checkout."
-    category = chosen[0].config.evaluation.forget_category
-    forget, utility = pareto.forget_and_utility(cells, category)
+    forget, utility = pareto.forget_and_utility(cells, what.forget_category)
     if not (forget.known and utility.known):
         return None, "No reference: the bundled scores do not cover these question groups."
     point = Point("reference", "retrained without hazard", forget, utility, reference=True)
     return (
         point,
-        f"Reference: {REFERENCE}, trained from scratch without the forget data, on {split}.",
+        f"Reference: {REFERENCE}, trained from scratch without the forget data, on all {split} "
+        "questions.",
     )
 
 
@@ -125,16 +138,58 @@ def _scores_of(scores: Mapping[str, Any] | None, split: str) -> dict[str, Any]:
     }
 
 
-def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
+def pick(names: Sequence[str]) -> list[str]:
+    """Bind the runs to compare to the address; called right before their widget."""
+    return state.bound_many("compare_runs", list(names)[:DEFAULT_RUNS], names)
+
+
+def choose_group(chosen: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs that share the front: all where they are alike, else the group that is chosen."""
+    found = judged.groups(chosen)
+    if not found:
+        return []
+    keys = list(found)
+    if len(keys) == 1:
+        return found[keys[0]]
+    state.bound("compare_on", keys[0], keys)
+    key = st.selectbox(
+        "Runs judged on",
+        keys,
+        format_func=lambda key: (
+            f"{judged.describe(found[key][0])}: {len(found[key])} of {len(chosen)} runs"
+        ),
+        key="compare_on",
+        help="Figures on different questions, of different models, or scored in different ways "
+        "cannot be set against each other, so a front holds like runs only.",
+    )
+    return found[key]
+
+
+def left_out(
+    group: Sequence[StoredRun], chosen: Sequence[StoredRun], labels: Mapping[str, str]
+) -> str:
+    """Which chosen runs are not on the front, and why; empty where all are."""
+    if not group:
+        return ""
+    found = judged.left_out(group[0], chosen, labels)
+    if not found:
+        return ""
+    return "Not on this front: " + "; ".join(f"{name}: {why}" for name, why in found) + "."
+
+
+def table(
+    chosen: Sequence[StoredRun], shown: Sequence[Point], group: Sequence[StoredRun]
+) -> pd.DataFrame:
     """One line per run: state of the settings that decide, final forget and utility with
-    intervals.
+    intervals. `group` holds the runs that share the front.
     """
-    best = pareto.front(shown)
+    like = {run.id for run in group}
+    best = pareto.front([point for point in shown if point.key in like])
     by_key = {point.key: point for point in shown}
     lines = []
     for run in chosen:
         point = by_key[run.id]
-        judged = point.forget.known and point.utility.known
+        known = point.forget.known and point.utility.known
         lines.append(
             {
                 "run": point.label,
@@ -143,8 +198,10 @@ def table(chosen: Sequence[StoredRun], shown: Sequence[Point]) -> pd.DataFrame:
                 "utility": point.utility.value,
                 "utility 95 % CI": _interval(point.utility),
                 "forgotten": _YES_NO[point.forgotten],
-                "front": _YES_NO[run.id in best if judged else None],
-                "n": f"{point.forget.n} + {point.utility.n}" if judged else "not measured",
+                "front": "left out"
+                if known and run.id not in like
+                else _YES_NO[run.id in best if known else None],
+                "n": f"{point.forget.n} + {point.utility.n}" if known else "not measured",
                 "step": max((int(row["step"]) for row in run.rows), default=0),
                 "method": run.config.method,
                 "weights": run.config.weights.rule,

@@ -251,7 +251,7 @@ def finding(points: Sequence[Point]) -> str:
     if not runs:
         return "No run here has both a forget and a utility accuracy yet."
     if len(runs) == 1:
-        alone = f"Only {runs[0].label} has both figures; one run cannot be better than another."
+        alone = f"{runs[0].label} stands alone: one run cannot be better than another."
         return alone + (f" It has not forgotten: {_KEPT}" if runs[0].forgotten is False else "")
     first = [p for p in runs if p.key in best]
     kept = [p for p in first if p.forgotten is False]

@@ -5,9 +5,10 @@ trade-off: the figure carries the curve once per frame, which is small for the t
 run has.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -34,6 +35,8 @@ class StoredRun:
     path: Path
     config: UnlearnConfig
     rows: tuple[Row, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the run found out before its first step."""
 
 
 def bundled_run(path: Path = BUNDLED_RUN) -> StoredRun | None:
@@ -48,7 +51,7 @@ def bundled_run(path: Path = BUNDLED_RUN) -> StoredRun | None:
     if not isinstance(config, UnlearnConfig):
         return None
     label = f"{config.name.strip() or config.method} (bundled)"
-    return StoredRun(f"bundled:{path.name}", label, path, config, tuple(run.rows()))
+    return StoredRun(f"bundled:{path.name}", label, path, config, tuple(run.rows()), run.facts())
 
 
 def replay_figure(

@@ -16,7 +16,7 @@ import streamlit as st
 from pydantic import BaseModel, ValidationError
 
 from app import wording
-from app.address import begin, bound, core, notice, put, take_notices, unbind
+from app.address import begin, bound, bound_many, core, notice, put, take_notices, unbind
 from trace_engine.bundled import PACK
 from trace_engine.config import Cell, SelectionConfig, WeightsConfig
 from trace_engine.errors import InputError, TraceError
@@ -32,7 +32,7 @@ SAME_STYLE = "same_style"
 SAME_STYLE_PATH = PACK / "profile_same_style"
 
 Settings = TypeVar("Settings", bound=BaseModel)
-__all__ = ["begin", "bound", "notice", "take_notices", "unbind"]
+__all__ = ["begin", "bound", "bound_many", "notice", "take_notices", "unbind"]
 
 
 @dataclass(frozen=True, slots=True)

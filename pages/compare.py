@@ -7,9 +7,11 @@ import streamlit as st
 from app import (
     charts,
     compare_view,
+    judged,
     navigation,
     pareto,
     prompts_view,
+    state,
     tables,
     teaching,
     traps,
@@ -34,9 +36,7 @@ if not found:
 
 names = pareto.distinct({run.id: run.label for run in found})
 found = [dataclasses.replace(run, label=names[run.id]) for run in found]
-if not set(st.session_state.get("compare_runs", ())) <= set(names):
-    del st.session_state["compare_runs"]
-st.session_state.setdefault("compare_runs", list(names)[:6])
+compare_view.pick(list(names))
 picked = st.multiselect("Runs", list(names), format_func=lambda key: names[key], key="compare_runs")
 chosen = [run for run in found if run.id in picked]
 if not chosen:
@@ -45,29 +45,42 @@ if not chosen:
 
 points = compare_view.points(chosen)
 labels = [point.label for point in points]
-reference, sentence = compare_view.reference_point(chosen, compare_view.read_scores())
-shown = points if reference is None else [*points, reference]
+group = compare_view.choose_group(chosen)
+like = {run.id for run in group}
+on_front = [point for point in points if point.key in like]
+reference, sentence = compare_view.reference_point(group, compare_view.read_scores())
+shown = on_front if reference is None else [*on_front, reference]
+compared = compare_view.table(chosen, points, group)
 
-st.markdown(f"**{wording.plain(pareto.finding(points))}**")
-if any(point.forget.known and point.utility.known for point in points):
+st.markdown(f"**{wording.plain(pareto.finding(on_front))}**")
+missing = compare_view.left_out(group, chosen, {point.key: point.label for point in points})
+if missing:
+    st.info(wording.plain(missing), icon=":material/info:")
+if any(point.forget.known and point.utility.known for point in on_front):
+    state.bound("compare_paths", False, (False, True))
     paths = st.toggle("Show each run's path", key="compare_paths")
+    samples = (
+        " These runs were asked different samples of the same questions, equally many per group."
+        if judged.other_samples(group)
+        else ""
+    )
     charts.show(
         pareto.pareto_figure(
             shown,
-            chance=compare_view.chance_of(chosen),
+            chance=compare_view.chance_of(group),
             paths=paths,
             heading=f"Forgotten against kept, with {wording.NINETY_FIVE} intervals",
         ),
         name="pareto",
         alt="Forget accuracy against utility accuracy, one point per run, with "
         f"{wording.NINETY_FIVE} intervals.",
-        table=compare_view.table(chosen, points),
-        caption=f"{sentence} A ring marks the Pareto front.",
+        table=compared[compared["front"] != "left out"],
+        caption=f"{sentence} A ring marks the Pareto front.{samples}",
     )
 else:
     st.caption("No chosen run has question groups; their held-out losses are in the final figures.")
 tables.show(
-    compare_view.table(chosen, points),
+    compared,
     "runs_compared",
     alt="One line per run: settings, final forget and utility accuracy with intervals and n.",
     column_config=tables.numbers("forget", "utility"),
@@ -110,9 +123,11 @@ else:
         alt="Share of experts unchanged at the last evaluation, per layer and run.",
         table=drift,
     )
+with_maps = compare_view.with_maps_first(chosen)
+state.bound("compare_focus", with_maps[0], with_maps)
 focus = st.selectbox(
     "Routing maps of",
-    compare_view.with_maps_first(chosen),
+    with_maps,
     format_func=lambda key: names[key],
     key="compare_focus",
 )

@@ -1,6 +1,7 @@
 """Compare: pooled utility with its n, a front that is not beaten, and "not recorded" in words."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 from streamlit.testing.v1 import AppTest
 
-from app import compare_view, pareto, prompts_view, replay
+from app import compare_view, judged, pareto, prompts_view, replay
 from app.theme import LIGHT
 from tests.app.stored import estimate, eval_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
@@ -142,22 +143,159 @@ def test_pareto_draws_bars_paths_and_reference() -> None:
     assert "r" not in pareto.front([run, reference])
 
 
-def test_reference_fits_only_the_same_questions() -> None:
-    scores = {
-        "models": {
-            "retrain_no_hazard": {
-                "validation": {"hazard": estimate(0.3), "general": estimate(0.9)},
-            }
+SCORES = {
+    "models": {
+        "retrain_no_hazard": {
+            split: {"hazard": estimate(value), "general": estimate(0.9)}
+            for split, value in (("validation", 0.3), ("test", 0.2))
         }
     }
-    run = stored(unlearn_config())
-    found, sentence = compare_view.reference_point([run], scores)
+}
+ROWS = (eval_row(0, 0.9, 0.9), eval_row(9, 0.3, 0.8))
+
+
+def test_reference_fits_the_bundled_model_set_and_questions() -> None:
+    run = stored(unlearn_config(), ROWS)
+    found, sentence = compare_view.reference_point([run], SCORES)
     assert found is not None
     assert found.forget.value == 0.3
     assert "validation" in sentence
-    other = stored(unlearn_config(forget={"source": "elsewhere.jsonl"}))
-    assert compare_view.reference_point([other], scores)[0] is None
     assert compare_view.reference_point([run], None)[1].startswith("No reference")
+    again = stored(
+        unlearn_config(model={"source": "a/copy"}),
+        ROWS,
+        model={"fingerprint": judged.target_fingerprint()},
+    )
+    assert compare_view.reference_point([again], SCORES)[0] == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"evaluation": {"questions": "elsewhere/validation"}}, "for these questions"),
+        ({"evaluation": {"questions": "/own/questions/test"}}, "for these questions"),
+        ({"model": {"source": "owner/validation"}}, "for this model"),
+        ({"model": {"source": "demo:retrain_no_book"}}, "for this model"),
+        ({"forget": {"source": "elsewhere.jsonl"}}, "for this forget set"),
+        (
+            {
+                "evaluation": {
+                    "questions": "demo:questions/validation",
+                    "forget_category": "neighbour",
+                }
+            },
+            "another category",
+        ),
+        (
+            {"evaluation": {"questions": "demo:questions/validation", "style": "letters"}},
+            "another way",
+        ),
+    ],
+)
+def test_anything_else_has_no_reference_and_says_why(changes: dict[str, Any], why: str) -> None:
+    found, sentence = compare_view.reference_point(
+        [stored(unlearn_config(**changes), ROWS)], SCORES
+    )
+    assert found is None
+    assert sentence.startswith("No reference")
+    assert why in sentence
+
+
+QUESTIONS = {"questions": "demo:questions/validation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "why"),
+    [
+        ({"evaluation": {"questions": "own.jsonl"}}, ROWS, "other questions (questions of own"),
+        ({"evaluation": {"questions": "demo:questions/test"}}, ROWS, "other questions (bundled"),
+        ({"model": {"source": "owner/name"}}, ROWS, "another model (name)"),
+        ({"evaluation": {**QUESTIONS, "style": "letters"}}, ROWS, "another scoring style"),
+        (
+            {"evaluation": {**QUESTIONS, "forget_category": "general"}},
+            ROWS,
+            "another category to forget (general)",
+        ),
+        ({}, (eval_row(9, 0.1, 1.0, accuracy={"hazard": estimate(0.1, 20)}),), "another number"),
+        (
+            {"evaluation": {"questions": None}},
+            (eval_row(9, 0.0, 0.0, accuracy={}),),
+            "it has no accuracies",
+        ),
+    ],
+)
+def test_unlike_runs_share_no_front(
+    changes: dict[str, Any], rows: tuple[Any, ...], why: str
+) -> None:
+    like = [dataclasses.replace(stored(unlearn_config(), ROWS), id=name) for name in ("a", "b")]
+    odd = dataclasses.replace(stored(unlearn_config(**changes), rows), id="odd")
+    chosen = [odd, *like]
+    group = compare_view.choose_group(chosen[1:])
+    assert group == like
+    assert next(iter(judged.groups(chosen).values())) == like
+    said = compare_view.left_out(group, chosen, {"odd": "Odd", "a": "A", "b": "B"})
+    assert said.startswith("Not on this front: Odd: ")
+    assert why in said
+    assert compare_view.left_out(group, like, {}) == ""
+
+
+def test_a_run_left_out_is_neither_drawn_nor_on_the_front(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    for name in ("one", "two"):
+        write_run(trace_home, list(ROWS), name=name)
+    best = eval_row(9, 0.0, 1.0)
+    write_run(trace_home, [best], name="odd", evaluation={**QUESTIONS, "style": "letters"})
+    app = open_page("compare")
+    assert not app.exception
+    (said,) = [box.value.replace("\\", "") for box in app.info]
+    assert said == "Not on this front: odd: another scoring style (letters)."
+    drawn = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
+    names = {trace.get("name") for trace in drawn}
+    assert {"one", "two"} <= names
+    assert "odd" not in names
+    front = next(frame.value for frame in app.dataframe if "front" in frame.value)
+    assert dict(zip(front["run"], front["front"], strict=True)) == {
+        "odd": "left out",
+        "one": "yes",
+        "two": "yes",
+    }
+
+
+def test_the_smaller_group_can_be_chosen_and_is_kept_in_the_address(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    for name in ("one", "two"):
+        write_run(trace_home, list(ROWS), name=name)
+    write_run(trace_home, list(ROWS), name="odd", evaluation={"questions": "own.jsonl"})
+    app = open_page("compare")
+    box = app.selectbox(key="compare_on")
+    assert [option.split(":")[-1] for option in box.options] == [" 2 of 3 runs", " 1 of 3 runs"]
+    box.select_index(1).run()
+    assert not app.exception
+    assert any("odd stands alone" in text.value for text in app.markdown)
+    assert any("exists for these questions" in caption.value for caption in app.caption)
+    again = open_page("compare", compare_on=app.query_params["compare_on"])
+    assert any("odd stands alone" in text.value for text in again.markdown)
+
+
+def test_one_file_of_questions_under_two_paths_is_the_same() -> None:
+    def run(path: str, fingerprint: str) -> replay.StoredRun:
+        config = unlearn_config(evaluation={"questions": path})
+        return stored(config, ROWS, questions={"fingerprint": fingerprint})
+
+    assert judged.judged(run("a.jsonl", "1")) == judged.judged(run("b.jsonl", "1"))
+    assert judged.judged(run("a.jsonl", "1")) != judged.judged(run("a.jsonl", "2"))
+
+
+def test_other_samples_of_the_same_questions_are_said() -> None:
+    runs = [
+        stored(unlearn_config(seed=seed), (eval_row(9, 0.3, 0.8, picked={number: 0}),))
+        for seed, number in ((0, "4"), (1, "7"))
+    ]
+    assert len(judged.groups(runs)) == 1
+    assert judged.other_samples(runs)
+    assert not judged.other_samples(runs[:1])
 
 
 def test_chance_on_the_chart_is_the_recorded_one() -> None:
@@ -169,8 +307,8 @@ def test_chance_on_the_chart_is_the_recorded_one() -> None:
     assert compare_view.chance_of([run(None)]) is None
 
 
-def stored(config: Any, rows: tuple[Any, ...] = ()) -> replay.StoredRun:
-    return replay.StoredRun("id", "label", Path("nowhere"), config, rows)
+def stored(config: Any, rows: tuple[Any, ...] = (), **facts: Any) -> replay.StoredRun:
+    return replay.StoredRun("id", "label", Path("nowhere"), config, rows, facts)
 
 
 def test_only_differing_settings_are_listed() -> None:
@@ -240,3 +378,40 @@ def test_questions_that_all_runs_were_asked_come_first(
     answers = next(frame.value for frame in app.dataframe if "before" in frame.value)
     assert len(answers) == 10
     assert "not recorded" not in set(answers["before"])
+
+
+def test_picked_runs_and_focus_are_kept_in_the_address(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    for name in ("a", "b", "c"):
+        write_run(trace_home, list(ROWS), name=name)
+    app = open_page("compare")
+    first, second, third = app.multiselect(key="compare_runs").value
+    assert "compare_runs" not in app.query_params
+    app.multiselect(key="compare_runs").unselect(second).run()
+    app.selectbox(key="compare_focus").select(third).run()
+    assert not app.exception
+    address = {name: app.query_params[name] for name in ("compare_runs", "compare_focus")}
+    again = open_page("compare", **address)
+    assert not again.exception
+    assert again.multiselect(key="compare_runs").value == [first, third]
+    assert again.selectbox(key="compare_focus").value == third
+    for run in first, third:
+        again.multiselect(key="compare_runs").unselect(run).run()
+    empty = open_page("compare", compare_runs=again.query_params["compare_runs"])
+    assert empty.multiselect(key="compare_runs").value == []
+    assert "Choose at least one run" in empty.info[0].value
+
+
+def test_a_run_that_is_gone_is_left_out_of_the_address_and_said(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    run = write_run(trace_home, list(ROWS), name="a").id
+    write_run(trace_home, list(ROWS), name="b")
+    app = open_page("compare", compare_runs=f"20200101-000000-abcdef,{run}")
+    assert not app.exception
+    assert app.multiselect(key="compare_runs").value == [run]
+    assert "20200101" in app.warning[0].value
+    app = open_page("compare", compare_runs="nothing", compare_focus="<b>")
+    assert not app.exception
+    assert len(app.multiselect(key="compare_runs").value) == 2

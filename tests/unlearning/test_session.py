@@ -4,6 +4,7 @@ of nothing.
 
 import json
 import math
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,7 @@ def test_with_questions_nothing_is_held_out_and_categories_are_scored(tmp_path: 
     }
     assert row["forget_nll"]["n"] == 7
     assert facts["forget"]["trained_on"] == 24
+    assert facts["questions"]["fingerprint"] == sha256(Path(questions).read_bytes()).hexdigest()
     assert facts["knowledge"]["measure"] == "accuracy"
     assert facts["knowledge"]["estimate"]["n"] == 4
 

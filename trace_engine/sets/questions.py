@@ -7,6 +7,7 @@ line.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,11 @@ def read_questions(path: str | Path) -> list[Question]:
             f"{path.name}: expected one question a line, found none. Nothing was saved."
         )
     return questions
+
+
+def questions_fingerprint(path: str | Path) -> str:
+    """SHA-256 of the file, so that runs that were asked the same can be told from others."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _question(line: str, where: str) -> Question:

@@ -13,7 +13,9 @@ import torch
 import transformers
 
 import trace_engine
+from trace_engine.bundled import resolve_source
 from trace_engine.evaluation.knowledge import KnowledgeCheck
+from trace_engine.sets.questions import questions_fingerprint
 from trace_engine.unlearning.setup import Setup, Side
 
 
@@ -95,13 +97,15 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def _question_counts(setup: Setup) -> dict[str, Any] | None:
-    if setup.questions is None:
+    evaluation = setup.config.evaluation
+    if setup.questions is None or evaluation.questions is None:
         return None
     counts: dict[str, int] = {}
     for question in setup.questions:
         counts[question.category] = counts.get(question.category, 0) + 1
     return {
         "counts": counts,
-        "forget_category": setup.config.evaluation.forget_category,
-        "style": setup.config.evaluation.style,
+        "forget_category": evaluation.forget_category,
+        "style": evaluation.style,
+        "fingerprint": questions_fingerprint(resolve_source(evaluation.questions)),
     }

@@ -71,8 +71,8 @@ def evaluation_row(
 
 
 def answers(setup: Setup, report: ProgressCallback) -> dict[str, Any]:
-    """`accuracy` with Wilson's interval and its chance per category, and `picked`: question number in the file ->
-    number of the choice that was most likely. Both empty without questions.
+    """`accuracy` with Wilson's interval and its chance per category, and `picked`: question number
+    in the file -> number of the choice that was most likely. Both empty without questions.
     """
     if setup.questions is None:
         return {"accuracy": {}, "picked": {}}
