@@ -11,6 +11,7 @@ import yaml
 from tests.runs.light_worker import config as light_config
 from tests.support.models import tiny_olmoe
 from tests.support.profiles import synthetic_profile
+from trace_engine.bundled import PACK
 from trace_engine.cli import main
 from trace_engine.cli.configuring import commented_yaml, defaults
 from trace_engine.cli.main import build_parser
@@ -180,6 +181,73 @@ def test_refusals_are_one_sentence_and_exit_code_2(
     other.write_text(to_yaml(light_config(tmp_path).profile_config()))
     assert "use `trace-moe profile`" in refused(capsys, "unlearn", str(other))
     assert not list(subfolder("runs", home).iterdir())
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    profile: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "cannot be read as a settings file" in refused(capsys, "unlearn", str(tmp_path))
+    file = tmp_path / "file"
+    file.write_text("")
+    for place in ("/nope/x.json", str(file / "x.json"), str(profile)):
+        for name in ("select", "weights"):
+            line = refused(capsys, name, str(profile), "--top-k", "1", "--out", place)
+            assert line.startswith(f"trace-moe: {place}: cannot be used (")
+    settings = tmp_path / "run.yaml"
+    settings.write_text(to_yaml(light_config(tmp_path)))
+    for place in ("/proc/xx", str(file / "x")):
+        assert "cannot be used (" in refused(capsys, "unlearn", str(settings), "--out", place)
+    assert refused(capsys, "demo", "--out", "/proc/xx").endswith("(No such file or directory).")
+
+
+def test_expert_hides_the_words_of_own_sets_until_asked(
+    profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Profile.load(profile)
+    cell = ("--layer", str(kept.layers[0]), "--expert", "1")
+    words = set(kept.token_text.values())
+    assert main(["expert", str(profile), *cell]) == 0
+    printed = capsys.readouterr().out
+    assert "--reveal prints them" in printed
+    assert "in context" not in printed
+    assert main(["expert", str(profile), *cell, "--json"]) == 0
+    hidden = json.loads(capsys.readouterr().out)
+    assert hidden["contexts"] == {}
+    assert {token["text"] for token in hidden["top_forget"] + hidden["top_retain"]} == {None}
+    assert main(["expert", str(profile), *cell, "--reveal", "--examples", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "forget tokens in context" in printed
+    assert "retain tokens in context" in printed
+    assert main(["expert", str(profile), *cell, "--reveal", "--side", "forget", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown["contexts"]) == ["forget"]
+    assert set(shown["contexts"]["forget"][0]["tokens"]) <= words
+    assert "has no routed experts" in refused(
+        capsys, "expert", str(profile), "--layer", "99", "--expert", "0"
+    )
+
+
+def test_expert_of_the_bundled_profile_shows_its_words(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["expert", str(PACK / "profile"), "--layer", "1", "--expert", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "forget tokens in context" in printed
+    assert printed.count("[[") > 5
+
+
+def test_runs_import(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory(tmp_path / "mine")
+    with run.create(light_config(tmp_path)):
+        run.update(state="stopped", message="Stopped at step 3 of 60; saved.")
+    assert main(["runs", "import", str(run.path)]) == 0
+    name = capsys.readouterr().out.strip()
+    (subfolder("runs", home) / "a copy").mkdir()
+    assert main(["runs", "list"]) == 0
+    printed = capsys.readouterr()
+    assert name in printed.out
+    assert "a copy" not in printed.out
+    assert "`trace-moe runs import FOLDER`" in printed.err
 
 
 def test_runs_list_show_delete(

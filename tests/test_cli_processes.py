@@ -88,6 +88,34 @@ def test_ctrl_c_stops_and_resume_ends_with_the_same_bits(tmp_path: Path) -> None
     assert weights(other) == weights(one)
 
 
+def test_unlearn_says_overlap_and_knowledge_before_it_trains(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    forget, retain = tmp_path / "forget.txt", tmp_path / "retain.txt"
+    retain.write_text(retain.read_text() + "\n\n" + forget.read_text().split("\n\n")[0])
+    home, run = tmp_path / "home", RunDirectory(tmp_path / "run")
+    (tmp_path / "c.yaml").write_text(to_yaml(settings(tmp_path, max_steps=1)))
+    process = command(home, "unlearn", str(tmp_path / "c.yaml"), "--out", str(run.path))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    overlap = "1 of 20 forget documents are also in the retain set"
+    verdict = run.facts()["knowledge"]["sentence"]
+    told = err.splitlines()
+    first_step = next(n for n, line in enumerate(told) if line.startswith("unlearning"))
+    for sentence in (overlap, verdict):
+        assert next(n for n, line in enumerate(told) if sentence in line) < first_step
+        assert sentence in out
+    asked = command(home, "know", str(tmp_path / "c.yaml"))
+    out, err = asked.communicate(timeout=240)
+    assert (asked.returncode, out) == (0, f"{verdict}\n"), err
+    shown = command(home, "runs", "show", str(run.path))
+    out, err = shown.communicate(timeout=60)
+    assert overlap in out
+    assert verdict in out
+    assert "experts that the same tokens kept, step 1 against the start" in out
+    listed = command(home, "runs", "show", str(run.path), "--json")
+    assert any(overlap in note for note in json.loads(listed.communicate(timeout=60)[0])["notes"])
+
+
 def test_the_demo_tells_its_story_and_leaves_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from trace_engine.calibration import FittedWeights, Selection, fit_weights, select_experts
+    from trace_engine.calibration import (
+        FittedWeights,
+        Selection,
+        WeightPreview,
+        fit_weights,
+        preview_weights,
+        select_experts,
+    )
     from trace_engine.config import (
         Cell,
         EvaluationConfig,
@@ -30,13 +37,22 @@ if TYPE_CHECKING:
     from trace_engine.errors import TraceError
     from trace_engine.evaluation import (
         Estimate,
+        KnowledgeCheck,
         knowledge_check,
         routing_probe,
         score_questions,
         set_loss,
     )
     from trace_engine.models import OpenModel, inspect_model, mask_experts, open_model
-    from trace_engine.routing import Profile, contexts, drift, expert_card, mismatch, profile
+    from trace_engine.routing import (
+        Mismatch,
+        Profile,
+        contexts,
+        drift,
+        expert_card,
+        mismatch,
+        profile,
+    )
     from trace_engine.sets import (
         Document,
         DocumentSet,
@@ -46,10 +62,17 @@ if TYPE_CHECKING:
         read_questions,
         split_documents,
     )
-    from trace_engine.unlearning import Session, UnlearnResult, drive, unlearn
+    from trace_engine.unlearning import Session, UnlearnResult, check_knowledge, drive, unlearn
 
 _ROOMS: dict[str, tuple[str, ...]] = {
-    "calibration": ("FittedWeights", "Selection", "fit_weights", "select_experts"),
+    "calibration": (
+        "FittedWeights",
+        "Selection",
+        "WeightPreview",
+        "fit_weights",
+        "preview_weights",
+        "select_experts",
+    ),
     "config": (
         "Cell",
         "EvaluationConfig",
@@ -64,9 +87,24 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "to_yaml",
     ),
     "errors": ("TraceError",),
-    "evaluation": ("Estimate", "knowledge_check", "routing_probe", "score_questions", "set_loss"),
+    "evaluation": (
+        "Estimate",
+        "KnowledgeCheck",
+        "knowledge_check",
+        "routing_probe",
+        "score_questions",
+        "set_loss",
+    ),
     "models": ("OpenModel", "inspect_model", "mask_experts", "open_model"),
-    "routing": ("Profile", "contexts", "drift", "expert_card", "mismatch", "profile"),
+    "routing": (
+        "Mismatch",
+        "Profile",
+        "contexts",
+        "drift",
+        "expert_card",
+        "mismatch",
+        "profile",
+    ),
     "sets": (
         "Document",
         "DocumentSet",
@@ -76,7 +114,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "read_questions",
         "split_documents",
     ),
-    "unlearning": ("Session", "UnlearnResult", "drive", "unlearn"),
+    "unlearning": ("Session", "UnlearnResult", "check_knowledge", "drive", "unlearn"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -5,6 +5,7 @@ Small files are replaced atomically; metrics are appended to, and their untermin
 not exist. It accepts a few milliseconds of fsync per file.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -48,8 +49,11 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
         commit(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise_if_full(error, path.parent, len(data))
+        # The name that the caller knows, not that of the file beside it.
+        error.filename = str(path)
         raise
 
 
@@ -171,9 +175,11 @@ def place_folder(target: Path, write: Callable[[Path], object]) -> None:
         if target.exists():
             target.rename(retired)
         temporary.rename(target)
-    except BaseException:
+    except BaseException as error:
         if retired.exists() and not target.exists():
             retired.rename(target)
+        if isinstance(error, OSError) and error.filename in (str(temporary), temporary):
+            error.filename = str(target)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -82,7 +82,7 @@ class FakeSession:
         self.step = data["step"]
 
     def facts(self) -> dict[str, Any]:
-        return {"fake": True}
+        return {"fake": True, **self._script.get("facts", {})}
 
     def save_model(self, folder: Path) -> None:
         folder.mkdir()

@@ -205,6 +205,17 @@ def test_nan_fails_with_its_sentence_and_leaves_a_gap(tmp_path: Path) -> None:
     assert status.resumable
 
 
+def test_an_overlap_is_among_the_notes_once_however_often_it_is_resumed(tmp_path: Path) -> None:
+    facts = {"overlap": {"count": 7, "forget_total": 60, "retain_total": 90}}
+    write_script(tmp_path, pause_at=13, facts=facts)
+    run = new_run(tmp_path)
+    kill(paused(run, tmp_path))
+    write_script(tmp_path, facts=facts)
+    finish(run, tmp_path)
+    said = [note for note in run.status().notes if "7 of 60 forget documents" in note]
+    assert len(said) == 1
+
+
 def test_a_bug_is_one_sentence_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     write_script(tmp_path, bug_at=7)
     run = new_run(tmp_path)

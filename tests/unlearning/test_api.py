@@ -37,6 +37,19 @@ def test_unlearn_returns_and_writes_the_loops_run(tmp_path: Path) -> None:
     assert "profiling forget set" in phases
 
 
+def test_an_overlap_is_warned_of_and_noted(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, max_steps=1)
+    line = Path(config.forget.source).read_text().splitlines()[0]
+    with Path(config.retain.source).open("a") as file:
+        file.write(json.dumps({"id": "shared", "text": json.loads(line)["text"]}) + "\n")
+    with pytest.warns(UserWarning, match="1 of 24 forget documents are also in the retain set"):
+        result = trace_engine.unlearn(config)
+    result.session.close()
+    assert len(result.notes) == 1
+    # What the run found before its first step, without a run.
+    assert trace_engine.check_knowledge(config).to_dict() == result.facts["knowledge"]
+
+
 def test_a_folder_that_holds_something_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept.txt").write_text("mine")

@@ -46,6 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output (`| head`) has enough. Python would complain at exit once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A file that cannot be used is named by the system; anything else is a bug of ours.
+        if error.filename is None or error.strerror is None:
+            raise
+        name = os.fsdecode(error.filename)
+        print(f"trace-moe: {name}: cannot be used ({error.strerror}).", file=sys.stderr)
+        return REFUSED
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,6 +114,19 @@ def build_parser() -> argparse.ArgumentParser:
     add_selection(weights)
     add_weights(weights)
     weights.add_argument("--out", type=Path, help="write the fit to this JSON file")
+
+    expert = command("expert", "showing:expert", "One expert: its card, its tokens in context.")
+    expert.add_argument("profile", help="a profile's folder, or its key")
+    expert.add_argument("--layer", type=int, required=True, help="true decoder layer number")
+    expert.add_argument("--expert", type=int, required=True, help="index inside the layer")
+    expert.add_argument("--side", choices=("forget", "retain"), help="words of one side only")
+    expert.add_argument("--examples", type=_count, default=5, help="contexts per side (default 5)")
+    expert.add_argument(
+        "--reveal", action="store_true", help="print words of your own sets, maybe hazardous"
+    )
+
+    know = command("know", "knowing:know", "Whether the model knows the forget set, before a run.")
+    know.add_argument("config", type=Path, help="the run's settings file")
 
     unlearn = command("unlearn", "running:unlearn", "Run a settings file, here or in background.")
     unlearn.add_argument("config", type=Path, help="a YAML file as `trace-moe config` prints it")

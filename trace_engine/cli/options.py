@@ -5,6 +5,7 @@ It accepts that argparse checks types only; the settings check the rest and name
 """
 
 import argparse
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,7 +18,9 @@ from trace_engine.config import (
     ProfileConfig,
     SelectionConfig,
     SetConfig,
+    UnlearnConfig,
     WeightsConfig,
+    read_config,
 )
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
@@ -136,6 +139,14 @@ def read_profile(options: argparse.Namespace) -> ProfileConfig:
         return ProfileConfig.model_validate(given | sides | {"model": read_model(options)})
     except ValidationError as error:
         raise InputError(describe(error, ProfileConfig)) from None
+
+
+def read_run(path: Path) -> UnlearnConfig:
+    """A run's settings file. Raises InputError when it is another kind's, or refused."""
+    config = read_config(path)
+    if not isinstance(config, UnlearnConfig):
+        raise InputError(f"{path.name}: kind is profile; use `trace-moe profile`.")
+    return config
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

@@ -50,8 +50,12 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}"
-    # A label may hold anything; a terminal must not obey it.
-    return "".join(c if c.isprintable() else "�" for c in str(value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """A label or a document may hold anything; a terminal must not obey it."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _fit(text: str, width: int, side: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine import runs
+from trace_engine.cli.options import read_run
 from trace_engine.cli.output import (
     ProgressLine,
     clear_progress,
@@ -22,8 +23,8 @@ from trace_engine.cli.output import (
     note,
     print_table,
 )
-from trace_engine.config import UnlearnConfig, read_config
 from trace_engine.errors import InputError
+from trace_engine.progress import Progress
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.launcher import not_listed, reopen
 from trace_engine.runs.lock import FileLock
@@ -31,13 +32,12 @@ from trace_engine.runs.places import new_run_id, subfolder
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
 
+_SHARES = ("overlap", "low", "high")
 _STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.\n"
 
 
 def unlearn(options: argparse.Namespace) -> int:
-    config = read_config(options.config)
-    if not isinstance(config, UnlearnConfig):
-        raise InputError(f"{options.config.name}: kind is profile; use `trace-moe profile`.")
+    config = read_run(options.config)
     if options.background:
         if options.out is not None:
             raise InputError("--background keeps its run under the home; leave --out away.")
@@ -67,7 +67,7 @@ def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
             run,
             stop,
             base=base,
-            report=ProgressLine(),
+            report=Narrator(run),
             on_wait=lambda ahead: note(run.status().message),
         )
     clear_progress()
@@ -79,6 +79,27 @@ def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
         note(f"Continue with `trace-moe runs resume {handle(run)}`.")
         return 130
     return 0 if status.state == "done" else 2
+
+
+class Narrator:
+    """Progress, and as soon as the run knows it what a person should hear before it trains."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run, self._line = run, ProgressLine()
+        self._told = False
+
+    def __call__(self, progress: Progress) -> None:
+        if not self._told and (self._run.path / "facts.json").exists():
+            self._told = True
+            for sentence in [*knowledge(self._run), *self._run.status().notes]:
+                note(sentence)
+        self._line(progress)
+
+
+def knowledge(run: RunDirectory) -> list[str]:
+    """The verdict on the start model, once there is one."""
+    found = run.facts().get("knowledge") or {}
+    return [f"Before the first step: {found['sentence']}"] if found.get("sentence") else []
 
 
 def handle(run: RunDirectory) -> str:
@@ -105,7 +126,7 @@ def describe(run: RunDirectory, status: RunStatus) -> dict[str, Any]:
 
 def print_run(run: RunDirectory, status: RunStatus) -> None:
     print(f"{run.id}: {status.state}, step {status.step} of {status.max_steps}")
-    for sentence in filter(None, [status.message, *status.notes]):
+    for sentence in filter(None, [status.message, *status.notes, *knowledge(run)]):
         print(sentence)
     print_table(*curve(run))
 
@@ -122,6 +143,22 @@ def curve(run: RunDirectory) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(shown)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return rows, columns or ["step"]
+
+
+def print_drift(run: RunDirectory) -> None:
+    """How many of a token's experts stayed, a line a layer, as last measured."""
+    measured = [row for row in run.rows("eval") if row.get("drift")]
+    if not measured or not measured[-1]["step"]:
+        return
+    found = measured[-1]["drift"]
+    columns = [found.get(name) or [None] * len(found["layers"]) for name in _SHARES]
+    kept = [interval(*values) for values in zip(*columns, strict=True)]
+    rows = [{"layer": at, "kept": text} for at, text in zip(found["layers"], kept, strict=True)]
+    print(
+        f"Share of their experts that the same tokens kept, step {measured[-1]['step']} against "
+        f"the start (1: unmoved; n = {found.get('n', 'unknown')} {found.get('unit', '')}):"
+    )
+    print_table(rows, ["layer", "kept"])
 
 
 def _interval(value: Any) -> str:
@@ -161,6 +198,7 @@ def runs_show(options: argparse.Namespace) -> int:
         emit_json(describe(run, status))
         return 0
     print_run(run, status)
+    print_drift(run)
     progress = run.progress()
     if status.active and progress is not None and progress["eta_seconds"] is not None:
         print(f"{progress['phase']}: {duration(progress['eta_seconds'])} left")

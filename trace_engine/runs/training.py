@@ -19,6 +19,7 @@ from trace_engine.runs.checkpoints import newest_sound, require_same, save_check
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 from trace_engine.unlearning import drive
+from trace_engine.unlearning.facts import warnings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +84,9 @@ def train(
         place_folder(
             run.path / "profile-before", lambda to: shutil.copytree(opened.profile_before, to)
         )
-    write_json(run.path / "facts.json", session.facts() | {"identity": identity})
+    facts = session.facts()
+    _warn(run, warnings_of(facts))
+    write_json(run.path / "facts.json", facts | {"identity": identity})
     _preflight(run, session)
     stop.check()
     rows = Appender(run.path / "metrics.jsonl")
@@ -151,6 +154,16 @@ def _continue(run: RunDirectory, session: Trainee, identity: dict[str, Any]) -> 
     for note in notes:
         run.log(note)
     run.update(step=session.step, notes=[*status.notes, *notes])
+
+
+def _warn(run: RunDirectory, sentences: list[str]) -> None:
+    """Put what every attempt finds again among the run's notes, once."""
+    notes = run.status().notes
+    new = [sentence for sentence in sentences if sentence not in notes]
+    for sentence in new:
+        run.log(sentence)
+    if new:
+        run.update(notes=[*notes, *new])
 
 
 def _preflight(run: RunDirectory, session: Trainee) -> None:

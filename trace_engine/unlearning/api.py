@@ -6,6 +6,7 @@ memory, and written to `out` only when one is named.
 """
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import InputError
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.routing import Profile
+from trace_engine.unlearning.facts import warnings_of
 from trace_engine.unlearning.loop import Row, drive
 from trace_engine.unlearning.session import Session
 from trace_engine.unlearning.setup import ProfileStore
@@ -30,6 +32,11 @@ class UnlearnResult:
     """What was decided before training."""
     session: Session
     """Still open: `session.opened.model` is the unlearned model; `session.close()` releases it."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known to read the result, in sentences; also warned of when it began."""
+        return warnings_of(self.facts)
 
     @property
     def evaluations(self) -> list[Row]:
@@ -69,6 +76,8 @@ def _run(
     on_row: Callable[[Row], None] | None,
 ) -> UnlearnResult:
     facts = session.facts()
+    for sentence in warnings_of(facts):
+        warnings.warn(sentence, stacklevel=3)
     if folder is not None:
         (folder / "config.yaml").write_text(to_yaml(session.config), encoding="utf-8")
         (folder / "facts.json").write_text(

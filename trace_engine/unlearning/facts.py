@@ -6,6 +6,7 @@ Everything a reader needs to judge the numbers or to repeat them stands here onc
 
 import math
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,17 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         "saved_model": "whole model; LoRA is merged into its weights",
     }
     return dict(jsonable(facts))
+
+
+def warnings_of(facts: Mapping[str, Any]) -> list[str]:
+    """What of a run's facts a person must be told unasked; empty when there is nothing."""
+    shared = facts.get("overlap") or {}
+    if not shared.get("count"):
+        return []
+    return [
+        f"{shared['count']} of {shared['forget_total']} forget documents are also in the retain "
+        "set: the run forgets and retains them at once."
+    ]
 
 
 def jsonable(value: Any) -> Any:

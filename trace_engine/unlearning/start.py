@@ -15,12 +15,51 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation import KnowledgeCheck, knowledge_check
 from trace_engine.evaluation.nll import document_nll
-from trace_engine.progress import ProgressCallback
+from trace_engine.models import OpenModel
+from trace_engine.progress import ProgressCallback, ignore_progress
+from trace_engine.sets import Question
 from trace_engine.unlearning.measure import probe
 from trace_engine.unlearning.packing import snapshot
-from trace_engine.unlearning.setup import Setup
+from trace_engine.unlearning.setup import Setup, Side, read_inputs
+
+
+def check_knowledge(
+    config: UnlearnConfig, report: ProgressCallback = ignore_progress
+) -> KnowledgeCheck:
+    """What a run with these settings would find before its first step, without profiling.
+
+    Raises a TraceError when the run could not be set up.
+    """
+    threads = torch.get_num_threads()
+    try:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        inputs = read_inputs(config)
+        questions = None if inputs.questions is None else tuple(inputs.questions.values())
+        return _knowledge(config, inputs.opened, inputs.forget, questions, report)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _knowledge(
+    config: UnlearnConfig,
+    opened: OpenModel,
+    forget: Side,
+    questions: tuple[Question, ...] | None,
+    report: ProgressCallback,
+) -> KnowledgeCheck:
+    return knowledge_check(
+        opened,
+        forget.measured,
+        questions,
+        config.evaluation.forget_category,
+        style=config.evaluation.style,
+        max_length=config.max_length,
+        report=report,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +78,7 @@ class StartModel:
 
         drawn: the forget documents that the run will see.
         """
-        evaluation = setup.config.evaluation
-        knowledge = knowledge_check(
-            setup.opened,
-            setup.forget.measured,
-            setup.questions,
-            evaluation.forget_category,
-            style=evaluation.style,
-            max_length=setup.config.max_length,
-            report=report,
-        )
+        knowledge = _knowledge(setup.config, setup.opened, setup.forget, setup.questions, report)
         reference_D = None
         if setup.config.method == "npo":
             chosen = [setup.forget.training[index] for index in drawn]
