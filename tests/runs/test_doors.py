@@ -3,44 +3,83 @@ bit."""
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
+from tests.app import conftest as app_fixtures
 from tests.runs.real import curve, settings, start, weights, write_sets
 from tests.runs.waiting import until_state
 from tests.support.models import save_tiny_dense
-from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, to_yaml
+from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, read_config
+from trace_engine.disk import read_json, read_lines
+from trace_engine.progress import ignore_progress
 from trace_engine.routing import load_mismatch
-from trace_engine.runs import RunDirectory, RunStatus, find_profile, launch, open_run, store_set
+from trace_engine.runs import (
+    RunDirectory,
+    RunStatus,
+    find_profile,
+    list_runs,
+    open_run,
+    store_set,
+)
+from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.sets import Document, DocumentSet, load_set
-from trace_engine.unlearning import unlearn
 
 pytestmark = pytest.mark.faults
 
 
-def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
+open_page = app_fixtures.open_page
+
+
+def test_page_cli_and_python_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_page: Callable[..., AppTest]
+) -> None:
+    """What the page shows as its file, its command and its Python lines is what it launches."""
     write_sets(tmp_path)
-    config = settings(tmp_path)
     base = tmp_path / "home"
+    monkeypatch.setenv("TRACE_HOME", str(base))
+    # The page leaves the threads to the machine; every door must sum in the same order here.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    profiled = ProfileAnswer(settings(tmp_path).profile_config())
+    profiled.get(ignore_progress, base)
 
-    result = unlearn(config, out=tmp_path / "python")
-    result.session.close()
-    in_python = curve(result.rows)
-    assert len(in_python) == 10 + 4
+    app = open_page(
+        "unlearn",
+        profile=profiled.key,
+        sel='{"top_k": 1}',
+        u_max_steps="10",
+        u_batch_size="3",
+        u_every="4",
+        u_learning_rate="0.001",
+    )
+    assert not app.exception
+    shown = {block.language: str(block.value) for block in app.code}
+    words = shlex.split(shown["bash"])
+    (tmp_path / words[-1]).write_text(shown["yaml"])
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    [launched] = list_runs(base)
+    page = open_run(launched.id, base)
 
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    program = "import sys; from trace_engine.cli import main; sys.exit(main())"
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from trace_engine.cli import main; sys.exit(main())",
+    ]
     done = subprocess.run(
-        [
-            *(sys.executable, "-c", program, "unlearn", str(tmp_path / "config.yaml")),
-            *("--json", "--out", str(tmp_path / "cli")),
-        ],
-        env=os.environ | {"TRACE_HOME": str(base)},
+        [*program, *words[1:], "--json", "--out", str(tmp_path / "cli")],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
@@ -48,21 +87,24 @@ def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     assert printed["state"] == "done"
-
-    page = open_run(launch(config, base), base)
+    subprocess.run([sys.executable, "-c", shown["python"]], cwd=tmp_path, check=True)
+    result = tmp_path / "result"
+    in_python = curve(read_lines(result / "metrics.jsonl"))
+    assert len(in_python) == 10 + 4
     until_state(page, "done", "failed", "interrupted")
     assert page.status().state == "done", (page.status(), page.log_tail())
 
     assert json.dumps(curve(printed["rows"])) == json.dumps(in_python)
     assert json.dumps(curve(page.rows())) == json.dumps(in_python)
-    one = weights(tmp_path / "python" / "model")
+    one = weights(result / "model")
     for run in (RunDirectory(tmp_path / "cli"), page):
         folder = run.model_folder()
         assert folder is not None
         assert weights(folder) == one
+        assert run.config() == read_config(tmp_path / words[-1])
         facts = run.facts()
         facts.pop("identity")
-        assert facts == json.loads(json.dumps(result.facts))
+        assert facts == read_json(result / "facts.json")
 
     # The same artefacts, self-contained, with a profile that the cache holds once.
     def names(run: RunDirectory) -> set[str]:
@@ -75,7 +117,7 @@ def test_page_cli_and_python_are_one(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert (before / "counts.npz").read_bytes() == (cached / "counts.npz").read_bytes()
-    assert len(list((base / "profiles").iterdir())) == 1
+    assert [p.name for p in (base / "profiles").iterdir() if p.name != ".work"] == [profiled.key]
     assert load_mismatch(before).documents_forget == load_mismatch(after).documents_forget == 20
 
 
