@@ -6,7 +6,7 @@ ends. Accepted trade-off: the end is noticed up to a second late.
 
 import streamlit as st
 
-from app import navigation, state, wording
+from app import navigation, runs_view, state, wording
 from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus, open_run, resume, stop
 
@@ -69,10 +69,16 @@ def _progress(run: RunDirectory, status: RunStatus) -> None:
 
 def _ended(run: RunDirectory, status: RunStatus) -> None:
     if status.state == "done":
-        key = str(run.facts().get("profile_key", ""))
+        facts = run.facts()
+        key = str(facts.get("profile_key", ""))
         st.success(
             wording.plain(status.message or "The profile is ready."), icon=":material/check_circle:"
         )
+        shared = runs_view.overlap_sentence(facts)
+        if shared is not None and runs_view.overlaps(facts):
+            st.warning(wording.plain(shared), icon=":material/warning:")
+        elif shared is not None:
+            st.caption(wording.plain(shared))
         with st.container(horizontal=True):
             opened = st.button(
                 "Open the map", type="primary", icon=":material/grid_on:", key="open_map"

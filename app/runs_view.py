@@ -119,6 +119,9 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
             f"effective sample {wording.percent(number(diagnostics.get('ess_share')), 0)}, largest "
             f"weight {number(diagnostics.get('max_weight')):.1f}."
         )
+    shared = overlap_sentence(facts)
+    if shared is not None:
+        sentences.append(shared)
     if facts.get("held_out"):
         counts = " and ".join(
             f"{wording.count(int(side['measured_on']))} {name}"
@@ -127,6 +130,29 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
         )
         sentences.append(f"The loss curve is on {counts} documents, which are never trained on.")
     return sentences
+
+
+def overlap_sentence(facts: Mapping[str, Any]) -> str | None:
+    """How many documents each set has and how many both hold; None where it is not recorded."""
+    found = facts.get("overlap")
+    if not isinstance(found, Mapping):
+        return None
+    count, forget, retain = (int(found[name]) for name in ("count", "forget_total", "retain_total"))
+    if count == 0:
+        return (
+            f"Overlap: none of {wording.count(forget)} forget documents is among the "
+            f"{wording.count(retain)} retain documents."
+        )
+    return (
+        f"Overlap: {wording.count(count)} of {wording.count(forget)} forget documents "
+        f"{'is' if count == 1 else 'are'} among the {wording.count(retain)} retain documents too."
+    )
+
+
+def overlaps(facts: Mapping[str, Any]) -> bool:
+    """Whether the two sets are known to share a document."""
+    found = facts.get("overlap")
+    return isinstance(found, Mapping) and int(found.get("count", 0)) > 0
 
 
 def label_of(run_id: str, name: str) -> str:

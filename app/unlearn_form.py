@@ -5,6 +5,7 @@ page never holds a second copy of them. Accepted trade-off: a profile without re
 (made by hand) cannot be unlearned from here, and the page says so.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from trace_engine.config import EvaluationConfig, ProfileConfig, TrainableConfig
 from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
 from trace_engine.errors import TraceError
 from trace_engine.runs import home
-from trace_engine.sets import Overlap, check_pair, load_set
+from trace_engine.sets import Overlap, check_pair, load_set, read_questions
 
 METHODS = {
     "npo": "NPO: negative preference optimisation",
@@ -40,6 +41,12 @@ TEST_WARNING = (
     "validation questions, and ask these once."
 )
 _DEFAULTS = "_u_defaults"
+_MOST = 2**53 - 1
+"""The largest whole number that a browser keeps exactly."""
+NO_PATH = (
+    "A question file of your own is chosen and no path is given. Give its path, or choose other "
+    "questions."
+)
 
 
 def base_settings(view: state.ProfileView) -> tuple[ProfileConfig | None, str | None]:
@@ -102,8 +109,50 @@ def _number(
 ) -> Any:
     key = f"u_{field}"
     default = st.session_state.get(_DEFAULTS, {}).get(field, settings.model_fields[field].default)
-    state.bound(key, default, read=read)
+    within = _within(read, kwargs.get("min_value", -_MOST), kwargs.get("max_value", _MOST))
+    state.bound(key, default, read=within)
     return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
+
+
+def _within(read: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
+    """`read` that refuses what the field itself would, as ValueError."""
+
+    def inner(text: str) -> Any:
+        value = read(text)
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not from {low} to {high}.")
+        return value
+
+    return inner
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading the questions …")
+def _question_file(path: str, stamp: tuple[int, int]) -> tuple[tuple[str, ...], str | None]:
+    try:
+        questions = read_questions(path)
+    except TraceError as error:
+        return (), str(error)
+    return tuple(sorted({question.category for question in questions})), None
+
+
+def question_trouble(path: str, category: str) -> str | None:
+    """Why a question file of one's own cannot be asked, or None; the worker would say the same."""
+    if not path:
+        return NO_PATH
+    # os.path says no to what Path raises for; a device or a pipe would never end.
+    if not os.path.isfile(path):
+        return f"{path[:200]}: there is no such question file on this machine."
+    status = os.stat(path)
+    categories, refusal = _question_file(path, (status.st_mtime_ns, status.st_size))
+    if refusal is not None:
+        return refusal
+    if category not in categories:
+        shown = ", ".join(categories[:12]) + (" …" if len(categories) > 12 else "")
+        return (
+            f"{os.path.basename(path)}: no question has the category {category!r}, which should be "
+            f"forgotten. The file has: {shown}."
+        )
+    return None
 
 
 def _take_defaults(model: str) -> None:
@@ -116,15 +165,15 @@ def _take_defaults(model: str) -> None:
     st.session_state[_DEFAULTS] = defaults
 
 
-def draw(base: ProfileConfig) -> dict[str, Any]:
-    """All widgets; returns values for `build`."""
+def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
+    """All widgets; returns values for `build`, and why the questions cannot be asked."""
     _take_defaults(base.model.source)
     left, right = st.columns(2, gap="large")
     with left:
         values = _method()
     with right:
         trainable = _trainable()
-        evaluation = _evaluation(base)
+        evaluation, trouble = _evaluation(base)
     st.session_state.setdefault("u_name", st.session_state.get("_u_name", ""))
     name = st.text_input(
         "Label of the run (optional)",
@@ -133,7 +182,8 @@ def draw(base: ProfileConfig) -> dict[str, Any]:
         help=forms.help_of(UnlearnConfig, "name"),
     )
     st.session_state["_u_name"] = name
-    return {"name": name, **values, "trainable": trainable, "evaluation": evaluation}
+    values = {"name": name, **values, "trainable": trainable, "evaluation": evaluation}
+    return values, trouble
 
 
 def _method() -> dict[str, Any]:
@@ -186,7 +236,7 @@ def _trainable() -> TrainableConfig:
     return TrainableConfig(kind="lora", lora_rank=rank)
 
 
-def _evaluation(base: ProfileConfig) -> EvaluationConfig:
+def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
     offered = question_sources(base)
     if st.session_state.get("u_questions") not in offered:
         kept = st.session_state.get("_u_questions")
@@ -202,26 +252,27 @@ def _evaluation(base: ProfileConfig) -> EvaluationConfig:
         st.caption(TEST_WARNING)
     st.session_state["_u_questions"] = chosen
     questions: str | None = chosen
+    trouble = None
     category = EvaluationConfig().forget_category
     if chosen == NO_QUESTIONS:
         questions = None
     elif chosen == OTHER_FILE:
-        questions = (
-            st.text_input(
-                "Question file (.jsonl)",
-                key="u_question_file",
-                max_chars=1000,
-                placeholder="question, choices, answer, category in every row",
-            ).strip()
-            or None
-        )
+        questions = st.text_input(
+            "Question file (.jsonl)",
+            key="u_question_file",
+            max_chars=1000,
+            placeholder="question, choices, answer, category in every row",
+            persist_state="session",
+        ).strip()
         category = st.text_input(
             "Category that should be forgotten",
             category,
             key="u_category",
             max_chars=200,
             help=forms.help_of(EvaluationConfig, "forget_category"),
+            persist_state="session",
         )
+        trouble = question_trouble(questions, category)
     every, limit = st.columns(2)
     with every:
         steps = _number("Evaluate every", "every", int, EvaluationConfig, min_value=1, step=5)
@@ -229,7 +280,8 @@ def _evaluation(base: ProfileConfig) -> EvaluationConfig:
     if questions is not None:
         with limit:
             bundled = chosen.startswith("demo:")
-            state.bound("u_most", QUESTIONS_PER_GROUP if bundled else 0, read=int)
+            most_asked = QUESTIONS_PER_GROUP if bundled else 0
+            state.bound("u_most", most_asked, read=_within(int, 0, _MOST))
             most = st.number_input(
                 "Questions per group",
                 0,
@@ -237,9 +289,10 @@ def _evaluation(base: ProfileConfig) -> EvaluationConfig:
                 key="u_most",
                 help="0 asks all. Fewer is faster, and the intervals get wider.",
             )
-    return EvaluationConfig(
+    settings = EvaluationConfig(
         every=steps, questions=questions, forget_category=category, max_questions=most or None
     )
+    return settings, trouble
 
 
 def overlap(base: ProfileConfig) -> tuple[Overlap | None, str | None]:

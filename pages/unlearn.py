@@ -66,9 +66,11 @@ else:
         f"Model: {findings.model_name(view.profile.meta)}    Forget: {view.forget_name}    "
         f"Retain: {view.retain_name}"
     )
-    values = unlearn_form.draw(base)
+    values, question_trouble = unlearn_form.draw(base)
     config, refusal = unlearn_form.build(base, values)
     troubles = forms.launch_troubles(config, refusal)
+    if question_trouble is not None:
+        troubles.append(question_trouble)
     if config is not None:
         try:
             chosen, weighed = selection_view.fitted(view, config.selection, config.weights)
@@ -110,7 +112,7 @@ else:
         key="u_launch",
         help="Starts a process of its own: closing this page does not end it.",
     )
-    if config is not None:
+    if config is not None and question_trouble is None:
         with st.expander("The same from a file, a shell, Python", icon=":material/terminal:"):
             name = unlearn_form.file_name(config)
             st.code(forms.unlearn_command(name), language="bash")

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -217,7 +218,7 @@ def test_launching_writes_the_sets_and_shows_the_job(
     assert app.query_params["job"] == "20260101-000000-abcdef"
 
 
-def finished_job(home: Path, state_: str, **facts: str) -> str:
+def finished_job(home: Path, state_: str, **facts: Any) -> str:
     """A profiling job's directory as its worker leaves it."""
     run = RunDirectory(home / "runs" / "20260101-000000-abcdef")
     config = ProfileConfig(
@@ -237,6 +238,22 @@ def test_a_finished_job_opens_its_map(
     assert not app.exception
     assert app.title[0].value == "Where do they differ?"
     assert app.query_params["profile"] == KEY
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_finished_job_says_counts_and_overlap(
+    bundled: Profile, open_page: OpenPage, trace_home: Path, count: int
+) -> None:
+    overlap = {"count": count, "forget_total": 40, "retain_total": 60}
+    job = finished_job(trace_home, "done", profile_key=KEY, overlap=overlap)
+    app = open_page("data_model", job=job)
+    assert not app.exception
+    warned = [box.value.replace("\\", "") for box in app.warning]
+    said = [caption.value.replace("\\", "") for caption in app.caption]
+    if count:
+        assert "Overlap: 3 of 40 forget documents are among the 60 retain documents too." in warned
+    else:
+        assert "Overlap: none of 40 forget documents is among the 60 retain documents." in said
 
 
 def test_a_finished_job_can_be_put_away(

@@ -54,6 +54,22 @@ def test_a_loss_curve_says_on_how_many_documents_it_is() -> None:
     assert runs_view.fact_sentences({**facts, "held_out": False}) == []
 
 
+def test_the_overlap_that_the_worker_found_is_said() -> None:
+    def said(count: int) -> list[str]:
+        found = {"count": count, "forget_total": 1031, "retain_total": 4006}
+        return runs_view.fact_sentences({"overlap": found})
+
+    assert said(0) == [
+        f"Overlap: none of {wording.count(1031)} forget documents is among the "
+        f"{wording.count(4006)} retain documents."
+    ]
+    (several,) = said(12)
+    assert several.startswith(f"Overlap: 12 of {wording.count(1031)} forget documents are among")
+    assert "1 of" in said(1)[0]
+    assert " is among" in said(1)[0]
+    assert runs_view.fact_sentences({}) == []
+
+
 def test_a_short_run_has_no_step_before_the_first() -> None:
     frame = curves.accuracy_frame([eval_row(0, 0.9, 0.9), eval_row(4, 0.4, 0.8)], "hazard")
     low, high = curves.curve_figure(frame, y_title="accuracy", colours=LIGHT).layout.xaxis.range

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import curves, forms, runs_view, state
+from app import curves, forms, runs_view, state, unlearn_form
 from app.theme import LIGHT
 from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
 from trace_engine.config import ProfileConfig, SetConfig
+from trace_engine.disk import write_json
 from trace_engine.routing import mismatch
 from trace_engine.runs import launcher, list_runs
 
@@ -131,6 +132,84 @@ def test_test_questions_come_with_a_warning(
     assert any("demo:questions/test" in block.value for block in app.code)
 
 
+GOOD = {"question": "what?", "choices": ["one", "two"], "answer": 0, "category": "hazard"}
+
+
+def with_question_file(app: AppTest, path: str) -> AppTest:
+    """Choose a question file of one's own."""
+    app.selectbox(key="u_questions").set_value("a file of my own").run()
+    app.text_input(key="u_question_file").set_value(path).run()
+    assert not app.exception
+    return app
+
+
+def troubles(app: AppTest) -> list[str]:
+    return [error.value.replace("\\", "") for error in app.error]
+
+
+def test_a_blank_question_file_never_becomes_no_questions(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn")
+    app.selectbox(key="u_questions").set_value("a file of my own").run()
+    for path in ("", "   "):
+        app.text_input(key="u_question_file").set_value(path).run()
+        assert app.button(key="u_launch").disabled
+        assert [text for text in troubles(app) if "no path is given" in text]
+        assert not any("kind: unlearn" in block.value for block in app.code)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "no such question file"),
+        (b"\xff\xfe\x00\x01", "expected a UTF-8 text file, found binary data"),
+        (json.dumps(GOOD).encode() + b"\n{", "questions.jsonl, line 2: expected a JSON object"),
+        (json.dumps({**GOOD, "category": "chem"}).encode(), "The file has: chem"),
+    ],
+)
+def test_a_question_file_that_cannot_be_asked_disables_the_launch(
+    own_sets: dict[str, Path],
+    open_page: Callable[..., AppTest],
+    tmp_path: Path,
+    content: bytes | None,
+    why: str,
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    app = with_question_file(open_page("unlearn"), str(path))
+    assert app.button(key="u_launch").disabled
+    (said,) = troubles(app)
+    assert why in said
+    # A mended file is read again.
+    path.write_text(json.dumps(GOOD), encoding="utf-8")
+    app.run()
+    assert troubles(app) == []
+    assert not app.button(key="u_launch").disabled
+    assert any(str(path) in block.value for block in app.code)
+
+
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    for path in ("/dev/zero", str(tmp_path), "a\0b"):
+        assert "no such question file" in str(unlearn_form.question_trouble(path, "hazard"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("u_max_steps", "-4"), ("u_seed", "-1"), ("u_most", "-4"), ("u_max_steps", "9" * 30),
+     ("u_gamma", "nan"), ("u_beta", "inf")],
+)  # fmt: skip
+def test_a_number_that_its_field_cannot_hold_is_refused_in_a_sentence(
+    trace_home: Path, open_page: Callable[..., AppTest], name: str, value: str
+) -> None:
+    app = open_page("unlearn", **{name: value})
+    assert not app.exception
+    (said,) = [box.value.replace("\\", "") for box in app.warning]
+    assert f"{name!r} was refused (found {value[:40]!r})" in said
+    assert name not in app.query_params
+
+
 def test_a_profile_without_settings_cannot_be_unlearned(
     bundled: object, open_page: Callable[..., AppTest]
 ) -> None:
@@ -171,13 +250,20 @@ def test_an_ended_run_shows_its_state_and_curves(
 def test_a_run_at_work_shows_progress_and_stop(
     own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
 ) -> None:
-    rows = [eval_row(0, 0.9, 0.9), train_row(1)]
+    rows = [eval_row(0, 0.9, 0.9), train_row(5)]
     run = write_run(trace_home, rows, "interrupted")
+    progress = {"phase": "unlearning", "done": 5, "total": 20, "unit": "steps"}
+    write_json(run.path / "progress.json", {**progress, "per_second": 2.0, "eta_seconds": 7.5})
     with run.lock():
         app = open_page("unlearn", run=run.id)
     assert not app.exception
     assert "run_stop" in {button.key for button in app.button}
     assert any(text.value == "Running." for text in app.text)
+    (bar,) = app.get("progress")
+    assert bar.proto.value == 25
+    assert bar.proto.text.replace("\\", "") == (
+        "unlearning: 5 of 20 steps, 2 steps/s, about 8 s left"
+    )
 
 
 @pytest.mark.parametrize("address", ["../../etc", "20200101-000000-abcdef", "x" * 300])

@@ -16,7 +16,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from tests.app import conftest as app_fixtures
-from tests.runs.real import curve, settings, start, weights, write_sets
+from tests.runs.real import FORGET, curve, settings, start, weights, write_sets
 from tests.runs.waiting import until_state
 from tests.support.models import save_tiny_dense
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, read_config
@@ -131,6 +131,8 @@ def work_on(run: RunDirectory, config: ProfileConfig | UnlearnConfig, base: Path
 
 def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) -> None:
     write_sets(tmp_path)
+    with (tmp_path / "retain.txt").open("a") as file:
+        file.write(f"\n\n{FORGET[0]}\n\n{FORGET[3]}")
     config = settings(tmp_path).profile_config().model_copy(update={"permutations": 99})
     messages = []
     for name in ("one", "two"):
@@ -138,6 +140,8 @@ def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) ->
         messages.append(work_on(run, config, tmp_path / "home").message.split(" was ")[1])
         key = str(run.facts()["profile_key"])
         assert find_profile(key, tmp_path / "home") is not None
+        # What a page cannot know of sets that only the worker reads.
+        assert run.facts()["overlap"] == {"count": 2, "forget_total": 20, "retain_total": 32}
     assert messages == ["computed.", "already there."]
 
 

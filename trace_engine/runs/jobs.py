@@ -51,6 +51,11 @@ def make_profile(
         "identity": {"config": identity_of(config), **answer.fingerprints},
         "profile_key": answer.key,
         "model": answer.model.to_dict(),
+        "overlap": {
+            "count": answer.overlap.count,
+            "forget_total": answer.overlap.forget_total,
+            "retain_total": answer.overlap.retain_total,
+        },
     }
     write_json(run.path / "facts.json", facts)
     end = f"Profile {folder.name[:12]} was {'already there' if was_there else 'computed'}."
