@@ -71,7 +71,11 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
             x=columns,
             y=rows,
             mode="markers",
-            marker={"symbol": "square", "size": 16, "color": "rgba(0,0,0,0)"},
+            marker={
+                "symbol": "square",
+                "size": _marker_size(sites, experts),
+                "color": "rgba(0,0,0,0)",
+            },
             # Arrays of objects: plotly checks a list of 15,000 texts one by one, on every click.
             customdata=np.array(
                 [
@@ -106,7 +110,7 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
     if spec.current is not None and spec.current in place:
         outlines.append(_outline(place[spec.current], colours.background, 5.5))
         outlines.append(_outline(place[spec.current], colours.text, 3.2))
-    row_height = max(13.0, min(40.0, 560 / sites))
+    row_height = _row_height(sites)
     figure.update_layout(
         title=title(spec.title),
         shapes=outlines,
@@ -138,6 +142,18 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
         },
     )
     return figure
+
+
+def _row_height(sites: int) -> float:
+    return max(13.0, min(40.0, 560 / sites))
+
+
+def _marker_size(sites: int, experts: int) -> float:
+    """Pixels of the invisible marker that catches a cell's clicks, on a map 700 wide.
+
+    Markers of neighbours must not overlap: inside several, plotly takes whichever comes first.
+    """
+    return max(4.0, min(16.0, _row_height(sites), 700 / experts))
 
 
 def _heat(spec: MapSpec, drawn_LE: Array, colours: Palette) -> go.Heatmap:
