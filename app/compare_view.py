@@ -110,8 +110,7 @@ def reference_point(
     point = Point("reference", "retrained without hazard", forget, utility, reference=True)
     return (
         point,
-        f"Reference: {REFERENCE}, trained from scratch without the forget data, on all {split} "
-        "questions.",
+        f"Reference: {wording.MODEL_NAMES[f'demo:{REFERENCE}']}, scored on all {split} questions.",
     )
 
 

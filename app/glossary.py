@@ -141,6 +141,12 @@ TERMS: tuple[Term, ...] = (
         ("compare",),
     ),
     Term(
+        "profile",
+        "What is counted once for a model and two sets: how often each document's tokens are "
+        "routed to every expert. Maps, selections and weights are computed from it.",
+        ("data_model", "routing_map"),
+    ),
+    Term(
         "random-split null",
         "The same map for two random halves of all documents together. What shows up there is "
         "sampling noise.",

@@ -42,15 +42,15 @@ LESSONS: dict[str, Lesson] = {
     "data_model": Lesson(
         see="The two sets that are compared and the model that is measured, with counts and "
         "overlap.",
-        try_this="Exchange the retain set for text in the style of the forget set and profile "
-        "again. Does the map become paler?",
+        try_this="Take the preset retain_facts, text in the style of the forget set, as retain "
+        "set and profile again. Does the map become paler?",
         why="A gap is always between two sets. Part of it may be style, length or vocabulary "
         "rather than the knowledge; choosing the retain set is choosing the question.",
     ),
     "routing_map": Lesson(
-        see="Forget, retain and difference on one locked scale. Shares of a layer sum to the "
-        "number of experts per token.",
-        try_this="Sort by gap, then look at the random-split null: how large are gaps that mean "
+        see="Every expert of every layer: forget and retain share on one locked scale, and their "
+        "difference. Shares of a layer sum to the number of experts per token.",
+        try_this="Sort by gap, then set Control to Random split: how large are gaps that mean "
         "nothing?",
         why="A map without its noise level invites stories. Null and token-matched control ship "
         "with every map for that reason.",
@@ -72,7 +72,8 @@ LESSONS: dict[str, Lesson] = {
         "ruinous.",
     ),
     "unlearn": Lesson(
-        see="Two kinds of curve: forget accuracy should fall to chance, utility should stay. "
+        see="A run draws two kinds of curve: forget accuracy should fall to chance, utility "
+        "should stay. "
         f"Bands are {NINETY_FIVE} intervals; the dotted line is guessing.",
         try_this="Predict what utility does before you replay the bundled run. Then run it "
         "unweighted (rule: uniform) with the same seed and compare.",

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.curves import Row, accuracy_frame, chance_of, escape, lay_out, series_colours
+from app.curves import DASHES, Row, accuracy_frame, chance_of, escape, lay_out, series_colours
 from app.pareto import Figure, forget_and_utility
 from app.theme import Palette, palette
 from trace_engine.bundled import PACK
@@ -70,13 +70,14 @@ def replay_figure(
             part = frame[(frame["group"] == group) & (frame["step"] <= upto)]
             forget = role == "forget"
             colour = colours.forget if forget else others[(position - 1) % len(others)]
+            dash = DASHES[position % len(DASHES)]
             drawn.append(
                 go.Scatter(
                     x=part["step"],
                     y=part["value"],
                     name=escape(f"{role}: {group}"),
                     mode="lines+markers",
-                    line={"color": colour, "width": 3 if forget else 2},
+                    line={"color": colour, "dash": dash, "width": 3 if forget else 2},
                     marker={"size": 6},
                     hovertemplate="step %{x}: %{y:.2f}",
                 )

@@ -11,6 +11,7 @@ import streamlit as st
 from app import charts, curves, findings, lessons, navigation, replay, state, traps, wording
 from app.glossary import TERMS, terms_for
 from app.lessons import GAP_PAGES, LESSONS, REPLAY_PAGES, TOUR, TRAP_PAGES, TRAPS
+from app.pareto import Figure
 from app.theme import palette
 from trace_engine.config import Cell
 
@@ -55,7 +56,7 @@ def panel(page: str) -> None:
     held_back = False
     with st.container(border=True):
         sections = _sections(page)
-        key = f"_teach_section_{page}"
+        key = _section_key(page)
         if st.session_state.get(key) not in sections:
             st.session_state[key] = SEE
         section = st.segmented_control(
@@ -105,7 +106,9 @@ def _predict_gap() -> bool:
         f"Which expert does *{_plain(view.forget_name)}* text use most beyond "
         f"*{_plain(view.retain_name)}* text? The page below waits for your guess."
     )
-    guess = st.session_state.get("_teach_gap_guess")
+    # One guess a profile: another pair of sets is another question.
+    kept = f"_teach_gap_guess_{view.key}"
+    guess = st.session_state.get(kept)
     with st.form("teach_gap", border=False):
         left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
         layer = left.selectbox("Layer", list(profile.layers), key="teach_layer")
@@ -114,7 +117,7 @@ def _predict_gap() -> bool:
         )
         if right.form_submit_button("Reveal", icon=":material/visibility:", type="primary"):
             guess = (int(layer), int(expert))
-            st.session_state["_teach_gap_guess"] = guess
+            st.session_state[kept] = guess
     if guess is None:
         return False
     best = findings.cell_facts(view, state.strongest_cell(view))
@@ -181,11 +184,17 @@ def utility_answer(run: replay.StoredRun, guess: str) -> str:
     truth = UTILITY_GUESSES[0 if fall <= 3 else 1 if fall <= 10 else 2]
     verdict = "That was your guess." if truth == guess else f"Your guess was: {guess.lower()}."
     chance = curves.chance_of(run.rows, run.config.evaluation.forget_category)
-    guessing = "" if chance is None else f"; chance {chance:.3g}"
+    guessing = "" if chance is None else f"; guessing gives {chance:.3g}"
     return (
-        f"**{truth}.** Utility {utility_0.value:.2f} → {utility_1.value:.2f} (n={utility_1.n}), "
-        f"while forget accuracy went {forget_0.value:.2f} → {forget_1.value:.2f} (n={forget_1.n}"
-        f"{guessing}). {verdict}"
+        f"**{truth}.** Utility went {_change(utility_0, utility_1)}, while forget accuracy went "
+        f"{_change(forget_0, forget_1)}{guessing}. {verdict}"
+    )
+
+
+def _change(start: Figure, end: Figure) -> str:
+    return (
+        f"{start.value:.2f} → {end.value:.2f} "
+        f"({wording.interval(end.low, end.high, 2, scale=1)}, n = {end.n})"
     )
 
 
@@ -301,25 +310,12 @@ def _replay() -> None:
 
 def _tour(page: str) -> None:
     step = int(st.session_state.get(_STEP, 0))
-    if step >= len(TOUR):
+    if step < len(TOUR):
+        _stop(page, step)
+    else:
         st.progress(1.0, "Tour done: all five steps.")
-        st.button("Take it again", icon=":material/replay:", on_click=_set_step, args=(0,))
-        return
-    stop = TOUR[step]
-    st.progress(step / len(TOUR), f"Step {step + 1} of {len(TOUR)}: {stop.title}")
-    st.markdown(f"{stop.task} **Look for:** {stop.look_for}")
-    with st.container(horizontal=True):
-        if stop.page != page:
-            navigation.link(stop.page, f"Go to step {step + 1}", icon=":material/arrow_forward:")
-        if step:
-            st.button("Back", icon=":material/undo:", on_click=_set_step, args=(step - 1,))
-        st.button(
-            "Done, next step",
-            icon=":material/check:",
-            on_click=_set_step,
-            args=(step + 1,),
-            type="primary",
-        )
+        if st.button("Take it again", icon=":material/replay:", key="tour_again"):
+            _visit(0, page)
     st.button(
         "Reset everything",
         icon=":material/restart_alt:",
@@ -330,8 +326,35 @@ def _tour(page: str) -> None:
     )
 
 
-def _set_step(step: int) -> None:
+def _stop(page: str, step: int) -> None:
+    """One step of the tour: its task where its page is open, else the way to that page."""
+    stop = TOUR[step]
+    st.progress(step / len(TOUR), f"Step {step + 1} of {len(TOUR)}: {stop.title}")
+    st.markdown(f"{stop.task} **Look for:** {stop.look_for}")
+    with st.container(horizontal=True):
+        if step and st.button("Back", icon=":material/arrow_back:", key="tour_back"):
+            _visit(step - 1, page)
+        if stop.page != page:
+            label, icon, target = f"Go to step {step + 1}", ":material/arrow_forward:", step
+        elif step + 1 < len(TOUR):
+            label, icon, target = f"Next: {TOUR[step + 1].title}", ":material/check:", step + 1
+        else:
+            label, icon, target = "Done", ":material/check:", step + 1
+        if st.button(label, icon=icon, type="primary", key="tour_next"):
+            _visit(target, page)
+
+
+def _visit(step: int, page: str) -> None:
+    """Open the page of a step, with the tour open on it."""
     st.session_state[_STEP] = step
+    if step < len(TOUR) and TOUR[step].page != page:
+        st.session_state[_section_key(TOUR[step].page)] = TOUR_NAME
+        navigation.go(TOUR[step].page)
+    st.rerun()
+
+
+def _section_key(page: str) -> str:
+    return f"_teach_section_{page}"
 
 
 def reset_all() -> None:

@@ -8,6 +8,7 @@ Dims: D documents, L MoE sites, E experts.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,7 @@ def small_maps(
     each, gap = rows * max(6, min(20, 240 // rows)), 60
     inside = count * each + (count - 1) * gap
     figure = make_subplots(rows=count, cols=1, subplot_titles=titles, vertical_spacing=gap / inside)
+    middle = [sum(axis.domain) / 2 for axis in figure.select_yaxes()]
     for position, (values_LE, limit) in enumerate(zip(maps_LE, limits, strict=True), 1):
         figure.add_trace(
             go.Heatmap(
@@ -115,7 +117,7 @@ def small_maps(
                 zmax=limit,
                 zmid=0,
                 colorscale=colours.diverging,
-                showscale=False,
+                colorbar=_scale_bar(limit, each, middle[position - 1]),
                 xgap=1,
                 ygap=1,
                 hovertemplate="layer %{y}, expert %{x}: %{z:+.1f}"
@@ -124,17 +126,46 @@ def small_maps(
             row=position,
             col=1,
         )
-    figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, type="category")
+    figure.update_yaxes(
+        title={"text": "layer", "standoff": 4},
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+        type="category",
+        automargin=True,
+        fixedrange=True,
+    )
+    figure.update_xaxes(fixedrange=True)
+    figure.update_xaxes(title="expert (index in its layer)", row=count, col=1)
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_annotations(font_size=13, x=0, xanchor="left")
     figure.update_layout(
-        height=inside + 28 + 40,
-        margin={"l": 8, "r": 8, "t": 28, "b": 40},
+        height=inside + 28 + 52,
+        margin={"l": 8, "r": 8, "t": 28, "b": 52},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
     )
     return figure
+
+
+def _scale_bar(limit: float, height: int, middle: float) -> dict[str, Any]:
+    """The scale beside one map, as high as the map: its two ends, and 0 where there is room."""
+    ends = [-limit, 0.0, limit] if height >= 45 else [-limit, limit]
+    return {
+        "len": height,
+        "lenmode": "pixels",
+        "y": middle,
+        "yanchor": "middle",
+        "ypad": 0,
+        "xpad": 6,
+        "thickness": 8,
+        "outlinewidth": 0,
+        "tickvals": ends,
+        "ticktext": [
+            "0" if end == 0 else f"{wording.number(end, '+.1f')}{wording.NBSP}pp" for end in ends
+        ],
+    }
 
 
 def scale_figure(view: ProfileView, colours: Palette | None = None) -> go.Figure:

@@ -174,14 +174,13 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
     with right:
         trainable = _trainable()
         evaluation, trouble = _evaluation(base)
-    st.session_state.setdefault("u_name", st.session_state.get("_u_name", ""))
     name = st.text_input(
         "Label of the run (optional)",
         key="u_name",
         max_chars=100,
         help=forms.help_of(UnlearnConfig, "name"),
+        persist_state="session",
     )
-    st.session_state["_u_name"] = name
     values = {"name": name, **values, "trainable": trainable, "evaluation": evaluation}
     return values, trouble
 
@@ -238,9 +237,9 @@ def _trainable() -> TrainableConfig:
 
 def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
     offered = question_sources(base)
-    if st.session_state.get("u_questions") not in offered:
-        kept = st.session_state.get("_u_questions")
-        st.session_state["u_questions"] = kept if kept in offered else offered[0]
+    asked = st.session_state.get("u_questions", st.session_state.get("_u_questions"))
+    # Set anew in every run: what was off the screen for a while is else drawn empty.
+    st.session_state["u_questions"] = asked if asked in offered else offered[0]
     chosen = st.selectbox(
         "Questions",
         offered,

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import glossary, lessons, navigation, replay, state, teaching, traps
 from app.theme import LIGHT
+from tests.app.conftest import KEY
 from tests.app.stored import eval_row, unlearn_config
 from trace_engine.config import Cell
 from trace_engine.routing import Profile
@@ -72,6 +73,46 @@ def test_the_tour_advances_and_ends(bundled: Profile, open_page: Callable[..., A
     assert not any("Look for" in text.value for text in app.markdown)
 
 
+def test_the_tour_takes_one_from_page_to_page(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = in_teaching_mode(open_page("start"))
+    app.session_state["_teach_section_start"] = "Tour"
+    app.run()
+    app.button(key="tour_next").click().run()
+    assert not app.exception
+    assert app.title[0].value == "What goes to this expert?"
+    assert any("Read the tokens in context" in text.value for text in app.markdown)
+    app.button(key="tour_back").click().run()
+    assert app.title[0].value == "Which experts does the forget text use?"
+    # Elsewhere the tour shows the way to its step instead of ticking it off.
+    app.session_state["_teaching_step"] = 4
+    app.run()
+    assert app.button(key="tour_next").label == "Go to step 5"
+    app.button(key="tour_next").click().run()
+    assert app.title[0].value == "Which setting won, and why?"
+    app.button(key="tour_next").click().run()
+    assert not any("Look for" in text.value for text in app.markdown)
+    app.button(key="tour_again").click().run()
+    assert app.title[0].value == "Which experts does the forget text use?"
+    assert not app.exception
+
+
+def test_another_profile_asks_for_another_guess(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = in_teaching_mode(open_page("start"))
+    app.session_state["_teach_section_start"] = "Predict"
+    app.run()
+    next(button for button in app.button if button.label == "Reveal").click().run()
+    assert any("rank" in text.value for text in app.markdown)
+    state_of = app.session_state["_core"]
+    state_of["profile"] = KEY
+    app.run()
+    assert not app.exception
+    assert not any("rank" in text.value for text in app.markdown)
+
+
 def test_an_open_prediction_holds_the_page_back() -> None:
     app = AppTest.from_function(predict_page, default_timeout=60)
     app.session_state["teaching"] = True
@@ -114,6 +155,10 @@ def test_utility_is_judged_by_how_far_it_fell() -> None:
     holds, some, much = teaching.UTILITY_GUESSES
     assert teaching.utility_answer(run(0.88), holds).startswith(f"**{holds}")
     assert teaching.utility_answer(run(0.85), holds).startswith(f"**{some}")
+    # Pooled over 400 questions, 352 of them right.
+    assert "0.90 → 0.88 (95\N{NO-BREAK SPACE}% CI 0.84 to 0.91, n = 400)" in (
+        teaching.utility_answer(run(0.88), holds)
+    )
     assert "Your guess was" in teaching.utility_answer(run(0.5), holds)
     assert teaching.utility_answer(run(0.5), much).endswith("That was your guess.")
 
@@ -140,6 +185,9 @@ def test_the_scale_trap_changes_nothing_but_the_scale(bundled: Profile) -> None:
     first, second = traps.scale_figure(view, LIGHT).data
     np.testing.assert_array_equal(first.z, second.z)
     assert first.zmax == pytest.approx(5 * second.zmax)
+    for heat in (first, second):
+        assert heat.showscale is not False
+        assert list(heat.colorbar.tickvals) == pytest.approx([-heat.zmax, 0, heat.zmax])
 
 
 def test_token_matching_is_shown_for_the_largest_gaps(bundled: Profile) -> None:
@@ -156,6 +204,7 @@ def test_replay_has_a_frame_per_evaluation() -> None:
     assert [frame.name for frame in figure.frames] == ["0", "5", "9"]
     assert len(figure.frames[1].data[0].x) == 2
     assert len(figure.layout.sliders[0].steps) == 3
+    assert len({line.line.dash for line in figure.data}) == 3
 
 
 @pytest.mark.parametrize("chance", [0.5, None])
