@@ -1,4 +1,5 @@
-"""The eight properties of method.md section 3 (4 is in test_activity, 7 in the routing room)."""
+"""The eight properties of method.md section 3 (4 is in test_activity, 6 on a model in
+test_weights_of_a_model, 7 in the routing room)."""
 
 import json
 from dataclasses import replace
@@ -261,34 +262,7 @@ def test_5_nothing_coverable_is_weight_one() -> None:
         assert fit.diagnostics["uncovered_mass"] == 1.0
 
 
-# 6 -- order, batches, padding
-
-
-def permuted_experts(sample: TokenSample, order_LE: Any) -> TokenSample:
-    index_NLK = sample.index_NLK.copy()
-    for site, order_E in enumerate(order_LE):
-        real_NK = index_NLK[:, site] >= 0
-        index_NLK[:, site][real_NK] = order_E[index_NLK[:, site][real_NK]]
-    return replace(sample, index_NLK=index_NLK)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("hardness", [0.7, "auto"])
-def test_6_permuting_experts_changes_no_weight(rule: str, hardness: Any) -> None:
-    profile = synthetic_profile(seed=6)
-    rng = np.random.default_rng(0)
-    order_LE = [rng.permutation(8) for _ in profile.layers]
-    other = replace(
-        profile,
-        sample_forget=permuted_experts(profile.sample_forget, order_LE),
-        sample_retain=permuted_experts(profile.sample_retain, order_LE),
-    )
-    cells = cells_for(rule)
-    moved = [(layer, int(order_LE[profile.site_of(layer)][expert])) for layer, expert in cells]
-    one = fitted(profile, rule, cells, hardness=hardness)
-    two = fitted(other, rule, moved, hardness=hardness)
-    assert one.hardness == two.hardness
-    np.testing.assert_allclose(one.weights_N, two.weights_N, rtol=1e-9)
+# 6 -- order (batches, padding and the numbering of experts: test_weights_of_a_model)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -308,21 +282,6 @@ def test_6_order_of_tokens_changes_no_bit(rule: str) -> None:
     two = fitted(replace(profile, sample_retain=shuffled), rule, hardness="auto")
     assert one.weights_N is not None
     assert (one.weights_N[order_N] == two.weights_N).all()
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_6_batching_and_padding_change_no_weight(rule: str) -> None:
-    """The same tokens alone, together, or with padding on either side."""
-    fit = fitted(synthetic_profile(seed=6), rule)
-    active_TS = torch.rand((30, len(fit.cells)), generator=torch.Generator().manual_seed(1)) < 0.4
-    whole_T = fit.token_weights(active_TS, dtype=torch.float64)
-    parts_T = torch.cat([fit.token_weights(p, dtype=torch.float64) for p in active_TS.split(7)])
-    padding_PS = torch.ones((5, len(fit.cells)), dtype=torch.bool)
-    padded_T = fit.token_weights(
-        torch.cat([padding_PS, active_TS, padding_PS]), dtype=torch.float64
-    )
-    torch.testing.assert_close(parts_T, whole_T, rtol=1e-12, atol=0)
-    torch.testing.assert_close(padded_T[5:-5], whole_T, rtol=1e-12, atol=0)
 
 
 # 8 -- what is reported

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.models import save_tiny, tiny_olmoe
+from tests.support.padding import padded
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import (
+    Batch,
     OpenModel,
     RoutingTap,
     Site,
+    collate,
     encode,
     expert_parameters,
     find_sites,
@@ -110,23 +113,34 @@ def test_gate_weights_are_those_the_experts_receive() -> None:
     assert torch.equal(weight_TK, received[0][2])
 
 
-def test_padding_side_and_amount_leave_real_tokens_routing_alone() -> None:
-    model = opened()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_side_and_amount_leave_real_tokens_routing_alone(
+    family: str, tmp_path: Path
+) -> None:
+    model = opened(save_tiny(family, tmp_path))
     texts = ["a few words", "many more words than the first one has", "x"]
     encoded = encode(model.tokenizer, texts, 64)
 
-    def routing(tokens_per_batch: int) -> dict[int, Tensor]:
-        rows: dict[int, Tensor] = {}
-        for batch in make_batches(encoded, tokens_per_batch):
-            _, index_TK, _ = tapped(model, **batch.inputs)[-1]
-            index_BSK = index_TK.reshape(*batch.input_ids_BS.shape, -1)
-            for row, document in enumerate(batch.document_B.tolist()):
-                rows[document] = index_BSK[row][batch.valid_BS[row]]
+    def routing(batches: list[Batch]) -> dict[tuple[int, int], Tensor]:
+        rows: dict[tuple[int, int], Tensor] = {}
+        for batch in batches:
+            for site, index_TK, _ in tapped(model, **batch.inputs):
+                index_BSK = index_TK.reshape(*batch.input_ids_BS.shape, -1)
+                for row, document in enumerate(batch.document_B.tolist()):
+                    rows[site, document] = index_BSK[row][batch.valid_BS[row]]
         return rows
 
-    alone, together = routing(1), routing(10_000)
-    assert sorted(alone) == sorted(together) == [0, 1, 2]
-    assert all(torch.equal(alone[n], together[n]) for n in alone)
+    alone = routing(list(make_batches(encoded, 1)))
+    together = collate(encoded, [0, 1, 2])
+    assert sorted(alone) == [(site.index, n) for site in model.sites for n in range(3)]
+    for batch in (
+        together,
+        padded(together, left=False, more=7),
+        padded(together, left=True),
+        padded(together, left=True, more=7),
+    ):
+        found = routing([batch])
+        assert all(torch.equal(found[place], index_TK) for place, index_TK in alone.items())
 
 
 def test_gradient_checkpointing_is_reported_once() -> None:
