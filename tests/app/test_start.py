@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import start_view, state
+from app import start_view, state, wording
 from tests.app.conftest import KEY, ROOT
+from tests.support.profiles import synthetic_profile
 from trace_engine.config import Cell
-from trace_engine.routing import Profile
+from trace_engine.routing import Profile, mismatch
 
 OpenPage = Callable[..., AppTest]
 
@@ -98,18 +99,34 @@ def test_own_text_waits_for_the_reveal(bundled: Profile, open_page: OpenPage) ->
 
 
 def test_the_style_control_keeps_sign_and_counts(
-    bundled: Profile, saved_profile: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+    bundled: Profile, tmp_path: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "SAME_STYLE_PATH", saved_profile)
+    other = synthetic_profile(seed=5, layers=(1, 3, 6), experts=8, documents=40, strength=0.5)
+    other.save(tmp_path / "same")
+    mismatch(other, permutations=999, bootstrap=100).save(tmp_path / "same")
+    monkeypatch.setattr(state, "SAME_STYLE_PATH", tmp_path / "same")
     app = open_page("start")
     assert not app.exception
     assert len(app.get("plotly_chart")) == 2
-    view = state.open_profile(state.SAME_STYLE)
+    view, same = state.open_profile(state.BUNDLED), state.open_profile(state.SAME_STYLE)
     assert view is not None
-    table = start_view.style_table(view, view)
-    assert table["gap"].tolist() == pytest.approx(table["same_style"].tolist())
+    assert same is not None
+    table = start_view.style_table(view, same)
     assert Cell(int(table["layer"][0]), int(table["expert"][0])) == state.strongest_cell(view)
-    assert any("keep 100\N{NO-BREAK SPACE}%" in caption.value for caption in app.caption)
+    for column, shown in (("gap", view), ("same_style", same)):
+        shares = [
+            side.counts_DLE.sum(axis=0) / side.tokens
+            for side in (shown.profile.forget, shown.profile.retain)
+        ]
+        gap_LE = 100 * (shares[0] - shares[1])
+        rows = [shown.profile.site_of(int(layer)) for layer in table["layer"]]
+        assert table[column].tolist() == pytest.approx(gap_LE[rows, table["expert"]].tolist())
+    kept = wording.percent(table["same_style"].sum() / table["gap"].sum(), 0)
+    said = next(caption.value for caption in app.caption if "summed gap" in caption.value)
+    assert f"keep {kept} of" in said
+    assert kept not in (wording.percent(1, 0), wording.percent(0, 0))
+    counts = [wording.count(side.tokens) for side in (bundled.forget, bundled.retain, other.retain)]
+    assert f"n = {counts[0]} forget, {counts[1]} and {counts[2]} retain tokens" in said
 
 
 def test_reset_goes_back_to_the_first_screen(bundled: Profile, open_page: OpenPage) -> None:

@@ -7,8 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trace_engine.demo.pack import PACK_MODELS, model_dir, pack_dir, question_path
+from trace_engine.demo.recipe.scores import CHANCE
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.sets.questions import read_questions
+
+MOST = {"hazard": None, "general_retain": 60, "general_other": 60, "neighbour": 60}
+"""Questions of a category that are asked again, for speed; None asks all."""
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +32,14 @@ def test_a_model_is_small_safe_and_answers_as_scored(name: str, scores) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert sum(p.numel() for p in model.parameters()) == scores["models"][name]["parameters"]
-    questions = read_questions(question_path("test"))
-    hazard = [question for question in questions if question.category == "hazard"]
-    measured = score_questions(model, tokenizer, hazard).accuracy()
-    recorded = scores["models"][name]["test"]["hazard"]
-    assert measured.n == recorded["n"]
-    assert measured.value == pytest.approx(recorded["value"], abs=0.01)  # near-ties may turn
+    # Test questions were scored once, for the last word; a check asks the others.
+    questions = read_questions(question_path("validation"))
+    for category, most in MOST.items():
+        asked = [question for question in questions if question.category == category]
+        recorded = scores["models"][name]["validation"][category]
+        assert len(asked) == recorded["n"]
+        measured = score_questions(model, tokenizer, asked[:most])
+        # Near-ties may turn on another machine; every model knows all of what is only sampled.
+        assert most is None or recorded["value"] == 1.0
+        assert measured.accuracy().value == pytest.approx(recorded["value"], abs=0.02), category
+        assert measured.chance() == CHANCE
