@@ -194,8 +194,8 @@ def live_spec(
         "legend": legend,
     }
     value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": unit}
-    if unit == ACCURACY:
-        value["scale"] = {"domain": [0, 1]}
+    # A loss moves by less than its own size; from 0 on it would look flat.
+    value["scale"] = {"domain": [0, 1]} if unit == ACCURACY else {"zero": False}
     line = {
         "mark": {"type": "line", "strokeWidth": 2},
         "encoding": {

@@ -104,7 +104,7 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
     trainable, selection = facts.get("trainable"), facts.get("selection")
     if isinstance(trainable, Mapping) and isinstance(selection, Mapping):
         cells = [tuple(cell) for cell in selection.get("cells", ())]
-        names = ", ".join(f"L{layer} E{expert}" for layer, expert in cells[:8])
+        names = ", ".join(f"L{layer}{wording.NBSP}E{expert}" for layer, expert in cells[:8])
         more = f" and {len(cells) - 8} more" if len(cells) > 8 else ""
         sentences.append(
             f"{wording.count(int(trainable['parameters']))} of "

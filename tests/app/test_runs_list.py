@@ -99,3 +99,10 @@ def test_live_lines_are_told_apart_without_colour_and_stay_in_their_order() -> N
 def test_only_accuracies_have_a_chance_line() -> None:
     assert len(curves.live_spec(["a"], "accuracy", 0.25, LIGHT)["layer"]) == 2
     assert len(curves.live_spec(["a"], "nats per token", None, LIGHT)["layer"]) == 1
+
+
+def test_a_live_loss_fills_its_panel_and_needs_no_legend() -> None:
+    (line,) = curves.live_spec(["forget loss"], "forget loss", None, LIGHT)["layer"]
+    assert line["encoding"]["y"]["scale"] == {"zero": False}
+    assert line["encoding"]["color"]["legend"] is None
+    assert line["encoding"]["color"]["scale"]["range"] == [LIGHT.forget]
