@@ -270,14 +270,12 @@ def test_6_order_of_tokens_changes_no_bit(rule: str) -> None:
     profile = synthetic_profile(seed=6)
     sample = profile.sample_retain
     order_N = np.random.default_rng(0).permutation(len(sample))
-    shuffled = TokenSample(
-        **{
-            name: getattr(sample, name)[order_N]
-            for name in TokenSample.__dataclass_fields__
-            if name != "complete"
-        },
-        complete=True,
-    )
+    arrays = {
+        name: values[order_N]
+        for name in TokenSample.__dataclass_fields__
+        if isinstance(values := getattr(sample, name), np.ndarray)
+    }
+    shuffled = replace(sample, **arrays)
     one = fitted(profile, rule, hardness="auto")
     two = fitted(replace(profile, sample_retain=shuffled), rule, hardness="auto")
     assert one.weights_N is not None
