@@ -41,9 +41,14 @@ def go(page: Page, name: str) -> None:
     settled(page)
 
 
+def queries(address: str) -> dict[str, list[str]]:
+    """What stands in an address after the page."""
+    return parse_qs(urlparse(address).query)
+
+
 def in_address(page: Page, name: str) -> str | None:
     """What the address says about `name`."""
-    return parse_qs(urlparse(page.url).query).get(name, [None])[0]
+    return queries(page.url).get(name, [None])[0]
 
 
 def fill_number(page: Page, label: str, name: str, value: int) -> None:
@@ -51,7 +56,7 @@ def fill_number(page: Page, label: str, name: str, value: int) -> None:
     field = page.get_by_label(label, exact=True)
     field.fill(str(value))
     field.press("Enter")
-    page.wait_for_url(lambda address: parse_qs(urlparse(address).query).get(name) == [str(value)])
+    page.wait_for_url(lambda address: queries(address).get(name) == [str(value)])
     settled(page)
 
 
@@ -88,9 +93,9 @@ def live_card(page: Page, y_label: str) -> Locator:
     )
 
 
-def expect_finished(page: Page, run: str, curve: str) -> None:
+def expect_finished(page: Page, run: str, curve: str, limit: int = WORKER_LIMIT_MS) -> None:
     """The run's finished view: its id, its state, the curve with intervals, nothing live."""
-    expect(page.get_by_text("rows in metrics.jsonl")).to_be_visible(timeout=WORKER_LIMIT_MS)
+    expect(page.get_by_text("rows in metrics.jsonl")).to_be_visible(timeout=limit)
     expect(page.get_by_role("heading", name=run)).to_be_visible()
     expect(page.locator(".js-plotly-plot .gtitle").first).to_contain_text(curve)
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(0)
@@ -168,6 +173,60 @@ def test_the_sixty_second_path(open_app: OpenApp, app_home: Path, screenshot: Sc
     expect(page.get_by_test_id("stMultiSelect").first).to_contain_text(label)
     expect_cell(page, "One line per run: settings", label)
     stop(page, screenshot, "5-compare")
+
+
+def test_a_reload_in_mid_run_finds_the_same_run(
+    open_app: OpenApp, app_home: Path, screenshot: Screenshot
+) -> None:
+    page = open_app("unlearn")
+    fill_number(page, "Steps", "u_max_steps", 400)
+    fill_number(page, "Evaluate every", "u_every", 2)
+    fill_number(page, "Questions per group", "u_most", 20)
+    run = launch(page)
+    directory = RunDirectory(app_home / "runs" / run)
+    expect(live_card(page, "accuracy")).to_be_visible(timeout=WORKER_LIMIT_MS)
+    before = steps(directory, "train")[-1]
+    page.reload()
+    expect(live_card(page, "accuracy")).to_be_visible()
+    expect(live_card(page, "accuracy")).to_contain_text(run)
+    assert in_address(page, "run") == run
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("400")
+    stop(page, screenshot, "11-reloaded")
+
+    # The tab is closed, and the address opened again: the run went on meanwhile.
+    address = page.url
+    page.close()
+    tab = open_app("unlearn", **{name: found[0] for name, found in queries(address).items()})
+    expect(live_card(tab, "accuracy")).to_contain_text(run)
+    assert directory.status().state == "running"
+    assert steps(directory, "train")[-1] > before
+    tab.get_by_role("button", name="Stop the run").click()
+    expect(tab.get_by_role("button", name="Resume the run")).to_be_visible(timeout=WORKER_LIMIT_MS)
+    assert directory.status().state == "stopped"
+    assert sorted(path.name for path in (app_home / "runs").iterdir()).count(run) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_default_run_forgets_and_keeps_utility(
+    open_app: OpenApp, app_home: Path, screenshot: Screenshot
+) -> None:
+    page = open_app("unlearn")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("60")
+    run = launch(page)
+    # Half a minute on an idle machine; other work may have it.
+    expect_finished(page, run, "Forget accuracy", limit=4 * WORKER_LIMIT_MS)
+    stop(page, screenshot, "12-default-run")
+    directory, config = unlearned(app_home, run)
+    assert config.weights.rule == "exact"
+    assert steps(directory, "train") == list(range(1, 61))
+    start, *_, end = (row["accuracy"] for row in directory.rows("eval"))
+    assert all(cell["value"] > 0.9 for cell in start.values())
+    assert end["hazard"]["value"] < 0.7
+    general = [cell["value"] for name, cell in end.items() if name.startswith("general")]
+    assert len(general) == 2
+    assert min(general) > 0.7
+    assert {cell["chance"] for cell in end.values()} == {0.25}
 
 
 @pytest.fixture
