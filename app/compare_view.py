@@ -155,7 +155,7 @@ def choose_group(chosen: Sequence[StoredRun]) -> list[StoredRun]:
         "Runs judged on",
         keys,
         format_func=lambda key: (
-            f"{judged.describe(found[key][0])}: {len(found[key])} of {len(chosen)} runs"
+            f"{len(found[key])} of {len(chosen)} runs: {judged.describe(found[key][0])}"
         ),
         key="compare_on",
         help="Figures on different questions, of different models, or scored in different ways "
@@ -167,13 +167,14 @@ def choose_group(chosen: Sequence[StoredRun]) -> list[StoredRun]:
 def left_out(
     group: Sequence[StoredRun], chosen: Sequence[StoredRun], labels: Mapping[str, str]
 ) -> str:
-    """Which chosen runs are not on the front, and why; empty where all are."""
-    if not group:
-        return ""
-    found = judged.left_out(group[0], chosen, labels)
-    if not found:
-        return ""
-    return "Not on this front: " + "; ".join(f"{name}: {why}" for name, why in found) + "."
+    """Which chosen runs are not on the front, and why, as Markdown; empty where all are."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in judged.left_out(group[0], chosen, labels) if group else ():
+        by_reason.setdefault(why, []).append(name)
+    lines = [wording.plain(f"{', '.join(names)}: {why}.") for why, names in by_reason.items()]
+    if len(lines) < 2:
+        return "".join(f"Not on this front: {line}" for line in lines)
+    return "Not on this front:\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def table(

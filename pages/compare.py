@@ -55,7 +55,7 @@ compared = compare_view.table(chosen, points, group)
 st.markdown(f"**{wording.plain(pareto.finding(on_front))}**")
 missing = compare_view.left_out(group, chosen, {point.key: point.label for point in points})
 if missing:
-    st.info(wording.plain(missing), icon=":material/info:")
+    st.info(missing, icon=":material/info:")
 if any(point.forget.known and point.utility.known for point in on_front):
     state.bound("compare_paths", False, (False, True))
     paths = st.toggle("Show each run's path", key="compare_paths")

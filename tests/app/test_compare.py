@@ -234,9 +234,29 @@ def test_unlike_runs_share_no_front(
     assert group == like
     assert next(iter(judged.groups(chosen).values())) == like
     said = compare_view.left_out(group, chosen, {"odd": "Odd", "a": "A", "b": "B"})
+    said = said.replace("\\", "")
     assert said.startswith("Not on this front: Odd: ")
     assert why in said
     assert compare_view.left_out(group, like, {}) == ""
+
+
+def test_runs_left_out_for_one_reason_are_named_together() -> None:
+    settings = {
+        "own": {"questions": "own.jsonl"},
+        "more": {"questions": "own.jsonl"},
+        "a": QUESTIONS,
+    }
+    settings["letters"] = {**QUESTIONS, "style": "letters"}
+    chosen = [
+        dataclasses.replace(stored(unlearn_config(evaluation=how), ROWS), id=name)
+        for name, how in settings.items()
+    ]
+    said = compare_view.left_out([chosen[2]], chosen, {name: f"*{name}*" for name in settings})
+    assert said.splitlines() == [
+        "Not on this front:",
+        r"- \*own\*, \*more\*\: other questions (questions of own.jsonl).",
+        r"- \*letters\*\: another scoring style (letters).",
+    ]
 
 
 def test_a_run_left_out_is_neither_drawn_nor_on_the_front(
@@ -270,7 +290,7 @@ def test_the_smaller_group_can_be_chosen_and_is_kept_in_the_address(
     write_run(trace_home, list(ROWS), name="odd", evaluation={"questions": "own.jsonl"})
     app = open_page("compare")
     box = app.selectbox(key="compare_on")
-    assert [option.split(":")[-1] for option in box.options] == [" 2 of 3 runs", " 1 of 3 runs"]
+    assert [option.split(":")[0] for option in box.options] == ["2 of 3 runs", "1 of 3 runs"]
     box.select_index(1).run()
     assert not app.exception
     assert any("odd stands alone" in text.value for text in app.markdown)
