@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import from rooms with a smaller number only; models and sets stand side by side.
 FLOORS = {
-    "allocator": 0,
     "errors": 0,
     "progress": 0,
     "refusal": 0,

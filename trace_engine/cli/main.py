@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 
 import trace_engine
-from trace_engine.allocator import keep_freed_memory
 from trace_engine.cli.options import (
     add_json,
     add_model,
@@ -34,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # transformers' bars would interleave with ours; must be set before it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = build_parser().parse_args(arguments)
-    keep_freed_memory()
     module, function = options.command.split(":")
     command: Command = getattr(import_module(f"trace_engine.cli.{module}"), function)
     try:

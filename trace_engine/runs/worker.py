@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from trace_engine.allocator import keep_freed_memory
 from trace_engine.disk import raise_if_full, write_json_quickly
 from trace_engine.errors import TraceError
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
@@ -111,7 +110,6 @@ def main(arguments: list[str] | None = None, job: Job = default_job) -> int:
     it."""
     stop = StopFlag()
     stop.install()
-    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m trace_engine.runs.worker")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--home", type=Path)
