@@ -179,6 +179,9 @@ class EvaluationConfig(_Settings):
     """Share of documents kept out of training when there are no questions."""
 
 
+_LATER_RUN_FIELDS = frozenset({"control"})
+
+
 class UnlearnConfig(_Settings):
     kind: Literal["unlearn"] = "unlearn"
     name: str = ""
@@ -196,6 +199,10 @@ class UnlearnConfig(_Settings):
     """NPO's inverse temperature."""
     selection: SelectionConfig = SelectionConfig()
     weights: WeightsConfig = WeightsConfig()
+    control: Literal["none", "uniform_matched_norm", "random_experts", "shuffled_weights"] = "none"
+    """What stands in TRACE's place, to see what it is worth: uniform weights at the norm that the
+    weighted retain gradient has, as many random experts per layer, or the weights shuffled over
+    the batch's retain tokens. All else stays the same."""
     trainable: TrainableConfig = TrainableConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 60
@@ -249,6 +256,24 @@ class UnlearnConfig(_Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _controls_something(self) -> Self:
+        """Refuse a control of what the run does not do."""
+        if self.control == "none" or self.weights.rule != "uniform":
+            return self
+        if self.control != "random_experts":
+            raise ValueError(
+                f"control is {self.control} and weights.rule is uniform: there are no weights to "
+                "control. Choose the rule that should be controlled, or set control to none"
+            )
+        if self.trainable.kind != "selected_experts":
+            raise ValueError(
+                "control is random_experts, and with the uniform rule and trainable.kind "
+                f"{self.trainable.kind} no expert is selected for anything. Choose a weighting "
+                "rule, train only the selected experts, or set control to none"
+            )
+        return self
+
     def profile_config(self) -> ProfileConfig:
         """The profile this run calibrates on."""
         return ProfileConfig(
@@ -278,7 +303,12 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     data = config.model_dump(
         mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
     )
-    return data | {"model": config.model.asked()}
+    data |= {"model": config.model.asked()}
+    for name in _LATER_RUN_FIELDS & data.keys():
+        # A run from before the field existed did what its default does, and resumes.
+        if data[name] == type(config).model_fields[name].default:
+            del data[name]
+    return data
 
 
 def parse_config(

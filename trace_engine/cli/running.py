@@ -31,6 +31,7 @@ from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
+from trace_engine.spelling import percent
 
 _SHARES = ("overlap", "low", "high")
 _STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.\n"
@@ -91,9 +92,23 @@ class Narrator:
     def __call__(self, progress: Progress) -> None:
         if not self._told and (self._run.path / "facts.json").exists():
             self._told = True
-            for sentence in [*knowledge(self._run), *self._run.status().notes]:
+            told = [*decided(self._run.facts()), *knowledge(self._run), *self._run.status().notes]
+            for sentence in told:
                 note(sentence)
         self._line(progress)
+
+
+def decided(facts: dict[str, Any]) -> list[str]:
+    """How much trains, and what stands in the weights' place, before the first step."""
+    sentences = []
+    if facts.get("trainable"):
+        found = facts["trainable"]
+        sentences.append(
+            f"{found['parameters']:,} of {found['total']:,} parameters train "
+            f"({percent(found['share'])}; {found['kind'].replace('_', ' ')})."
+        )
+    control = facts.get("control") or {}
+    return [*sentences, control["sentence"]] if control.get("sentence") else sentences
 
 
 def knowledge(run: RunDirectory) -> list[str]:
@@ -126,7 +141,8 @@ def describe(run: RunDirectory, status: RunStatus) -> dict[str, Any]:
 
 def print_run(run: RunDirectory, status: RunStatus) -> None:
     print(f"{run.id}: {status.state}, step {status.step} of {status.max_steps}")
-    for sentence in filter(None, [status.message, *status.notes, *knowledge(run)]):
+    told = [status.message, *status.notes, *decided(run.facts()), *knowledge(run)]
+    for sentence in filter(None, told):
         print(sentence)
     print_table(*curve(run))
 

@@ -41,6 +41,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         "knowledge": knowledge.to_dict(),
         "profile_key": setup.profile_key,
         "selection": setup.selection.to_dict(),
+        "control": setup.control,
         "weights": {
             "rule": config.weights.rule,
             "diagnostics": setup.weights.diagnostics,

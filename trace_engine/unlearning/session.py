@@ -23,7 +23,7 @@ from trace_engine.evaluation.nll import forward_nll
 from trace_engine.models import collate
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Profile, profile
-from trace_engine.unlearning import losses, packing
+from trace_engine.unlearning import controls, losses, packing
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.measure import evaluation_row
 from trace_engine.unlearning.retain import RetainWeighting
@@ -183,10 +183,20 @@ class Session:
             nll_BT = forward_nll(self.opened, batch)
         mask_BT = losses.label_mask(batch.labels_BS)
         weighed = self._weighting.weigh(batch)
+        if weighed is not None and self.config.control == "shuffled_weights":
+            weighed = controls.shuffle_weights(weighed, mask_BT, self.config.seed, self.step)
         loss = losses.retain_nll(nll_BT, mask_BT, None if weighed is None else weighed.weights_BT)
         value = self._require_finite(float(loss.detach()), "loss")
-        torch.autograd.backward(self.config.alpha * loss)
-        row = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
+        row: dict[str, Any] = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
+        if weighed is not None and self.config.control == "uniform_matched_norm":
+            uniform = losses.retain_nll(nll_BT, mask_BT)
+            scale, row["retain_grad_norm"] = controls.matched_backward(
+                self._parameters, self.config.alpha * uniform, self.config.alpha * loss
+            )
+            value = scale * float(uniform.detach())
+            weighed = controls.uniform_weighed(weighed, mask_BT, scale)
+        else:
+            torch.autograd.backward(self.config.alpha * loss)
         return value, row | self._weighting.describe(weighed)
 
     def _require_finite(self, value: float, what: str) -> float:

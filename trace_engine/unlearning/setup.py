@@ -7,7 +7,7 @@ compares routing before and after.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from trace_engine.sets import (
     read_questions,
     split_documents,
 )
+from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.schedule import FORGET, RETAIN
 
 
@@ -77,6 +78,9 @@ class Setup:
     profile: Profile
     profile_key: str
     selection: Selection
+    """The experts of this run: under the control `random_experts`, the drawn ones."""
+    control: dict[str, Any]
+    """Name, sentence and seed of the control, and the cells that random ones stand for."""
     weights: FittedWeights
     trainable: Trainable
 
@@ -146,6 +150,9 @@ def set_up(
             f"There is nothing to calibrate. {selection.why_empty} Change the selection, or set "
             "the weighting rule to uniform."
         )
+    chosen = selection
+    if config.control == "random_experts":
+        selection = random_experts(before, chosen, config.selection, config.seed)
     weights = fit_weights(before, selection, config.weights)
     trainable = make_trainable(opened, config.trainable, selection.cells, seed=config.seed)
     asked = inputs.questions
@@ -161,6 +168,7 @@ def set_up(
         profile=before,
         profile_key=key,
         selection=selection,
+        control=control_facts(config, chosen, selection),
         weights=weights,
         trainable=trainable,
     )
