@@ -53,7 +53,7 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
             skipped.append(f"{summary.id}: {error}")
             continue
         if isinstance(config, UnlearnConfig) and rows:
-            label = config.name.strip() or f"{config.method} {config.weights.rule} {run.id[-6:]}"
+            label = config.name.strip() or f"{config.method} {weighs(config)} {run.id[-6:]}"
             found.append(StoredRun(run.id, label, run.path, config, tuple(rows), facts))
     for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
         try:
@@ -64,6 +64,16 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
         if bundled is not None:
             found.append(bundled)
     return found, skipped
+
+
+def weighs(config: UnlearnConfig) -> str:
+    """The weighting rule, and the control that stands in its place where there is one."""
+    return config.weights.rule + {
+        "none": "",
+        "uniform_matched_norm": " (control: uniform, matched norm)",
+        "random_experts": " (control: random experts)",
+        "shuffled_weights": " (control: shuffled)",
+    }.get(config.control, "")
 
 
 def points(chosen: Sequence[StoredRun]) -> list[Point]:
@@ -204,7 +214,7 @@ def table(
                 "n": f"{point.forget.n} + {point.utility.n}" if known else "not measured",
                 "step": max((int(row["step"]) for row in run.rows), default=0),
                 "method": run.config.method,
-                "weights": run.config.weights.rule,
+                "weights": weighs(run.config),
                 "trains": run.config.trainable.kind.replace("_", " "),
             }
         )

@@ -51,6 +51,14 @@ TERMS: tuple[Term, ...] = (
         ("routing_map", "expert", "unlearn", "compare"),
     ),
     Term(
+        "control (of the method)",
+        "A run in which something plainer stands in TRACE's place while all else stays the same: "
+        "uniform weights at the norm of the weighted retain gradient, as many random experts in "
+        "the same layers, or the weights shuffled over each batch. What a control reaches too is "
+        "not due to the method.",
+        ("unlearn", "compare"),
+    ),
+    Term(
         "difference map",
         "Forget-side minus retain-side activation frequency for every cell, on one scale "
         "symmetric about 0.",

@@ -111,6 +111,9 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
             f"{wording.count(int(trainable['total']))} parameters train; {len(cells)} experts are "
             f"calibrated{': ' + names + more if cells else ''}."
         )
+    control = facts.get("control")
+    if isinstance(control, Mapping) and control.get("sentence"):
+        sentences.append(str(control["sentence"]))
     weights = facts.get("weights")
     if isinstance(weights, Mapping) and isinstance(weights.get("diagnostics"), Mapping):
         diagnostics = weights["diagnostics"]

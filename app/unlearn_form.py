@@ -29,6 +29,12 @@ TRAINS = {
     "selected_experts": "only the selected experts",
     "lora": "LoRA adapters",
 }
+CONTROLS = {
+    "none": "none: the run itself",
+    "uniform_matched_norm": "uniform weights at the matched retain-gradient norm",
+    "random_experts": "as many random experts",
+    "shuffled_weights": "the weights shuffled over the batch",
+}
 NO_QUESTIONS = "none: loss on held-out documents"
 OTHER_FILE = "a file of my own"
 TEST_QUESTIONS = "demo:questions/test"
@@ -173,6 +179,7 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
         values = _method()
     with right:
         trainable = _trainable()
+        control = _control()
         evaluation, trouble = _evaluation(base)
     name = st.text_input(
         "Label of the run (optional)",
@@ -181,7 +188,13 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
         help=forms.help_of(UnlearnConfig, "name"),
         persist_state="session",
     )
-    values = {"name": name, **values, "trainable": trainable, "evaluation": evaluation}
+    values = {
+        "name": name,
+        **values,
+        "trainable": trainable,
+        "control": control,
+        "evaluation": evaluation,
+    }
     return values, trouble
 
 
@@ -233,6 +246,16 @@ def _trainable() -> TrainableConfig:
         return TrainableConfig.model_validate({"kind": kind})
     rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
     return TrainableConfig(kind="lora", lora_rank=rank)
+
+
+def _control() -> str:
+    state.bound("u_control", "none", list(CONTROLS))
+    return forms.option(
+        "Control",
+        CONTROLS,
+        key="u_control",
+        help=forms.help_of(UnlearnConfig, "control"),
+    )
 
 
 def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
@@ -315,7 +338,8 @@ def stamps(base: ProfileConfig) -> tuple[int, ...]:
 
 def file_name(config: UnlearnConfig) -> str:
     """What the shown settings file is called in commands and downloads."""
-    return f"{config.method}-{config.weights.rule}.yaml"
+    control = "" if config.control == "none" else f"-{config.control.replace('_', '-')}"
+    return f"{config.method}-{config.weights.rule}{control}.yaml"
 
 
 def runs_home() -> str:

@@ -27,6 +27,7 @@ from trace_engine.config import (
     parse_config,
     to_yaml,
 )
+from trace_engine.disk import write_json
 from trace_engine.errors import InputError
 from trace_engine.progress import Progress
 from trace_engine.routing import Profile
@@ -269,6 +270,13 @@ def test_runs_list_show_delete(
     for name in (run.id, str(run.path)):
         assert main(["runs", "show", name]) == 0
         assert "Stopped at step 3 of 60" in capsys.readouterr().out
+    trainable = {"kind": "all", "parameters": 1200, "total": 4800, "share": 0.25}
+    control = {"name": "shuffled_weights", "sentence": "Control: shuffled."}
+    write_json(run.path / "facts.json", {"trainable": trainable, "control": control})
+    assert main(["runs", "show", run.id]) == 0
+    printed = capsys.readouterr().out
+    assert "1,200 of 4,800 parameters train" in printed
+    assert "Control: shuffled." in printed
     assert "nothing to stop" in refused(capsys, "runs", "stop", run.id)
     assert main(["runs", "delete", run.id]) == 0
     capsys.readouterr()

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import curves, forms, runs_view, state, unlearn_form
+from app import compare_view, curves, forms, runs_view, state, unlearn_form
 from app.theme import LIGHT
 from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
-from trace_engine.config import ProfileConfig, SetConfig
+from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
 from trace_engine.disk import write_json
 from trace_engine.routing import mismatch
-from trace_engine.runs import launcher, list_runs
+from trace_engine.runs import launcher, list_runs, open_run
 
 
 @pytest.fixture
@@ -120,6 +120,35 @@ def test_an_empty_trainable_set_is_refused_with_its_reason(
     )
     assert app.button(key="u_launch").disabled
     assert "none is selected" in app.error[0].value
+
+
+def test_a_control_reaches_the_launched_settings_and_its_facts_are_told(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_control="shuffled_weights")
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert config.control == "shuffled_weights"
+    assert unlearn_form.file_name(config) == "npo-exact-shuffled-weights.yaml"
+    assert runs_view.fact_sentences({"control": {"name": "none", "sentence": ""}}) == []
+    told = runs_view.fact_sentences({"control": {"sentence": "Control: shuffled."}})
+    assert told == ["Control: shuffled."]
+
+
+@pytest.mark.parametrize("control", list(unlearn_form.CONTROLS))
+def test_every_control_has_a_name_on_the_page_and_in_compare(control: str) -> None:
+    config = unlearn_config(control=control)
+    assert (compare_view.weighs(config) == "exact") == (control == "none")
+
+
+def test_a_control_of_uniform_weights_disables_the_launch(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_control="shuffled_weights", weights='{"rule":"uniform"}')
+    assert app.button(key="u_launch").disabled
+    assert "there are no weights to control" in app.error[0].value
 
 
 def test_test_questions_come_with_a_warning(
