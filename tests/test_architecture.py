@@ -27,6 +27,7 @@ FLOORS = {
     "demo": 7,
     "runs": 8,
     "audit": 9,
+    "benchmark": 9,
     "cli": 10,
 }
 # `trace_engine/__init__` is the public face: lazy names of every room, so it stands on top.

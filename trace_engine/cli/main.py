@@ -148,6 +148,23 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")
     demo.add_argument("--steps", type=int, default=60)
 
+    bench = command("bench", "benching:bench", "A table of methods and weightings, with intervals.")
+    bench.add_argument("--pack", choices=("demo",), default="demo", help="the bundled table")
+    bench.add_argument("--config", type=Path, help="your own table's file, instead of the pack's")
+    bench.add_argument(
+        "--out", type=Path, default=Path("benchmark"), help="its folder; the same one goes on"
+    )
+    bench.add_argument("--seeds", type=_count, help="test runs per row, instead of the file's")
+    bench.add_argument("--budget", type=_count, help="settings tried per row, likewise")
+    bench.add_argument("--workers", type=_count, default=1, help="processes (default 1)")
+    for name, text in (
+        ("retain", "retain sets"),
+        ("methods", "methods"),
+        ("weightings", "weightings"),
+    ):
+        bench.add_argument(f"--{name}", nargs="+", default=[], help=f"only these {text}")
+    bench.add_argument("--plan", action="store_true", help="only say how many runs are left")
+
     config = command("config", "configuring:config", "Print a commented settings file.")
     config.add_argument("--kind", choices=("unlearn", "profile"), default="unlearn")
 

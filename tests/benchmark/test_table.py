@@ -1,0 +1,178 @@
+"""The whole command on a tiny plan: resumable, extendable, tuned on validation questions only."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.benchmark.cases import tiny_bench, without_clock
+from trace_engine.benchmark import plan, pool, run_table
+from trace_engine.benchmark.run import select
+from trace_engine.benchmark.settings import bundled_bench, checked
+from trace_engine.benchmark.store import TrialStore
+from trace_engine.cli.main import main
+from trace_engine.errors import InputError
+
+
+def test_a_table_is_written_and_never_computed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = tiny_bench(tmp_path), tmp_path / "out"
+    finished = run_table(config, out)
+    for name in ("results.csv", "table.csv", "curves.csv", "table.json", "figure.svg"):
+        assert (out / name).stat().st_size > 50
+    assert len(list((out / "trials").glob("*.json"))) == 8
+    results = pd.read_csv(out / "results.csv")
+    assert len(results) == 8 * 4
+    assert set(results["phase"]) == {"validation", "test"}
+    assert set(results.loc[results["phase"] == "validation", "seed"]) == {1000}
+    figures = finished.table.figures
+    # The value is the mean over seeds of what the raw rows say; here it is attained at the best
+    # evaluation, because every evaluation lies below the level.
+    test = results[(results["phase"] == "test") & (results["weighting"] == "mean")]
+    best = test.groupby("seed")["utility"].max().mean()
+    row = figures[(figures["weighting"] == "mean") & (figures["level"] == 0.9)].iloc[0]
+    assert row["value"] == pytest.approx(best, abs=1e-4)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished run was computed again")
+
+    before = (out / "table.csv").read_bytes()
+    monkeypatch.setattr(pool, "execute", refuse)
+    run_table(config, out)
+    assert (out / "table.csv").read_bytes() == before
+
+
+def test_hyperparameters_are_chosen_without_the_test_questions(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    Path(config.test).unlink()
+    store = TrialStore(tmp_path / "out")
+    chosen, _ = select(config, store)
+    assert all(choice.number is not None for choice in chosen.values())
+    assert not (tmp_path / "out" / "questions" / "test.jsonl").exists()
+    # Said before anything runs, without reading them.
+    with pytest.raises(InputError, match="no such questions file"):
+        run_table(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_unreadable_test_questions_do_not_disturb_the_choice(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    Path(config.test).write_text("not a question\n")
+    with pytest.raises(InputError, match=r"test\.jsonl, line 1"):
+        run_table(config, tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "choices.json").read_text())) == 2
+
+
+@pytest.mark.faults
+def test_killed_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    file, out = tmp_path / "bench.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "trace_engine.cli", "bench", "--config", str(file)]
+    child = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((out / "trials").glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert 2 <= len(list((out / "trials").glob("*.json"))) < 8
+    run_table(config, out)
+    run_table(config, tmp_path / "whole")
+    for name in ("results.csv", "table.csv"):
+        pd.testing.assert_frame_equal(
+            without_clock(out / name), without_clock(tmp_path / "whole" / name)
+        )
+
+
+def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    run_table(config, tmp_path / "two", workers=2)
+    run_table(config, tmp_path / "one")
+    for name in ("results.csv", "table.csv"):
+        pd.testing.assert_frame_equal(
+            without_clock(tmp_path / "two" / name), without_clock(tmp_path / "one" / name)
+        )
+
+
+def test_a_row_that_never_forgets_far_enough_gets_no_number(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path, levels=[0.06], margin=0.05)
+    finished = run_table(config, tmp_path / "out")
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    unreached = [row for row in finished.table.rows if row["point"] is None]
+    for row in unreached:
+        assert f"{row['method']} with {row['weighting']}: none of 2 settings" in text
+        assert finished.table.figures.query("weighting == @row['weighting']").empty
+
+
+def test_the_command_says_how_much_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.yaml"
+    file.write_text(yaml.safe_dump(tiny_bench(tmp_path).model_dump(mode="json")))
+    options = ["bench", "--config", str(file), "--out", str(tmp_path / "out")]
+    assert main([*options, "--plan", "--json", "--seeds", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "rows": 2, "runs": 10, "tuning_left": 4, "test_left": None,
+    }  # fmt: skip
+    assert main([*options, "--weightings", "nothing"]) == 2
+    assert "no weightings 'nothing'; it has uniform, mean" in capsys.readouterr().err
+
+
+def test_every_row_tries_as_many_settings_and_a_method_the_same_ones() -> None:
+    config = bundled_bench()
+    for method in config.methods:
+        rows = [row for row in plan.rows_of(config) if row.method == method]
+        tried = [plan.points_of(config, row) for row in rows]
+        assert {len(points) for points in tried} == {config.budget}
+        grid = config.methods[method].grid
+        own = [[tuple(point[name] for name in grid) for point in points] for points in tried]
+        assert all(points == own[0] and len(set(points)) == len(points) for points in own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"budget": 3}, "grid of 2 points, fewer than the budget of 3"),
+        ({"compare_to": "none"}, "compare_to names no weighting"),
+        ({"area": [0.9, 0.4]}, "area must rise"),
+        ({"retain": {}}, "retain is empty"),
+        ({"settings": {"seed": 1}}, "sets seed, which the table itself decides"),
+        ({"bugdet": 3}, "did you mean budget"),
+    ],
+)
+def test_impossible_tables_are_refused(tmp_path: Path, changes: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        tiny_bench(tmp_path, **changes)
+
+
+def test_a_misspelt_setting_is_named_with_its_row(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    method = config.methods["graddiff"].model_copy(update={"settings": {"metod": "npo"}})
+    with pytest.raises(InputError, match=r"Row plain, graddiff, uniform: metod: there is no such"):
+        run_table(config.model_copy(update={"methods": {"graddiff": method}}), tmp_path / "out")
+
+
+def test_an_address_follows_contents_and_settings_not_places(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    prints = {"model": "m", "forget": "f", "retain": "r", "questions": "q"}
+
+    def key(seed: int = 0, place: str = "a", fingerprints: dict[str, str] = prints) -> str:
+        contents = plan.Contents({"plain": {"source": place}}, place, {"plain": fingerprints})
+        row = plan.rows_of(config)[0]
+        return plan.trial(config, contents, row, "test", 0, seed).key
+
+    assert key() == key(place="b")
+    assert len({key(), key(seed=1), key(fingerprints=prints | {"retain": "other"})}) == 3
+
+
+def test_a_table_that_was_read_back_is_the_same(tmp_path: Path) -> None:
+    config = bundled_bench()
+    assert checked(config.model_dump(mode="json"), "again") == config
