@@ -75,7 +75,7 @@ def test_unreadable_test_questions_do_not_disturb_the_choice(tmp_path: Path) -> 
 def test_killed_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)
     file, out = tmp_path / "bench.yaml", tmp_path / "out"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     command = [sys.executable, "-m", "trace_engine.cli", "bench", "--config", str(file)]
     child = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -116,7 +116,7 @@ def test_the_command_says_how_much_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "bench.yaml"
-    file.write_text(yaml.safe_dump(tiny_bench(tmp_path).model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(tiny_bench(tmp_path).model_dump(mode="json"), sort_keys=False))
     options = ["bench", "--config", str(file), "--out", str(tmp_path / "out")]
     assert main([*options, "--plan", "--json", "--seeds", "3"]) == 0
     assert json.loads(capsys.readouterr().out) == {
