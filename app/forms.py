@@ -142,6 +142,11 @@ def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:
     """Why so many selected experts forbid a launch; the worker refuses the same."""
     if selected:
         return []
+    if config.trainable.kind == "layers" and config.trainable.layers is None:
+        return [
+            "Only the layers of the selected experts would train, and none is selected. Change the "
+            "selection, or let every parameter train."
+        ]
     if config.trainable.kind == "selected_experts":
         return [
             "Only the selected experts would train, and none is selected. Change the selection, or "

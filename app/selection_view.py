@@ -107,6 +107,13 @@ def training_sentence(
     model = meta.get("model")
     total = model.get("parameters") if isinstance(model, Mapping) else None
     of_total = f" of {wording.count(int(total))}" if isinstance(total, int) else ""
+    if trainable.kind == "layers" or trainable.freeze_routers:
+        kept = " but the routers" if trainable.freeze_routers else ""
+        where = "the selected experts' layers" if trainable.kind == "layers" else "the model"
+        return "known at start", (
+            f"Every parameter of {where}{kept} trains; the run states how many once the model is "
+            "open."
+        )
     if trainable.kind == "all":
         if not of_total:
             return (

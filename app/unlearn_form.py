@@ -27,6 +27,7 @@ METHODS = {
 TRAINS = {
     "all": "every parameter",
     "selected_experts": "only the selected experts",
+    "layers": "the layers of the selected experts",
     "lora": "LoRA adapters",
 }
 CONTROLS = {
@@ -35,6 +36,7 @@ CONTROLS = {
     "random_experts": "as many random experts",
     "shuffled_weights": "the weights shuffled over the batch",
 }
+ROUTERS = {"train": "train with the rest", "freeze": "stay frozen"}
 NO_QUESTIONS = "none: loss on held-out documents"
 OTHER_FILE = "a file of my own"
 TEST_QUESTIONS = "demo:questions/test"
@@ -242,6 +244,15 @@ def _trainable() -> TrainableConfig:
         key="u_trains",
         help=forms.help_of(TrainableConfig, "kind"),
     )
+    if kind in ("all", "layers"):
+        state.bound("u_routers", "train", list(ROUTERS))
+        routers = forms.option(
+            "Routers",
+            ROUTERS,
+            key="u_routers",
+            help=forms.help_of(TrainableConfig, "freeze_routers"),
+        )
+        return TrainableConfig.model_validate({"kind": kind, "freeze_routers": routers == "freeze"})
     if kind != "lora":
         return TrainableConfig.model_validate({"kind": kind})
     rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)

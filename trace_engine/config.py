@@ -155,11 +155,25 @@ class WeightsConfig(_Settings):
 
 
 class TrainableConfig(_Settings):
-    kind: Literal["all", "selected_experts", "lora"] = "all"
-    """What may train: every parameter, only the selected experts' slices, or LoRA adapters."""
+    kind: Literal["all", "selected_experts", "layers", "lora"] = "all"
+    """What may train: every parameter, only the selected experts' slices, whole decoder layers, or
+    LoRA adapters."""
+    layers: tuple[int, ...] | None = None
+    """Decoder layers that train, for `layers`; empty: those of the selected experts."""
+    freeze_routers: bool = False
+    """Keep the routers as they are, for `all` and `layers`; the other kinds never train them."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Width of the adapters: more can change more, and trains more parameters."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+
+    @model_validator(mode="after")
+    def _layers_are_for_layers(self) -> Self:
+        if self.layers is not None and self.kind != "layers":
+            raise ValueError(
+                f"layers is given and kind is {self.kind}: only the kind layers trains chosen "
+                "layers. Set kind to layers, or leave layers out"
+            )
+        return self
 
 
 class EvaluationConfig(_Settings):
@@ -180,6 +194,7 @@ class EvaluationConfig(_Settings):
 
 
 _LATER_RUN_FIELDS = frozenset({"control"})
+_LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
 
 
 class UnlearnConfig(_Settings):
@@ -304,11 +319,17 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
         mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
     )
     data |= {"model": config.model.asked()}
-    for name in _LATER_RUN_FIELDS & data.keys():
-        # A run from before the field existed did what its default does, and resumes.
-        if data[name] == type(config).model_fields[name].default:
-            del data[name]
+    if isinstance(config, UnlearnConfig):
+        # A run from before a field existed did what its default does, and resumes.
+        _drop_defaults(data, UnlearnConfig, _LATER_RUN_FIELDS)
+        _drop_defaults(data["trainable"], TrainableConfig, _LATER_TRAINABLE_FIELDS)
     return data
+
+
+def _drop_defaults(data: dict[str, Any], settings: type[BaseModel], names: frozenset[str]) -> None:
+    for name in names:
+        if data[name] == settings.model_fields[name].default:
+            del data[name]
 
 
 def parse_config(

@@ -143,6 +143,19 @@ def test_every_control_has_a_name_on_the_page_and_in_compare(control: str) -> No
     assert (compare_view.weighs(config) == "exact") == (control == "none")
 
 
+def test_layers_and_frozen_routers_reach_the_settings(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_trains="layers", u_routers="freeze")
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.trainable.kind, config.trainable.freeze_routers) == ("layers", True)
+    assert "none is selected" in forms.selection_troubles(config, 0)[0]
+    assert forms.selection_troubles(config, 2) == []
+
+
 def test_a_control_of_uniform_weights_disables_the_launch(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:

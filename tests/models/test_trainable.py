@@ -218,3 +218,60 @@ def test_a_cell_that_does_not_exist_is_refused_by_name() -> None:
         make_trainable(model, SELECTED, [Cell(7, 0)])
     with pytest.raises(InputError, match=r"Layer 1 has no expert 8: its experts are 0 to 7"):
         make_trainable(model, SELECTED, [Cell(1, 8)])
+
+
+def changed_names(model: OpenModel, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in state(model).items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["all", "layers"])
+def test_frozen_routers_stay_bitwise_and_the_rest_trains(
+    kind: str, family: str, tmp_path: Path
+) -> None:
+    model = opened(save_tiny(family, tmp_path))
+    layer = model.sites[-1].layer
+    before = state(model)
+    settings = {"kind": kind, "freeze_routers": True}
+    trainable = make_trainable(model, TrainableConfig.model_validate(settings), [Cell(layer, 0)])
+    train(model, trainable)
+    changed = changed_names(model, before)
+    routers = {name for name in before if ".gate.weight" in name or ".router.weight" in name}
+    assert routers
+    assert changed
+    assert changed.isdisjoint(routers)
+    assert any(".experts." in name for name in changed)
+    free = make_trainable(model, TrainableConfig.model_validate({"kind": kind}), [Cell(layer, 0)])
+    assert set(free.names) - set(trainable.names) >= {n for n in routers if f".{layer}." in n}
+    assert free.summary.parameters > trainable.summary.parameters
+
+
+def test_chosen_layers_train_whole_and_alone(tmp_path: Path) -> None:
+    model = opened(save_tiny("deepseek_v3", tmp_path))
+    layers = sorted({int(n.split(".")[2]) for n in state(model) if n.startswith("model.layers.")})
+    dense = next(layer for layer in layers if layer not in {s.layer for s in model.sites})
+    before = state(model)
+    trainable = make_trainable(model, TrainableConfig(kind="layers", layers=(dense,)))
+    train(model, trainable)
+    changed = changed_names(model, before)
+    assert changed
+    assert all(name.startswith(f"model.layers.{dense}.") for name in changed)
+    assert changed == set(trainable.names)
+    assert trainable.summary.parameters == sum(before[name].numel() for name in changed)
+    assert trainable.summary.kind == "layers"
+
+
+def test_layers_without_a_list_are_those_of_the_cells() -> None:
+    model = opened()
+    layer = model.sites[-1].layer
+    trainable = make_trainable(model, TrainableConfig(kind="layers"), [Cell(layer, 1)])
+    assert {int(name.split(".")[2]) for name in trainable.names} == {layer}
+    with pytest.raises(CalibrationError, match="No layer is named"):
+        make_trainable(model, TrainableConfig(kind="layers"))
+    with pytest.raises(InputError, match=r"no decoder layer 99\. Its layers are 0, 1"):
+        make_trainable(model, TrainableConfig(kind="layers", layers=(99,)))
+
+
+def test_layers_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="layers is given and kind is all"):
+        TrainableConfig(layers=(1,))

@@ -31,6 +31,7 @@ from trace_engine.unlearning import Session, drive
 TRAINABLES = [
     pytest.param({"kind": "all"}, id="all"),
     pytest.param({"kind": "selected_experts"}, id="selected_experts"),
+    pytest.param({"kind": "layers", "freeze_routers": True}, id="layers"),
     pytest.param({"kind": "lora", "lora_rank": 2}, id="lora"),
 ]
 

@@ -1,4 +1,5 @@
-"""What may train: every parameter, the chosen experts' slices of fused tensors, or LoRA adapters.
+"""What may train: every parameter, chosen layers, the chosen experts' slices of fused tensors, or
+LoRA adapters.
 
 A fused expert tensor holds all experts of a layer, and an optimizer with momentum or weight decay
 would move the ones that were not chosen. So the optimizer never sees it: small copies of the chosen
@@ -11,6 +12,7 @@ tensor's gradient, one tensor at a time, before the slices are taken from it.
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,19 +29,20 @@ from trace_engine.models.info import OpenModel
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 
+Kind = Literal["all", "selected_experts", "layers", "lora"]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainableSummary:
     """What a run will change, said before it runs."""
 
-    kind: Literal["all", "selected_experts", "lora"]
+    kind: Kind
     parameters: int
     """Numbers that the optimizer moves."""
     total: int
     """Numbers in the model."""
     cells: tuple[Cell, ...]
-    """The experts that alone train, sorted; empty for `all` and `lora`, which are not limited to
-    experts."""
+    """The experts that alone train, sorted; empty for the kinds that are not limited to experts."""
     names: tuple[str, ...]
     """Trained tensors; a slice names its experts: `model.layers.0.mlp.experts.down_proj[3,7]`."""
 
@@ -121,9 +124,7 @@ class Trainable(ABC):
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
 
-    def _summarise(
-        self, kind: Literal["all", "selected_experts", "lora"], cells: tuple[Cell, ...] = ()
-    ) -> TrainableSummary:
+    def _summarise(self, kind: Kind, cells: tuple[Cell, ...] = ()) -> TrainableSummary:
         count = sum(leaf.numel() for leaf in self._leaves().values())
         return TrainableSummary(kind, count, self._total, cells, self.names)
 
@@ -133,29 +134,90 @@ def make_trainable(
 ) -> Trainable:
     """Prepare a model for training; everything outside the set is frozen.
 
-    `cells` matter to `selected_experts` only; `seed` fixes LoRA's first weights (the adapted model
-    starts equal to the model whatever it is). Raises CalibrationError when nothing would train,
-    InputError for a cell that the model does not have, ModelError where the experts' storage does
-    not allow the kind.
+    `cells` matter to `selected_experts`, and to `layers` without a list; `seed` fixes LoRA's first
+    weights (the adapted model starts equal to the model whatever it is). Raises CalibrationError
+    when nothing would train, InputError for a cell or a layer that the model does not have,
+    ModelError where the model's parts cannot be told apart as the kind needs.
     """
-    if config.kind == "all":
-        return _All(opened)
+    if config.kind in ("all", "layers"):
+        return _Whole(opened, config, cells)
     if config.kind == "lora":
         return _Lora(opened, config, seed)
     return _SelectedExperts(opened, cells)
 
 
-class _All(Trainable):
-    def __init__(self, opened: OpenModel) -> None:
+class _Whole(Trainable):
+    """Whole parameters: all of the model, or of chosen layers; with or without the routers."""
+
+    def __init__(self, opened: OpenModel, config: TrainableConfig, cells: Sequence[Cell]) -> None:
+        named = dict(opened.model.named_parameters())
+        frozen = router_parameters(opened.sites) if config.freeze_routers else set()
+        if config.kind == "layers":
+            layers = config.layers or tuple({cell.layer for cell in cells})
+            starts = layer_prefixes(opened, layers)
+            inside = {name for name in named if name.startswith(starts)}
+            frozen |= {parameter for name, parameter in named.items() if name not in inside}
         super().__init__(opened)
-        for parameter in opened.model.parameters():
-            if parameter.is_floating_point():
+        for parameter in named.values():
+            if parameter in frozen:
+                parameter.requires_grad_(False)
+            elif parameter.is_floating_point():
                 parameter.requires_grad_(True)
-        self._parameters = {n: p for n, p in opened.model.named_parameters() if p.requires_grad}
-        self.summary = self._summarise("all")
+        self._parameters = {name: p for name, p in named.items() if p.requires_grad}
+        self.summary = self._summarise("all" if config.kind == "all" else "layers")
 
     def _leaves(self) -> dict[str, nn.Parameter]:
         return self._parameters
+
+
+def layer_prefixes(opened: OpenModel, layers: Sequence[int]) -> tuple[str, ...]:
+    """What the parameters of decoder layers start with: `model.layers.3.`, sorted by layer.
+
+    Dense layers count too. Raises CalibrationError for no layer, InputError for one that the model
+    does not have.
+    """
+    if not layers:
+        raise CalibrationError(
+            "No layer is named and no expert is selected, so nothing would train. Name layers, or "
+            "train all parameters."
+        )
+    site = opened.sites[0]
+    parts = site.name.split(".")
+    stem = "".join(f"{part}." for part in parts[: parts.index(str(site.layer))])
+    pattern = re.compile(re.escape(stem) + r"(\d+)\.")
+    names = [name for name, _ in opened.model.named_parameters()]
+    found = {int(match[1]) for match in map(pattern.match, names) if match is not None}
+    for layer in layers:
+        if layer not in found:
+            raise InputError(
+                f"The model has no decoder layer {layer}. Its layers are "
+                f"{', '.join(map(str, sorted(found)))}."
+            )
+    return tuple(f"{stem}{layer}." for layer in sorted(set(layers)))
+
+
+def router_parameters(sites: Sequence[Site]) -> set[nn.Parameter]:
+    """Every tensor that scores the experts for a token, with its bias.
+
+    Told by shape, not by name: a matrix of one row per expert, outside the experts. Raises
+    ModelError where a site has none.
+    """
+    found: set[nn.Parameter] = set()
+    for site in sites:
+        experts = {module for part in site.experts.values() for module in part.modules()}
+        own: set[nn.Parameter] = set()
+        for module in (m for router in site.routers for m in router.modules()):
+            tensors = list(module.parameters(recurse=False))
+            scores = any(p.ndim == 2 and p.shape[0] == site.num_experts for p in tensors)
+            if scores and module not in experts:
+                own.update(tensors)
+        if not own:
+            raise ModelError(
+                f"{site.name}: its router cannot be told from the rest of its block, so it cannot "
+                "be kept frozen. Set freeze_routers to false, or train only the selected experts."
+            )
+        found |= own
+    return found
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         },
         "trainable": {
             "kind": summary.kind,
+            "tensors": len(summary.names),
+            "freeze_routers": config.trainable.freeze_routers,
             "parameters": summary.parameters,
             "total": summary.total,
             "share": summary.parameters / summary.total,
