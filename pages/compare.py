@@ -5,6 +5,7 @@ import dataclasses
 import streamlit as st
 
 from app import (
+    bench_view,
     charts,
     compare_view,
     judged,
@@ -151,3 +152,5 @@ else:
 
 st.subheader("The same questions, side by side")
 prompts_view.draw(chosen, labels)
+
+bench_view.draw()

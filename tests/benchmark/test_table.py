@@ -15,7 +15,7 @@ import yaml
 from tests.benchmark.cases import tiny_bench, without_clock
 from trace_engine.benchmark import plan, pool, run_table
 from trace_engine.benchmark.run import select
-from trace_engine.benchmark.settings import bundled_bench, checked
+from trace_engine.benchmark.settings import bundled_bench, checked, read_bench
 from trace_engine.benchmark.store import TrialStore
 from trace_engine.cli.main import main
 from trace_engine.errors import InputError
@@ -124,6 +124,15 @@ def test_the_command_says_how_much_is_left(
     }  # fmt: skip
     assert main([*options, "--weightings", "nothing"]) == 2
     assert "no weightings 'nothing'; it has uniform, mean" in capsys.readouterr().err
+
+
+def test_the_packs_table_can_be_printed_edited_and_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "--kind", "bench"]) == 0
+    file = tmp_path / "mine.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert read_bench(file) == bundled_bench()
 
 
 def test_every_row_tries_as_many_settings_and_a_method_the_same_ones() -> None:

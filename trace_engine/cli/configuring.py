@@ -6,6 +6,7 @@ import textwrap
 import yaml
 from pydantic import BaseModel
 
+from trace_engine.benchmark.settings import BUNDLED, bundled_bench
 from trace_engine.cli.output import emit_json
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, _Settings
 from trace_engine.demo.settings import bundled_run
@@ -14,11 +15,22 @@ _WIDTH = 96
 
 
 def config(options: argparse.Namespace) -> int:
+    if options.kind == "bench":
+        return _table(options)
     settings = defaults(options.kind)
     if options.json:
         emit_json(settings.model_dump(mode="json"))
     else:
         print(commented_yaml(settings), end="")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    """The pack's table, whose file carries its own comments."""
+    if options.json:
+        emit_json(bundled_bench().model_dump(mode="json"))
+    else:
+        print(BUNDLED.read_text(encoding="utf-8"), end="")
     return 0
 
 

@@ -166,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--plan", action="store_true", help="only say how many runs are left")
 
     config = command("config", "configuring:config", "Print a commented settings file.")
-    config.add_argument("--kind", choices=("unlearn", "profile"), default="unlearn")
+    config.add_argument("--kind", choices=("unlearn", "profile", "bench"), default="unlearn")
 
     runs = commands.add_parser("runs", help="List, show, stop, resume, import or delete runs.")
     actions = runs.add_subparsers(required=True, metavar="ACTION")

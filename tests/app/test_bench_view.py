@@ -1,0 +1,48 @@
+"""Compare's section on the table of methods: a made table, and none."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import bench_view
+from tests.benchmark.cases import tiny_bench
+from trace_engine.benchmark import run_table
+from trace_engine.benchmark.table import ALL
+
+
+def test_a_table_that_the_command_made_is_shown_as_it_is(tmp_path: Path) -> None:
+    table = run_table(tiny_bench(tmp_path), tmp_path / "out").table
+    loaded = bench_view.read(tmp_path / "out")
+    assert loaded is not None
+    assert bench_view.ALL == ALL
+    shown = bench_view.lines(*loaded)
+    assert list(shown["weighting"]) == ["uniform", "mean"]
+    figures = table.figures.query("measure == 'utility' and level == 0.9 and group == @ALL")
+    assert list(shown["utility"]) == pytest.approx(list(figures["value"]), abs=1e-4)
+    assert list(shown["seeds"]) == ["2 of 2", "2 of 2"]
+    assert shown["difference 95 % CI"].iloc[0] == ""
+    assert " to " in shown["difference 95 % CI"].iloc[1]
+
+
+def test_headlines_are_sentences_with_and_without_a_number() -> None:
+    known = {
+        "retain": "mixed", "trace": ["npo", "exact"], "baseline": ["npo", "uniform"],
+        "value": 0.0312, "low": -0.01, "high": 0.07,
+    }  # fmt: skip
+    text = bench_view.headline(known)
+    assert text.startswith(
+        "mixed: npo with exact against npo with uniform: +3.1\N{NO-BREAK SPACE}%"
+    )
+    assert "\N{MINUS SIGN}1.0 to +7.0" in text
+    assert "no row with TRACE" in bench_view.headline({"retain": "prose", "value": None})
+
+
+def test_without_a_table_the_page_says_how_to_make_one(
+    bundled: object, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_view.draw, "__defaults__", (Path("no-such-folder"),))
+    app = open_page("compare")
+    assert not app.exception
+    assert any(block.value == bench_view.COMMAND for block in app.code)
