@@ -72,6 +72,8 @@ def _apply(settings: type[BaseModel], field: str) -> None:
     value = st.session_state[_key(settings, field)]
     if field == "layers":
         value = tuple(value) or None
+    elif field == "refresh_every":
+        value = value or None
     current = state.selection_config() if settings is SelectionConfig else state.weights_config()
     store(settings, {**current.model_dump(), field: value})
 
@@ -161,6 +163,12 @@ def _weights(config: WeightsConfig) -> None:
             "Routing that weighs a token",
             forms.choices_of(WeightsConfig, "routing"),
             **_prepare(config, "routing"),
+        )
+        st.number_input(
+            "Fit again every (updates)",
+            min_value=0,
+            step=10,
+            **_prepare(config, "refresh_every", config.refresh_every or 0),
         )
 
 

@@ -145,12 +145,31 @@ class WeightsConfig(_Settings):
     """Over what the weights have mean 1."""
     routing: Literal["current", "frozen"] = "current"
     """Whose routing weighs a token: the model being trained (detached) or the start model."""
+    refresh_every: Annotated[int, Field(ge=1)] | None = None
+    """Updates after which both sets are profiled anew, with the model as it then is, and the
+    weights are fitted again; the experts stay. Empty: never, the start model's profile holds."""
 
     @model_validator(mode="after")
     def _clip_is_an_interval(self) -> Self:
         low, high = self.clip
         if not 0 < low <= 1 <= high:
             raise ValueError(f"clip must satisfy 0 < low <= 1 <= high, found {self.clip}")
+        return self
+
+    @model_validator(mode="after")
+    def _refreshes_something(self) -> Self:
+        if self.refresh_every is None:
+            return self
+        if self.rule == "uniform":
+            raise ValueError(
+                "refresh_every is given and rule is uniform: there are no weights to fit again. "
+                "Choose another rule, or leave refresh_every out"
+            )
+        if self.routing == "frozen":
+            raise ValueError(
+                "refresh_every is given and routing is frozen: weights of the start model's "
+                "routing do not drift. Set routing to current, or leave refresh_every out"
+            )
         return self
 
 
@@ -194,6 +213,7 @@ class EvaluationConfig(_Settings):
 
 
 _LATER_RUN_FIELDS = frozenset({"control"})
+_LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
 _LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
 
 
@@ -322,6 +342,7 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     if isinstance(config, UnlearnConfig):
         # A run from before a field existed did what its default does, and resumes.
         _drop_defaults(data, UnlearnConfig, _LATER_RUN_FIELDS)
+        _drop_defaults(data["weights"], WeightsConfig, _LATER_WEIGHTS_FIELDS)
         _drop_defaults(data["trainable"], TrainableConfig, _LATER_TRAINABLE_FIELDS)
     return data
 

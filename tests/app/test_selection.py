@@ -52,6 +52,19 @@ def test_every_rule_previews_or_refuses_in_words(
         assert refused == [] or (rule == "odds" and "exactly one expert" in refused[0])
 
 
+def test_a_refit_interval_is_kept_and_zero_means_never(
+    bundled: Profile, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("selection")
+    assert app.number_input(key="wts_refresh_every").value == 0
+    app.number_input(key="wts_refresh_every").set_value(20).run()
+    assert not app.exception
+    assert '"refresh_every":20' in str(app.query_params["weights"])
+    app.number_input(key="wts_refresh_every").set_value(0).run()
+    assert "refresh_every" not in str(app.query_params.get("weights", ""))
+    assert not app.warning
+
+
 def test_a_refused_combination_changes_nothing(
     bundled: Profile, open_page: Callable[..., AppTest]
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_controlled_run_resumes_bit_for_bit(tmp_path: Path, control: str) -> N
 def test_a_run_from_before_controls_has_the_same_identity(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     assert "control" not in identity_of(config)
+    assert "refresh_every" not in identity_of(config)["weights"]
     assert sorted(identity_of(config)["trainable"]) == ["kind", "lora_alpha", "lora_rank"]
     assert identity_of(tiny_config(tmp_path, weights=EXACT, control="shuffled_weights"))[
         "control"

@@ -55,16 +55,20 @@ class RetainWeighting:
         weights: FittedWeights,
         settings: WeightsConfig,
     ) -> None:
-        self.weights = weights
+        self.refit(weights)
         self.active = settings.rule != "uniform"
         self.frozen = self.active and settings.routing == "frozen"
         self.frozen_active: dict[int, Tensor] = {}
         self._cells = selection.cells
-        self._forget_S = torch.tensor(weights.table["forget"].to_numpy(), dtype=torch.float64)
         chosen = {cell.layer for cell in selection.cells}
         self._sites = [site for site in opened.sites if site.layer in chosen]
         self._layers = [site.layer for site in self._sites]
         self._recorder = RoutingRecorder(self._sites)
+
+    def refit(self, weights: FittedWeights) -> None:
+        """Weigh by these from now on; gaps are told against the forget side they were fitted to."""
+        self.weights = weights
+        self._forget_S = torch.tensor(weights.table["forget"].to_numpy(), dtype=torch.float64)
 
     def tap(self) -> AbstractContextManager[Any]:
         """Around the forward whose routing weighs its loss; nothing when no live routing is

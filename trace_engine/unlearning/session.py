@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from trace_engine.calibration import fit_weights
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
 from trace_engine.evaluation.nll import forward_nll
@@ -121,15 +122,17 @@ class Session:
         """Make one optimizer update and return its `train` row.
 
         `forget_loss` and `retain_loss` are the terms as optimised (retain weighted), `forget_nll`
-        and `retain_nll` the plain means over the batch's labels. Raises NonFiniteLossError before
-        the update when loss or gradient norm is NaN or infinite, and RunError when the run is
-        finished.
+        and `retain_nll` the plain means over the batch's labels. `refitted` stands in the row of an
+        update before which the weights were fitted again, with their `hardness`. Raises
+        NonFiniteLossError before the update when loss or gradient norm is NaN or infinite, and
+        RunError when the run is finished.
         """
         if self.finished:
             raise RunError(f"The run has made all its {self.config.max_steps} updates.")
         reference_D = self._start().reference_nll_D
         started = time.monotonic()
         config = self.config
+        refitted = self._refit()
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         self._optimizer.zero_grad(set_to_none=True)
         forget_loss, forget_nll = self._forget_pass(reference_D)
@@ -153,10 +156,20 @@ class Session:
             "retain_loss": retain_loss,
             "forget_nll": forget_nll,
             **weight_row,
+            **refitted,
             "grad_norm": float(norm),
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "seconds": time.monotonic() - started,
         }
+
+    def _refit(self) -> dict[str, Any]:
+        """Fit the weights to the model's routing as it is now, where `refresh_every` says so."""
+        every = self.config.weights.refresh_every
+        if every is None or self.step == 0 or self.step % every:
+            return {}
+        self.weights = fit_weights(self.profile_after(), self.selection, self.config.weights)
+        self._weighting.refit(self.weights)
+        return {"refitted": True, "hardness": self.weights.hardness}
 
     def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, float]:
         """Forward and backward of the forget term: its value and the batch's plain NLL."""
@@ -267,7 +280,7 @@ class Session:
         self.trainable.load(packing.under(tensors, "trainable"))
         packing.load_optimizer(self._optimizer, tensors)
         self.weights = type(self.weights).from_dict(data["weights"])
-        self._weighting.weights = self.weights
+        self._weighting.refit(self.weights)
         self._measured_start = StartModel.restore(
             packing.under(tensors, "start"), data["knowledge"]
         )
