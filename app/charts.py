@@ -28,6 +28,9 @@ Kind = Literal["share", "difference", "ratio"]
 TITLE_WIDTH = 44
 """Characters of a figure title per line: what fits a 400 px wide screen."""
 _RATIO_CAP = 4.0
+_DOT_LINE = "#3A4451"
+_MOST_SVG_CELLS = 4096
+"""Larger maps draw their markers with WebGL: the browser keeps no element for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +69,9 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
     figure = go.Figure()
     figure.add_trace(_heat(spec, drawn_LE, colours))
     rows, columns = np.nonzero(np.isfinite(drawn_LE))
+    markers: Any = go.Scattergl if sites * experts > _MOST_SVG_CELLS else go.Scatter
     figure.add_trace(
-        go.Scatter(
+        markers(
             x=columns,
             y=rows,
             mode="markers",
@@ -196,25 +200,26 @@ def _power(tick: int) -> str:
     return f"{2**tick}×" if tick >= 0 else f"1/{2**-tick}×"
 
 
-def _dots(spec: MapSpec, significant_LE: Array) -> go.Scatter:
+def _dots(spec: MapSpec, significant_LE: Array) -> Any:
     rows, columns = np.nonzero(significant_LE)
-    return go.Scatter(
+    large = significant_LE.size > _MOST_SVG_CELLS
+    marker: dict[str, Any] = {"symbol": "circle", "size": 2, "color": _DOT_LINE}
+    if not large:
+        size = 4 if significant_LE.shape[1] <= 32 else 3
+        marker |= {"size": size, "color": "#FFFFFF", "line": _dot_line()}
+    markers: Any = go.Scattergl if large else go.Scatter
+    return markers(
         x=columns,
         y=rows,
         mode="markers",
-        marker={
-            "symbol": "circle",
-            "size": 4 if significant_LE.shape[1] <= 32 else 3,
-            "color": "#FFFFFF",
-            "line": _dot_line(),
-        },
+        marker=marker,
         hoverinfo="skip",
         showlegend=False,
     )
 
 
 def _dot_line() -> dict[str, Any]:
-    return {"width": 0.8, "color": "#3A4451"}
+    return {"width": 0.8, "color": _DOT_LINE}
 
 
 def _outline(at: tuple[int, int], colour: str, width: float) -> dict[str, Any]:

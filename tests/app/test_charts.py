@@ -57,6 +57,21 @@ def test_markers_carry_true_layer_and_expert_and_skip_missing_experts() -> None:
     assert list(markers.hovertext) == ["r0 c0", "r0 c1", "r0 c2", "r1 c0", "r1 c1"]
 
 
+def test_only_a_large_map_leaves_its_markers_to_webgl() -> None:
+    # An element for each of 15,000 cells made a click take twelve seconds in the browser.
+    for experts, kind in ((1024, "scatter"), (1025, "scattergl")):
+        shape = (4, experts)
+        large = spec(
+            values_LE=np.zeros(shape),
+            layers=(0, 1, 2, 3),
+            hover_LE=[["x"] * experts] * 4,
+            significant_LE=np.ones(shape, dtype=bool),
+        )
+        figure = charts.expert_map(large, LIGHT)
+        assert [trace.type for trace in figure.data] == ["heatmap", kind, kind]
+        assert len(figure.data[1].customdata) == 4 * experts
+
+
 def test_a_sorted_map_moves_values_hover_and_cells_together() -> None:
     order_LE = np.array([[2, 0, 1], [1, 0, 2]])
     figure = charts.expert_map(spec(order_LE=order_LE, current=Cell(2, 2)), LIGHT)
