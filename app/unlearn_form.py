@@ -17,13 +17,15 @@ from trace_engine.bundled import PACK
 from trace_engine.config import EvaluationConfig, ProfileConfig, TrainableConfig, UnlearnConfig
 from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
 from trace_engine.errors import TraceError
+from trace_engine.methods import METHODS, RETAIN_TERMS, needs_start_model
 from trace_engine.runs import home
 from trace_engine.sets import Overlap, check_pair, load_set, read_questions
 
-METHODS = {
-    "npo": "NPO: negative preference optimisation",
-    "graddiff": "GradDiff: gradient difference",
-}
+METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
+SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ"}
+RETAINED = {str(name): title for name, title in RETAIN_TERMS.items()}
+SHARED_KEYS = ("npo", "graddiff")
+"""Methods whose fields share their names in the address, as links from before the others have."""
 TRAINS = {
     "all": "every parameter",
     "selected_experts": "only the selected experts",
@@ -47,6 +49,10 @@ QUESTION_NAMES = {
 TEST_WARNING = (
     "Settings that are chosen by looking at test questions make their score too good. Choose on "
     "validation questions, and ask these once."
+)
+START_COPY = (
+    "Holds a second, frozen copy of the start model: twice the memory of the weights, and one more "
+    "forward a step."
 )
 _DEFAULTS = "_u_defaults"
 _MOST = 2**53 - 1
@@ -113,10 +119,14 @@ def _number(
     field: str,
     read: Callable[[str], Any],
     settings: type[Any] = UnlearnConfig,
+    default: Any = None,
+    prefix: str = "u",
     **kwargs: Any,
 ) -> Any:
-    key = f"u_{field}"
-    default = st.session_state.get(_DEFAULTS, {}).get(field, settings.model_fields[field].default)
+    key = f"{prefix}_{field}"
+    if default is None:
+        fields = settings.model_fields
+        default = st.session_state.get(_DEFAULTS, {}).get(field, fields[field].default)
     within = _within(read, kwargs.get("min_value", -_MOST), kwargs.get("max_value", _MOST))
     state.bound(key, default, read=within)
     return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
@@ -202,21 +212,48 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
 
 def _method() -> dict[str, Any]:
     state.bound("u_method", "npo", list(METHODS))
-    method = forms.option(
+    chosen = forms.option(
         "Method",
-        METHODS,
+        METHOD_TITLES,
         key="u_method",
         help=forms.help_of(UnlearnConfig, "method"),
     )
-    values: dict[str, Any] = {"method": method}
-    first, second, third = st.columns(3)
-    with first:
-        values["gamma"] = _number("γ forget", "gamma", float, min_value=0.0, step=0.1)
-    with second:
-        values["alpha"] = _number("α retain", "alpha", float, min_value=0.0, step=0.1)
-    with third:
-        if method == "npo":
-            values["beta"] = _number("β", "beta", float, min_value=0.001, step=0.05, format="%.3f")
+    name = next(name for name in METHODS if name == chosen)
+    method = METHODS[name]
+    st.caption(f"{method.line} Source: {method.source}.")
+    values: dict[str, Any] = {"method": name}
+    prefix = "u" if name in SHARED_KEYS else f"u_{name}"
+    columns = [*st.columns(3), *(st.columns(3) if len(method.parameters) > 1 else ())]
+    with columns[0]:
+        values["gamma"] = _number(
+            "γ forget",
+            "gamma",
+            float,
+            default=method.gamma,
+            prefix=prefix,
+            min_value=0.0,
+            step=0.1,
+            format="%.3f",
+        )
+    if method.retains:
+        with columns[1]:
+            values["alpha"] = _number("α retain", "alpha", float, min_value=0.0, step=0.1)
+    # A bundled model's beta is tuned for the bundled run, which is NPO's.
+    tuned = st.session_state.get(_DEFAULTS, {}) if name == "npo" else {}
+    for number, (field, default) in enumerate(method.parameters.items()):
+        with columns[2 + number]:
+            values[field] = _parameter(field, tuned.get(field) or default, prefix)
+    if method.retains:
+        state.bound("u_retain_term", "nll", list(RETAINED))
+        term = forms.option(
+            "Retain term",
+            RETAINED,
+            key="u_retain_term",
+            help=forms.help_of(UnlearnConfig, "retain_term"),
+        )
+        values["retain_term"] = term
+        if needs_start_model(name, next(known for known in RETAIN_TERMS if known == term)):
+            st.caption(START_COPY)
     first, second, third = st.columns(3)
     with first:
         values["max_steps"] = _number("Steps", "max_steps", int, min_value=1, step=10)
@@ -234,6 +271,17 @@ def _method() -> dict[str, Any]:
         values["batch_size"] = _number("Batch size", "batch_size", int, min_value=1, step=4)
     values["seed"] = _number("Seed", "seed", int, min_value=0, step=1)
     return values
+
+
+def _parameter(field: str, default: float, prefix: str) -> float:
+    """A field that only some methods have; β must be above 0, δ may be of either sign."""
+    bounds: dict[str, Any] = {"beta": {"min_value": 0.001}, "delta": {}}
+    within = bounds.get(field, {"min_value": 0.0})
+    label = SYMBOLS[field]
+    found = _number(
+        label, field, float, default=default, prefix=prefix, step=0.05, format="%.3f", **within
+    )
+    return float(found)
 
 
 def _trainable() -> TrainableConfig:

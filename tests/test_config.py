@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from trace_engine.config import parse_config, read_config, to_yaml
+from trace_engine.config import (
+    UnlearnConfig,
+    identity_of,
+    parse_config,
+    read_config,
+    to_yaml,
+)
 from trace_engine.errors import InputError
 
 BASE: dict[str, Any] = {"forget": {"source": "f"}, "retain": {"source": "r"}}
@@ -42,6 +48,78 @@ def test_terms_that_switch_each_other_off_are_refused(
     assert read_config(tmp_path / "config.yaml", recorded=True) == kept
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"method": "ga"},
+            "method is ga, which has no retain loss for the token weights to act on. Choose the "
+            "uniform rule, or graddiff, which is the same with a retain loss.",
+        ),
+        (
+            {"method": "ga", "weights": {"rule": "uniform"}, "retain_term": "kl"},
+            "method is ga, which has no retain loss, and retain_term is kl. Leave retain_term out, "
+            "or choose another method.",
+        ),
+        (
+            {"method": "npo", "beta1": 5},
+            "beta1 is given and method is npo, which has beta. Leave beta1 out, or choose the "
+            "method it belongs to.",
+        ),
+        (
+            {"method": "graddiff", "delta": 0},
+            "delta is given and method is graddiff, which has no parameter of its own. Leave delta "
+            "out, or choose the method it belongs to.",
+        ),
+    ],
+)
+def test_what_a_method_does_not_have_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config(BASE | changes, "run.yaml")
+    assert str(caught.value) == f"run.yaml: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("npo", {"gamma": 1.0, "beta": 0.1}),
+        ("graddiff", {"gamma": 1.0, "beta": 0.1}),
+        ("simnpo", {"gamma": 0.125, "beta": 4.5, "delta": 0}),
+        ("wga", {"gamma": 1, "beta": 1}),
+        ("satimp", {"gamma": 1, "beta1": 5, "beta2": 1}),
+        ("undial", {"gamma": 1, "beta": 10}),
+    ],
+)
+def test_defaults_left_out_and_written_out_are_the_same_run(
+    method: str, given: dict[str, float]
+) -> None:
+    left_out = unlearning(BASE | {"method": method})
+    written = unlearning(BASE | {"method": method} | given)
+    assert identity_of(left_out) == identity_of(written)
+    assert left_out.forget_weight == given["gamma"]
+    assert left_out.parameters() == {
+        name: value for name, value in given.items() if name in left_out.parameters()
+    }
+    for name, value in given.items():
+        if name in {"gamma", *left_out.parameters()}:
+            other = unlearning(BASE | {"method": method} | given | {name: value + 0.5})
+            assert identity_of(other) != identity_of(left_out)
+
+
+def test_an_old_runs_identity_has_no_field_that_came_later() -> None:
+    data = identity_of(unlearning(BASE | {"gamma": 1.0, "beta": 0.1}))
+    assert (data["gamma"], data["alpha"], data["beta"]) == (1.0, 1.0, 0.1)
+    assert data.keys().isdisjoint({"retain_term", "beta1", "beta2", "delta"})
+    other = identity_of(unlearning(BASE | {"retain_term": "kl"}))
+    assert other["retain_term"] == "kl"
+
+
+def unlearning(data: dict[str, Any]) -> UnlearnConfig:
+    config = parse_config(data)
+    assert isinstance(config, UnlearnConfig)
+    return config
+
+
 def test_forgetting_alone_is_allowed_with_uniform_weights() -> None:
     parse_config(BASE | {"alpha": 0, "weights": {"rule": "uniform"}})
 
@@ -58,7 +136,11 @@ def test_forgetting_alone_is_allowed_with_uniform_weights() -> None:
         ({"max_steps": 1.5}, "max_steps: must be a whole number (found 1.5)."),
         ({"grad_clip": 0}, "grad_clip: must be more than 0 (found 0)."),
         ({"learning_rate": 1}, "learning_rate: must be less than 1 (found 1)."),
-        ({"method": "x"}, "method: must be 'graddiff' or 'npo' (found 'x')."),
+        (
+            {"method": "x"},
+            "method: must be 'npo', 'simnpo', 'graddiff', 'ga', 'wga', 'satimp' or 'undial' "
+            "(found 'x').",
+        ),
         ({"count_bos": "maybe"}, "count_bos: must be true or false (found 'maybe')."),
         ({"forget": {}}, "forget.source: is missing."),
         ({"forget": "f"}, "forget: must be a group of settings (found 'f')."),

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from trace_engine.errors import InputError
+from trace_engine.methods import LEGACY_BETA, METHODS, PARAMETERS, MethodName, RetainTerm
 from trace_engine.refusal import describe
 
 SCHEMA_VERSION = 1
@@ -212,7 +213,7 @@ class EvaluationConfig(_Settings):
     """Share of documents kept out of training when there are no questions."""
 
 
-_LATER_RUN_FIELDS = frozenset({"control"})
+_LATER_RUN_FIELDS = frozenset({"control", "retain_term", "beta1", "beta2", "delta"})
 _LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
 _LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
 
@@ -224,14 +225,25 @@ class UnlearnConfig(_Settings):
     model: ModelConfig = ModelConfig()
     forget: SetConfig
     retain: SetConfig
-    method: Literal["graddiff", "npo"] = "npo"
-    """Forget loss: gradient difference, or negative preference optimisation."""
-    gamma: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the forget term."""
+    method: MethodName = "npo"
+    """Forget loss: what is raised on the forget set, and how it fades."""
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the forget term. Empty: the method's default, 0.125 for SimNPO, else 1."""
     alpha: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the retain term."""
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    """NPO's inverse temperature."""
+    """Weight of the retain term; GA has none and ignores it."""
+    beta: Annotated[float, Field(gt=0)] | None = None
+    """Inverse temperature of NPO (0.1) and SimNPO (4.5), power of the probability in WGA (1), how
+    far UNDIAL lowers the true token's logit (10). Empty: the method's default, in parentheses."""
+    beta1: Annotated[float, Field(ge=0)] | None = None
+    """SatImp's power of p. Empty: 5."""
+    beta2: Annotated[float, Field(ge=0)] | None = None
+    """SatImp's power of 1 - p. Empty: 1."""
+    delta: float | None = None
+    """SimNPO's loss per token from which on a document counts as forgotten. Empty: 0."""
+    retain_term: RetainTerm = "nll"
+    """What is kept on the retain set: its loss (`nll`), the start model's predictions (`kl`), or
+    its last hidden states (`hidden`). The last two hold a second copy of the model and cost one
+    more forward a step."""
     selection: SelectionConfig = SelectionConfig()
     weights: WeightsConfig = WeightsConfig()
     control: Literal["none", "uniform_matched_norm", "random_experts", "shuffled_weights"] = "none"
@@ -292,6 +304,30 @@ class UnlearnConfig(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _sets_what_the_method_has(self) -> Self:
+        """Refuse a parameter of another method. `beta` stood in every file once and may stay."""
+        method = METHODS[self.method]
+        for name in PARAMETERS:
+            if getattr(self, name) is None or name in method.parameters or name == "beta":
+                continue
+            has = ", ".join(method.parameters) or "no parameter of its own"
+            raise ValueError(
+                f"{name} is given and method is {self.method}, which has {has}. Leave {name} out, "
+                "or choose the method it belongs to"
+            )
+        if not method.retains and self.weights.rule != "uniform":
+            raise ValueError(
+                f"method is {self.method}, which has no retain loss for the token weights to act "
+                "on. Choose the uniform rule, or graddiff, which is the same with a retain loss"
+            )
+        if not method.retains and self.retain_term != "nll":
+            raise ValueError(
+                f"method is {self.method}, which has no retain loss, and retain_term is "
+                f"{self.retain_term}. Leave retain_term out, or choose another method"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _controls_something(self) -> Self:
         """Refuse a control of what the run does not do."""
         if self.control == "none" or self.weights.rule != "uniform":
@@ -308,6 +344,25 @@ class UnlearnConfig(_Settings):
                 "rule, train only the selected experts, or set control to none"
             )
         return self
+
+    @property
+    def forget_weight(self) -> float:
+        """gamma as set, or the method's default."""
+        return METHODS[self.method].gamma if self.gamma is None else self.gamma
+
+    @property
+    def retain_weight(self) -> float:
+        """alpha, or 0 for a method without a retain term."""
+        return self.alpha if METHODS[self.method].retains else 0.0
+
+    def parameters(self) -> dict[str, float]:
+        """The method's own parameters, as set or by its defaults."""
+        defaults = METHODS[self.method].parameters
+        given = {name: getattr(self, name) for name in defaults}
+        return {
+            name: default if given[name] is None else float(given[name])
+            for name, default in defaults.items()
+        }
 
     def profile_config(self) -> ProfileConfig:
         """The profile this run calibrates on."""
@@ -340,6 +395,9 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     )
     data |= {"model": config.model.asked()}
     if isinstance(config, UnlearnConfig):
+        # Given and by default are the same run; files once held a beta whatever the method.
+        data |= {"gamma": config.forget_weight} | config.parameters()
+        data["beta"] = LEGACY_BETA if data["beta"] is None else data["beta"]
         # A run from before a field existed did what its default does, and resumes.
         _drop_defaults(data, UnlearnConfig, _LATER_RUN_FIELDS)
         _drop_defaults(data["weights"], WeightsConfig, _LATER_WEIGHTS_FIELDS)

@@ -15,7 +15,9 @@ from app.theme import LIGHT
 from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
+from trace_engine.demo.settings import defaults_for
 from trace_engine.disk import write_json
+from trace_engine.methods import METHODS, PARAMETERS, MethodName
 from trace_engine.routing import mismatch
 from trace_engine.runs import launcher, list_runs, open_run
 
@@ -250,6 +252,51 @@ def test_a_number_that_its_field_cannot_hold_is_refused_in_a_sentence(
     (said,) = [box.value.replace("\\", "") for box in app.warning]
     assert f"{name!r} was refused (found {value[:40]!r})" in said
     assert name not in app.query_params
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_chosen_methods_fields_are_drawn_with_its_defaults(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest], method: MethodName
+) -> None:
+    app = open_page("unlearn", u_method=method, weights='{"rule":"uniform"}')
+    assert not app.exception
+    chosen = METHODS[method]
+    prefix = "u" if method in ("npo", "graddiff") else f"u_{method}"
+    keys = {box.key for box in app.number_input}
+    for field in PARAMETERS:
+        shown = {key for key in keys if str(key).endswith(f"_{field}")}
+        assert shown == ({f"{prefix}_{field}"} if field in chosen.parameters else set())
+    for field, default in chosen.parameters.items():
+        # The profile's model is the bundled one, whose beta is tuned for NPO alone.
+        wanted = defaults_for("demo:target")["beta"] if method == "npo" else default
+        assert app.number_input(key=f"{prefix}_{field}").value == wanted
+    assert app.number_input(key=f"{prefix}_gamma").value == chosen.gamma
+    assert ("u_alpha" in keys) is chosen.retains
+    assert any(chosen.line in caption.value for caption in app.caption)
+    copies = [caption for caption in app.caption if caption.value == unlearn_form.START_COPY]
+    assert len(copies) == chosen.start_logits
+
+
+def test_a_retain_term_and_a_methods_parameter_reach_the_launched_run(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_method="simnpo", u_simnpo_delta="-0.5", u_retain_term="kl")
+    assert any(caption.value == unlearn_form.START_COPY for caption in app.caption)
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    (run,) = list_runs()
+    config = open_run(run.id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.method, config.delta, config.retain_term) == ("simnpo", -0.5, "kl")
+    assert (config.forget_weight, config.beta) == (0.125, 4.5)
+
+
+def test_ga_with_token_weights_is_refused_in_a_sentence(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_method="ga")
+    assert not app.exception
+    assert any("has no retain loss for the token weights" in said for said in troubles(app))
 
 
 def test_a_profile_without_settings_cannot_be_unlearned(

@@ -12,7 +12,7 @@ from trace_engine.unlearning.losses import (
     graddiff_forget,
     label_mask,
     npo_forget,
-    retain_nll,
+    retain_mean,
     sequence_nll,
     token_nll,
 )
@@ -120,7 +120,7 @@ def test_retain_divides_by_the_number_of_labels_not_by_the_weights() -> None:
     nll_BT = torch.tensor([[1.0, 2.0, 0.0]])
     mask_BT = torch.tensor([[True, True, False]])
     weights_BT = torch.tensor([[3.0, 0.5, 0.0]], dtype=torch.float64)
-    assert float(retain_nll(nll_BT, mask_BT, weights_BT)) == 2.0  # (3 * 1 + 0.5 * 2) / 2
+    assert float(retain_mean(nll_BT, mask_BT, weights_BT)) == 2.0  # (3 * 1 + 0.5 * 2) / 2
 
 
 def test_weights_of_one_are_bitwise_the_unweighted_loss_and_gradient() -> None:
@@ -129,7 +129,7 @@ def test_weights_of_one_are_bitwise_the_unweighted_loss_and_gradient() -> None:
     found = []
     for weights_BT in (None, torch.ones(2, 3, dtype=torch.float64)):
         logits_BSV = base_BSV.clone().requires_grad_()
-        loss = retain_nll(token_nll(logits_BSV, labels_BS), label_mask(labels_BS), weights_BT)
+        loss = retain_mean(token_nll(logits_BSV, labels_BS), label_mask(labels_BS), weights_BT)
         found.append((loss, *torch.autograd.grad(loss, logits_BSV)))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
@@ -138,7 +138,7 @@ def test_weights_of_one_are_bitwise_the_unweighted_loss_and_gradient() -> None:
 def test_no_gradient_flows_through_weights() -> None:
     nll_BT = torch.tensor([[1.0, 2.0]], requires_grad=True)
     weights_BT = torch.tensor([[2.0, 3.0]], requires_grad=True)
-    retain_nll(nll_BT, torch.ones(1, 2, dtype=torch.bool), weights_BT).backward()
+    retain_mean(nll_BT, torch.ones(1, 2, dtype=torch.bool), weights_BT).backward()
     assert weights_BT.grad is None
     assert nll_BT.grad is not None
     assert nll_BT.grad.tolist() == [[1.0, 1.5]]
@@ -157,7 +157,7 @@ def test_gradients_in_float64(method: str) -> None:
             return graddiff_forget(nll_BT, mask_BT)
         if method == "npo":
             return npo_forget(sequence_nll(nll_BT), reference_B, beta=0.5)
-        return retain_nll(nll_BT, mask_BT, weights_BT)
+        return retain_mean(nll_BT, mask_BT, weights_BT)
 
     generator = torch.Generator().manual_seed(4)
     logits_BSV = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)

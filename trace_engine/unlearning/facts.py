@@ -16,6 +16,7 @@ import transformers
 import trace_engine
 from trace_engine.bundled import resolve_source
 from trace_engine.evaluation.knowledge import KnowledgeCheck
+from trace_engine.methods import METHODS, needs_start_model
 from trace_engine.sets.questions import questions_fingerprint
 from trace_engine.unlearning.setup import Setup, Side
 
@@ -40,6 +41,16 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         "questions": _question_counts(setup),
         "knowledge": knowledge.to_dict(),
         "profile_key": setup.profile_key,
+        "method": {
+            "name": config.method,
+            "line": METHODS[config.method].line,
+            "source": METHODS[config.method].source,
+            "parameters": config.parameters(),
+            "gamma": config.forget_weight,
+            "alpha": config.retain_weight,
+            "retain_term": config.retain_term if METHODS[config.method].retains else None,
+            "start_model_copy": needs_start_model(config.method, config.retain_term),
+        },
         "selection": setup.selection.to_dict(),
         "control": setup.control,
         "weights": {

@@ -4,8 +4,10 @@ They start from token losses that evaluation computes as well (`evaluation.nll`)
 HF heads' `.loss`, which may include the load-balancing term: gradient ascent would ascend it too.
 """
 
-# Dims: B documents, S positions of a padded row, T = S - 1 shifted positions
+# Dims: B documents, S positions of a padded row, T = S - 1 shifted positions, N labels in row-major
+# order, V vocabulary, D hidden size
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,9 +17,15 @@ __all__ = [
     "graddiff_forget",
     "label_mask",
     "npo_forget",
-    "retain_nll",
+    "retain_mean",
+    "satimp_forget",
     "sequence_nll",
+    "simnpo_forget",
+    "token_hidden",
+    "token_kl",
     "token_nll",
+    "undial_forget",
+    "wga_forget",
 ]
 
 
@@ -42,13 +50,95 @@ def npo_forget(nll_B: Tensor, reference_nll_B: Tensor, beta: float) -> Tensor:
     return -(2.0 / beta) * F.logsigmoid(beta * (nll_B - reference_nll_B)).mean()
 
 
-def retain_nll(nll_BT: Tensor, mask_BT: Tensor, weights_BT: Tensor | None = None) -> Tensor:
-    """Retain term: sum(w * l) / n, n the number of labels; plain mean without weights.
+def simnpo_forget(nll_BT: Tensor, mask_BT: Tensor, beta: float, delta: float) -> Tensor:
+    """Forget term of SimNPO: -(2/beta) mean log sigmoid(beta (NLL / labels - delta)).
+
+    Each document's NLL is divided by its own number of labels. Source: Fan et al., "Simplicity
+    Prevails", 2024, in OpenUnlearning's form, where delta is a loss per token (the paper's margin
+    is beta * delta).
+    """
+    mean_B = sequence_nll(nll_BT) / mask_BT.sum(dim=1)
+    return -(2.0 / beta) * F.logsigmoid(beta * (mean_B - delta)).mean()
+
+
+def wga_forget(nll_BT: Tensor, mask_BT: Tensor, beta: float) -> Tensor:
+    """Forget term of weighted gradient ascent: -mean(p^beta l), p the label's probability, without
+    gradient.
+
+    Source: Wang et al., "Rethinking LLM Unlearning Objectives", 2025.
+    """
+    weight_BT = (-beta * nll_BT.detach()).exp()
+    return graddiff_forget(weight_BT * nll_BT, mask_BT)
+
+
+def satimp_forget(nll_BT: Tensor, mask_BT: Tensor, beta1: float, beta2: float) -> Tensor:
+    """Forget term of SatImp: -mean(p^beta1 (1 - p)^beta2 l), the weight without gradient.
+
+    Source: Yang et al., "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning", 2025.
+    """
+    fixed_BT = nll_BT.detach()
+    # 1 - p from the loss itself: exact also where p is next to 1.
+    weight_BT = (-beta1 * fixed_BT).exp() * (-torch.expm1(-fixed_BT)) ** beta2
+    return graddiff_forget(weight_BT * nll_BT, mask_BT)
+
+
+def undial_forget(
+    logits_BSV: Tensor, start_logits_BSV: Tensor, labels_BS: Tensor, beta: float
+) -> Tensor:
+    """Forget term of UNDIAL: mean cross-entropy against softmax(start logits - beta onehot(label)).
+
+    Over positions with a label; the start model's logits carry no gradient. Source: Dong et al.,
+    "UNDIAL: Self-Distillation with Adjusted Logits", 2024.
+    """
+    mask_BT = label_mask(labels_BS)
+    adjusted_NV = _at_labels(start_logits_BSV, mask_BT).detach().clone()
+    rows_N = torch.arange(len(adjusted_NV), device=adjusted_NV.device)
+    adjusted_NV[rows_N, labels_BS[:, 1:][mask_BT]] -= beta
+    return F.cross_entropy(_at_labels(logits_BSV, mask_BT), adjusted_NV.softmax(dim=-1))
+
+
+def token_kl(logits_BSV: Tensor, start_logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """KL(start || current) of the predictions at each shifted label: (B, S-1), 0 without a label.
+
+    On normalised log-probabilities, in nats, summed over the vocabulary; no gradient for the start
+    model.
+    """
+    mask_BT = label_mask(labels_BS)
+    log_p_NV = _at_labels(logits_BSV, mask_BT).log_softmax(dim=-1)
+    log_q_NV = _at_labels(start_logits_BSV, mask_BT).detach().log_softmax(dim=-1)
+    kl_N = F.kl_div(log_p_NV, log_q_NV, reduction="none", log_target=True).sum(dim=-1)
+    return _in_place(kl_N, mask_BT)
+
+
+def token_hidden(hidden_BSD: Tensor, start_hidden_BSD: Tensor, labels_BS: Tensor) -> Tensor:
+    """Mean squared difference to the start model's last hidden state, at the position that predicts
+    each shifted label: (B, S-1), 0 without a label.
+    """
+    mask_BT = label_mask(labels_BS)
+    start_ND = _at_labels(start_hidden_BSD, mask_BT).detach()
+    return _in_place((_at_labels(hidden_BSD, mask_BT) - start_ND).square().mean(dim=-1), mask_BT)
+
+
+def retain_mean(loss_BT: Tensor, mask_BT: Tensor, weights_BT: Tensor | None = None) -> Tensor:
+    """Retain term of any token loss: sum(w * l) / n, n the number of labels; plain mean without
+    weights.
 
     Divided by n and not by sum(w): w = 1 is then bitwise the unweighted loss and gradient, and
     under whole-set normalising a batch keeps its share of the set's weight. weights_BT (B, S-1)
     carries no gradient.
     """
     if weights_BT is not None:
-        nll_BT = weights_BT.detach().to(nll_BT.dtype) * nll_BT
-    return nll_BT.sum() / mask_BT.sum()
+        loss_BT = weights_BT.detach().to(loss_BT.dtype) * loss_BT
+    return loss_BT.sum() / mask_BT.sum()
+
+
+def _at_labels(values_BSX: Tensor, mask_BT: Tensor) -> Tensor:
+    """Rows of the positions that predict a label, at least float32: (B, S, X) -> (N, X)."""
+    values_NX = values_BSX[:, :-1][mask_BT]
+    return values_NX.float() if values_NX.dtype.itemsize < 4 else values_NX
+
+
+def _in_place(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Values of the labels back at their positions, 0 elsewhere: (N,) -> (B, T)."""
+    values_BT = values_N.new_zeros(mask_BT.shape)
+    return values_BT.masked_scatter(mask_BT, values_N)

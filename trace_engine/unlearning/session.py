@@ -21,17 +21,20 @@ from trace_engine.calibration import fit_weights
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
 from trace_engine.evaluation.nll import forward_nll
-from trace_engine.models import collate
+from trace_engine.methods import METHODS, needs_start_model
+from trace_engine.models import Batch, collate
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Profile, profile
 from trace_engine.unlearning import controls, losses, packing
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.measure import evaluation_row
+from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.retain import RetainWeighting
 from trace_engine.unlearning.saving import save_whole_model
 from trace_engine.unlearning.schedule import FORGET, RETAIN, DocumentOrder, learning_rate
 from trace_engine.unlearning.setup import ProfileStore, set_up
 from trace_engine.unlearning.start import StartModel
+from trace_engine.unlearning.terms import FORGET_TERMS, RETAIN_LOSSES, ForgetBatch
 
 
 class Session:
@@ -56,6 +59,10 @@ class Session:
             torch.set_num_threads(config.threads)
         try:
             self.setup = set_up(config, profile_before=profile, profiles=profiles, report=report)
+            self._copy: StartCopy | None = None
+            if needs_start_model(config.method, config.retain_term):
+                fingerprint = self.setup.opened.info.fingerprint
+                self._copy = StartCopy.load(config.model, fingerprint)
         except BaseException:
             torch.set_num_threads(self._threads_before)
             raise
@@ -82,6 +89,9 @@ class Session:
             fused=True,
         )
         self._measured_start: StartModel | None = None
+        self._method = METHODS[config.method]
+        self._forget_term = FORGET_TERMS[config.method]
+        self._token_loss = RETAIN_LOSSES[config.retain_term]
 
     @property
     def config(self) -> UnlearnConfig:
@@ -151,7 +161,7 @@ class Session:
         return {
             "kind": "train",
             "step": self.step,
-            "loss": config.gamma * forget_loss + config.alpha * retain_loss,
+            "loss": config.forget_weight * forget_loss + config.retain_weight * retain_loss,
             "forget_loss": forget_loss,
             "retain_loss": retain_loss,
             "forget_nll": forget_nll,
@@ -176,33 +186,41 @@ class Session:
         config = self.config
         drawn = self._orders[FORGET].batch(self.step)
         batch = collate(self.setup.forget.training, drawn).to(self.opened.device)
-        nll_BT = forward_nll(self.opened, batch)
-        mask_BT = losses.label_mask(batch.labels_BS)
-        if reference_D is None:
-            loss = losses.graddiff_forget(nll_BT, mask_BT)
+        logits_BSV = start_BSV = reference_B = None
+        if self._method.start_logits:
+            assert self._copy is not None
+            start_BSV, _ = self._copy.forward(batch)
+            logits_BSV, _ = forward_hidden(self.opened, batch)
+            nll_BT = losses.token_nll(logits_BSV, batch.labels_BS)
         else:
-            nll_B = losses.sequence_nll(nll_BT)
-            reference_B = reference_D[torch.tensor(drawn)].to(nll_B)
-            loss = losses.npo_forget(nll_B, reference_B, config.beta)
+            nll_BT = forward_nll(self.opened, batch)
+        if reference_D is not None:
+            reference_B = reference_D[torch.tensor(drawn)].to(nll_BT)
+        found = ForgetBatch(batch.labels_BS, nll_BT, reference_B, logits_BSV, start_BSV)
+        loss = self._forget_term(found, config.parameters())
         value = self._require_finite(float(loss.detach()), "loss")
-        torch.autograd.backward(config.gamma * loss)
-        return value, float(nll_BT.detach().sum() / mask_BT.sum())
+        torch.autograd.backward(config.forget_weight * loss)
+        return value, float(nll_BT.detach().sum() / found.mask_BT.sum())
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:
         """Forward and backward of the retain term: its value and what is logged of its weights."""
         batch = collate(self.setup.retain.training, self._orders[RETAIN].batch(self.step))
         batch = batch.to(self.opened.device)
-        with self._weighting.tap():
-            nll_BT = forward_nll(self.opened, batch)
         mask_BT = losses.label_mask(batch.labels_BS)
+        if not self._method.retains:
+            with torch.no_grad():
+                nll_BT = forward_nll(self.opened, batch)
+            plain = {"retain_nll": float(nll_BT.sum() / mask_BT.sum())}
+            return 0.0, plain | self._weighting.describe(None)
+        loss_BT, nll_BT = self._retain_losses(batch)
         weighed = self._weighting.weigh(batch)
         if weighed is not None and self.config.control == "shuffled_weights":
             weighed = controls.shuffle_weights(weighed, mask_BT, self.config.seed, self.step)
-        loss = losses.retain_nll(nll_BT, mask_BT, None if weighed is None else weighed.weights_BT)
+        loss = losses.retain_mean(loss_BT, mask_BT, None if weighed is None else weighed.weights_BT)
         value = self._require_finite(float(loss.detach()), "loss")
         row: dict[str, Any] = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
         if weighed is not None and self.config.control == "uniform_matched_norm":
-            uniform = losses.retain_nll(nll_BT, mask_BT)
+            uniform = losses.retain_mean(loss_BT, mask_BT)
             scale, row["retain_grad_norm"] = controls.matched_backward(
                 self._parameters, self.config.alpha * uniform, self.config.alpha * loss
             )
@@ -211,6 +229,19 @@ class Session:
         else:
             torch.autograd.backward(self.config.alpha * loss)
         return value, row | self._weighting.describe(weighed)
+
+    def _retain_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The tapped forward of a retain batch: the term's token losses and the plain NLL."""
+        if self._token_loss is None:
+            with self._weighting.tap():
+                nll_BT = forward_nll(self.opened, batch)
+            return nll_BT, nll_BT
+        assert self._copy is not None
+        start = self._copy.forward(batch)
+        with self._weighting.tap():
+            found = forward_hidden(self.opened, batch)
+        loss_BT = self._token_loss(found, start, batch.labels_BS)
+        return loss_BT, losses.token_nll(found[0].detach(), batch.labels_BS)
 
     def _require_finite(self, value: float, what: str) -> float:
         if math.isfinite(value):

@@ -1,4 +1,4 @@
-"""What only the start model can tell: does it know the set, NPO's reference, the probe's routing.
+"""What the start model says once: does it know the set, NPO's reference, the probe's routing.
 
 Measured once, before the first update, and carried in the state, so that a resumed run need not
 measure again. Accepted trade-off: references cover only the documents that the run will draw, so a
@@ -18,6 +18,7 @@ from torch import Tensor
 from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation import KnowledgeCheck, knowledge_check
 from trace_engine.evaluation.nll import document_nll
+from trace_engine.methods import METHODS
 from trace_engine.models import OpenModel
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.sets import Question
@@ -70,7 +71,8 @@ class StartModel:
     probe_NLK: Tensor
     """Routing of the drift probe, int16."""
     reference_nll_D: Tensor | None
-    """Summed NLL of each forget document that will be drawn, NaN for the others; NPO only."""
+    """Summed NLL of each forget document that will be drawn, NaN for the others; only for methods
+    that compare with it."""
 
     @classmethod
     def measure(cls, setup: Setup, drawn: list[int], report: ProgressCallback) -> Self:
@@ -80,7 +82,7 @@ class StartModel:
         """
         knowledge = _knowledge(setup.config, setup.opened, setup.forget, setup.questions, report)
         reference_D = None
-        if setup.config.method == "npo":
+        if METHODS[setup.config.method].reference_nll:
             chosen = [setup.forget.training[index] for index in drawn]
             nll, _ = document_nll(
                 setup.opened, chosen, phase="reference of the forget set", report=report

@@ -1,0 +1,106 @@
+"""The unlearning methods on offer, as facts: names, parameters with defaults and sources, needs.
+
+Apart from their arithmetic (`unlearning.forget`), so that settings and pages know them without
+torch. Accepted cost: a new method is two entries, one here and one there; a test holds them
+together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+MethodName = Literal["npo", "simnpo", "graddiff", "ga", "wga", "satimp", "undial"]
+RetainTerm = Literal["nll", "kl", "hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One unlearning method: what it is called, what can be set, what it needs of the start
+    model."""
+
+    title: str
+    line: str
+    """What its forget term does, in one sentence."""
+    source: str
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """Settings that only some methods have, with this method's defaults."""
+    gamma: float = 1.0
+    """Default weight of the forget term."""
+    retains: bool = True
+    """Whether there is a retain term."""
+    reference_nll: bool = False
+    """Whether it compares with each document's NLL under the start model, measured once."""
+    start_logits: bool = False
+    """Whether every step needs the start model's logits, hence a second copy of the model."""
+
+
+METHODS: dict[MethodName, Method] = {
+    "npo": Method(
+        "NPO: negative preference optimisation",
+        "Lowers each document's likelihood relative to the start model's, and fades once the "
+        "document has become unlikely.",
+        "Zhang, Lin, Bai and Mei, Negative Preference Optimization, 2024, eq. 3",
+        {"beta": 0.1},
+        reference_nll=True,
+    ),
+    "simnpo": Method(
+        "SimNPO: NPO without a reference",
+        "As NPO, on the mean loss per token and without the start model, so that long and short "
+        "documents fade alike.",
+        "Fan et al., Simplicity Prevails: Rethinking Negative Preference Optimization, 2024; "
+        "defaults of OpenUnlearning",
+        {"beta": 4.5, "delta": 0.0},
+        gamma=0.125,
+    ),
+    "graddiff": Method(
+        "GradDiff: gradient difference",
+        "Raises the mean loss of the forget tokens without bound, against the retain term.",
+        "Liu, Liu and Stone, Continual Learning and Private Unlearning, 2022",
+    ),
+    "ga": Method(
+        "GA: gradient ascent",
+        "Raises the mean loss of the forget tokens, and retains nothing: a lower bound on utility.",
+        "Jang et al., Knowledge Unlearning for Mitigating Privacy Risks, 2023",
+        retains=False,
+    ),
+    "wga": Method(
+        "WGA: weighted gradient ascent",
+        "Gradient ascent in which a forget token counts by its probability, so that tokens that "
+        "are forgotten stop counting.",
+        "Wang et al., Rethinking LLM Unlearning Objectives, 2025",
+        {"beta": 1.0},
+    ),
+    "satimp": Method(
+        "SatImp: saturation and importance",
+        "Gradient ascent in which a forget token counts by p^β₁·(1 − p)^β₂: neither tokens that "
+        "are forgotten nor those that are certain dominate.",
+        "Yang et al., Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning, 2025; "
+        "defaults of OpenUnlearning",
+        {"beta1": 5.0, "beta2": 1.0},
+    ),
+    "undial": Method(
+        "UNDIAL: self-distillation with adjusted logits",
+        "Teaches the model its own start predictions with the true token's logit lowered by β: "
+        "unlike gradient ascent, the loss has a minimum.",
+        "Dong et al., UNDIAL: Self-Distillation with Adjusted Logits, 2024; defaults of "
+        "OpenUnlearning",
+        {"beta": 10.0},
+        start_logits=True,
+    ),
+}
+
+RETAIN_TERMS: dict[RetainTerm, str] = {
+    "nll": "NLL: the loss on the retain text itself",
+    "kl": "KL: the start model's predictions",
+    "hidden": "hidden states: the start model's last layer",
+}
+PARAMETERS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.parameters))
+"""Settings that only some methods have."""
+LEGACY_BETA = 0.1
+"""What `beta` held in every run, used or not, before methods had defaults of their own."""
+
+
+def needs_start_model(method: MethodName, term: RetainTerm) -> bool:
+    """Whether a run keeps a second, frozen copy of the start model beside the trained one."""
+    chosen = METHODS[method]
+    return chosen.start_logits or (chosen.retains and term != "nll")

@@ -1,0 +1,97 @@
+"""The arithmetic of `trace_engine.methods`: one entry per method and per retain term.
+
+What each needs of the start model stands there; the session provides it, and no other place knows
+one method from another.
+"""
+
+# Dims: B documents, S positions of a padded row, T = S - 1 shifted positions, V vocabulary, D
+# hidden size
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trace_engine.methods import MethodName, RetainTerm
+from trace_engine.unlearning import losses
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetBatch:
+    """What a forget term is computed from; gradients flow through `nll_BT` and `logits_BSV`."""
+
+    labels_BS: Tensor
+    nll_BT: Tensor
+    reference_nll_B: Tensor | None = None
+    """Summed NLL of each document under the start model; with `Method.reference_nll`."""
+    logits_BSV: Tensor | None = None
+    """With `Method.start_logits`, as `start_logits_BSV`."""
+    start_logits_BSV: Tensor | None = None
+
+    @property
+    def mask_BT(self) -> Tensor:
+        """Which shifted positions are in the loss."""
+        return losses.label_mask(self.labels_BS)
+
+
+Parameters = Mapping[str, float]
+ForgetTerm = Callable[[ForgetBatch, Parameters], Tensor]
+
+
+def _ascent(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    return losses.graddiff_forget(batch.nll_BT, batch.mask_BT)
+
+
+def _npo(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    assert batch.reference_nll_B is not None
+    return losses.npo_forget(
+        losses.sequence_nll(batch.nll_BT), batch.reference_nll_B, parameters["beta"]
+    )
+
+
+def _simnpo(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    return losses.simnpo_forget(batch.nll_BT, batch.mask_BT, **parameters)
+
+
+def _wga(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    return losses.wga_forget(batch.nll_BT, batch.mask_BT, **parameters)
+
+
+def _satimp(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    return losses.satimp_forget(batch.nll_BT, batch.mask_BT, **parameters)
+
+
+def _undial(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    assert batch.logits_BSV is not None
+    assert batch.start_logits_BSV is not None
+    return losses.undial_forget(
+        batch.logits_BSV, batch.start_logits_BSV, batch.labels_BS, **parameters
+    )
+
+
+FORGET_TERMS: dict[MethodName, ForgetTerm] = {
+    "npo": _npo,
+    "simnpo": _simnpo,
+    "graddiff": _ascent,
+    "ga": _ascent,
+    "wga": _wga,
+    "satimp": _satimp,
+    "undial": _undial,
+}
+
+Outputs = tuple[Tensor, Tensor]
+"""Logits (B, S, V) and last hidden states (B, S, D) of one forward."""
+TokenLoss = Callable[[Outputs, Outputs, Tensor], Tensor]
+"""Outputs now, outputs of the start model, labels (B, S) -> token losses (B, S-1)."""
+
+
+def _kl(now: Outputs, start: Outputs, labels_BS: Tensor) -> Tensor:
+    return losses.token_kl(now[0], start[0], labels_BS)
+
+
+def _hidden(now: Outputs, start: Outputs, labels_BS: Tensor) -> Tensor:
+    return losses.token_hidden(now[1], start[1], labels_BS)
+
+
+RETAIN_LOSSES: dict[RetainTerm, TokenLoss | None] = {"nll": None, "kl": _kl, "hidden": _hidden}
+"""None: the token NLL that every retain pass has, without the start model."""
