@@ -107,6 +107,12 @@ TERMS: tuple[Term, ...] = (
         ("expert",),
     ),
     Term(
+        "gradient ascent (GA)",
+        "Forget loss: raise the cross-entropy on forget tokens, and retain nothing. There is no "
+        "retain loss, so no token weights either.",
+        ("unlearn",),
+    ),
+    Term(
         "gradient difference (GradDiff)",
         "Forget loss: raise the cross-entropy on forget tokens, lower it on retain tokens.",
         ("unlearn",),
@@ -166,6 +172,13 @@ TERMS: tuple[Term, ...] = (
         ("start", "data_model", "unlearn"),
     ),
     Term(
+        "retain term",
+        "What training keeps on the retain set: the text's own loss (NLL), the start model's "
+        "predictions (KL divergence), or the start model's last hidden states (mean squared "
+        "difference). Token weights act on each of them alike.",
+        ("unlearn",),
+    ),
+    Term(
         "retrained reference",
         "A model trained from scratch without the forget data: what perfect forgetting would look"
         " like.",
@@ -184,10 +197,20 @@ TERMS: tuple[Term, ...] = (
         ("start", "routing_map", "selection"),
     ),
     Term(
+        "saturation and importance (SatImp)",
+        "Gradient ascent in which a forget token of probability p counts by p^β₁·(1 − p)^β₂.",
+        ("unlearn",),
+    ),
+    Term(
         "shared expert",
         "An expert that every token uses; the router does not choose it, so it can never be "
         "selected here.",
         ("selection",),
+    ),
+    Term(
+        "simple NPO (SimNPO)",
+        "NPO without a reference model: −(2/β)·log σ(β·(loss per token − δ)) per sequence.",
+        ("unlearn",),
     ),
     Term(
         "token-matched control",
@@ -208,10 +231,22 @@ TERMS: tuple[Term, ...] = (
         ("selection",),
     ),
     Term(
+        "UNDIAL",
+        "Forget loss: cross-entropy against the start model's own predictions with the true "
+        "token's logit lowered by β (self-distillation with adjusted logits).",
+        ("unlearn",),
+    ),
+    Term(
         "utility",
         "What the model must keep: accuracy on questions of every group that is not to be "
         "forgotten.",
         ("unlearn", "compare"),
+    ),
+    Term(
+        "weighted gradient ascent (WGA)",
+        "Gradient ascent in which a forget token of probability p counts by p^β, so that tokens "
+        "that are forgotten stop counting.",
+        ("unlearn",),
     ),
 )
 
