@@ -35,8 +35,9 @@ from tests.support.models import (
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import backbone, files, inspect_model, open_model
+from trace_engine.models.fit import unknown_layers
 from trace_engine.models.memory import Machine, MemoryNeed, memory_need
-from trace_engine.models.open import _unknown_layers, choose_place
+from trace_engine.models.open import choose_place
 
 FAMILIES = ("olmoe", "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss")
 
@@ -399,10 +400,10 @@ def test_a_family_that_cannot_be_mapped_is_refused_by_name(folder: Path) -> None
 def test_layers_for_further_tokens_are_no_mismatch() -> None:
     """DeepSeek and GLM checkpoints bring a layer after the last, and say so in their settings."""
     keys = ["model.layers.2.mlp.gate.weight", "vision.blocks.0.weight", "mtp.norm.weight"]
-    assert _unknown_layers(keys, {"num_hidden_layers": 2}) == keys[:1]
+    assert unknown_layers(keys, {"num_hidden_layers": 2}) == keys[:1]
     settings = {"num_hidden_layers": 2, "num_nextn_predict_layers": 1}
-    assert _unknown_layers(keys, settings) == []
-    assert _unknown_layers(keys, {"text_config": settings}) == []
+    assert unknown_layers(keys, settings) == []
+    assert unknown_layers(keys, {"text_config": settings}) == []
 
 
 def test_remote_code_is_never_run(folder: Path) -> None:

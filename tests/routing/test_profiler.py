@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.routing.test_profile import AXES, assert_same
-from tests.support.models import tiny_olmoe
+from tests.support.models import save_tiny_olmoe, tiny_olmoe
 from tests.support.profiles import counts_of, synthetic_profile
 from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
 from trace_engine.errors import InputError, ModelError
@@ -343,3 +343,10 @@ def test_sample_fields_are_aligned(done: Profile) -> None:
     assert lengths == {len(sample)}
     assert sample.index_NLK.shape[1:] == (2, 3)
     assert (sample.gate_NLK[sample.index_NLK >= 0] > 0).all()
+
+
+def test_gate_weights_that_are_no_numbers_are_refused_with_their_layer(tmp_path: Path) -> None:
+    opened = open_model(ModelConfig(source=str(save_tiny_olmoe(tmp_path)), device="cpu"))
+    opened.model.model.layers[1].mlp.gate.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="gate weights of layers 1 are not finite numbers"):
+        profile(opened, FORGET, RETAIN, config())

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trace_engine.progress import Progress
+from trace_engine.spelling import NBSP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def _cell(value: Any) -> str:
 
 def plain(text: str) -> str:
     """A label or a document may hold anything; a terminal must not obey it."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    return "".join(c if c.isprintable() or c == NBSP else "�" for c in text)
 
 
 def _fit(text: str, width: int, side: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from trace_engine.config import ModelConfig
 from trace_engine.models.files import locate
+from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
 from trace_engine.models.memory import (
     Machine,
@@ -28,7 +29,9 @@ from trace_engine.models.open import (
     describe,
     experts_implementation,
     open_model,
+    open_tokenizer,
     outline,
+    refuse_too_many_chosen,
 )
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
@@ -99,6 +102,8 @@ def inspect_closely(
     files = locate(config.source, config.revision)
     _say(report, "building the model's outline", 1)
     model = outline(files, config)
+    check_headers(files, model)
+    open_tokenizer(files, model)
     experts = experts_implementation(config, model)
     sites = find_sites(model)
     need = memory_need(model, sites, (0,) * len(sites), quantization=config.quantization)
@@ -107,7 +112,8 @@ def inspect_closely(
     notes = []
     try:
         info = describe(files, model, sites, config, place, experts, hashed=hashed)
-    except NOT_WITHOUT_DATA:
+    except NOT_WITHOUT_DATA as error:
+        refuse_too_many_chosen(files, error)
         # Some families' masks and caches depend on data; only then are weights loaded.
         _say(report, "loading the weights, which this family needs to be looked at", 2)
         opened = open_model(config)

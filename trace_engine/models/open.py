@@ -8,8 +8,6 @@ bits.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,6 +24,13 @@ from trace_engine.models.files import (
     locate,
     stored_dtype,
 )
+from trace_engine.models.fit import (
+    STACKED,
+    check_headers,
+    quiet_transformers,
+    refuse_misfit,
+    unstackable,
+)
 from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.memory import (
     MemoryNeed,
@@ -38,7 +43,6 @@ from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
 NOT_WITHOUT_DATA = (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
 """What a forward on the meta device raises where masks or caches depend on data."""
 
@@ -70,7 +74,7 @@ def open_model(config: ModelConfig) -> OpenModel:
             f"{files.source}: a first forward fails ({_first(error)}), so config.json does not "
             "describe a model that runs."
         ) from None
-    return OpenModel(model, _tokenizer(files, model), found, info)
+    return OpenModel(model, open_tokenizer(files, model), found, info)
 
 
 def inspect_model(config: ModelConfig) -> ModelInfo:
@@ -78,19 +82,32 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
 
     Falls back to loading the model where its forward cannot run without data. Raises ModelError for
     a source that is missing, damaged, pickled, gated, offline or needs remote code (see
-    `files.locate`), for an encoder-decoder, a dense model, and a family whose routing cannot be
-    tapped.
+    `files.locate`), for an encoder-decoder, a dense model, a family whose routing cannot be tapped,
+    and for weights or a tokenizer that do not fit the configuration.
     """
     files = locate(config.source, config.revision)
     shell = outline(files, config)
+    check_headers(files, shell)
+    open_tokenizer(files, shell)
     experts = experts_implementation(config, shell)
     sites = find_sites(shell)
     need = memory_need(shell, sites, (0,) * len(sites), quantization=config.quantization)
     place = choose_place(config.device, need)
     try:
         return describe(files, shell, sites, config, place, experts)
-    except NOT_WITHOUT_DATA:
+    except NOT_WITHOUT_DATA as error:
+        refuse_too_many_chosen(files, error)
         return open_model(config).info
+
+
+def refuse_too_many_chosen(files: ModelFiles, error: Exception) -> None:
+    """Refuse a configuration whose tokens choose more experts than there are, which no loading
+    would change; returns where `error` says something else."""
+    # The words of two devices for a top-k of more than there are.
+    if any(words in str(error) for words in ("index k out of range", "k not in range")):
+        raise ModelError(
+            f"{files.source}: config.json lets every token choose more experts than a layer has."
+        ) from None
 
 
 def backbone(model: Any) -> nn.Module:
@@ -243,60 +260,31 @@ def _load(
     try:
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
         loader: Any = loader_for(settings.model_type)
-        model, report = loader.from_pretrained(
-            files.folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            experts_implementation=experts,
-            # Tensors of another shape are refused below, by name.
-            ignore_mismatched_sizes=True,
-            **options,
-        )
+        with quiet_transformers():
+            model, report = loader.from_pretrained(
+                files.folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                experts_implementation=experts,
+                # Tensors of another shape are refused below, by name.
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        if "automatic conversion" in str(error):
-            # Experts are stored one by one and stacked; its own words are in a report on the log.
-            raise ModelError(
-                f"{files.source}: the tensors of its experts do not fit together: one is missing "
-                "or has another shape. The weights do not belong to this configuration, or are "
-                "incomplete."
-            ) from None
+        if STACKED in str(error):
+            raise unstackable(files) from None
         raise ModelError(
             f"{files.source}: transformers could not load the weights ({_first(error)})."
         ) from None
-    missing = sorted(report["missing_keys"])
-    mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
-    extra = _unknown_layers(report["unexpected_keys"], files.config)
-    if missing or mismatched or extra:
-        names = ", ".join([*missing, *mismatched, *extra][:3])
-        counts = (
-            (len(missing), "missing"),
-            (len(mismatched), "of another shape"),
-            (len(extra), "of layers that there are not"),
-        )
-        said = ", ".join(f"{number} {what}" for number, what in counts if number)
-        raise ModelError(
-            f"{files.source}: against config.json, tensors are wrong: {said} ({names}). The "
-            "weights do not belong to this configuration, or are incomplete."
-        )
+    refuse_misfit(files, report)
     return model
 
 
-def _unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
-    """Unexpected tensors of decoder layers that the configuration does not have.
-
-    What families bring on purpose is no mismatch: towers are not numbered as a layer, and layers
-    that predict further tokens follow the last one in the number that the configuration says.
-    """
-    text = settings.get("text_config") or settings
-    last = int(text.get("num_hidden_layers") or 0)
-    on_purpose = range(last, last + int(text.get("num_nextn_predict_layers") or 0))
-    found = [(key, _LAYER_KEY.match(key)) for key in unexpected]
-    return sorted(key for key, at in found if at and int(at.group("layer")) not in on_purpose)
-
-
-def _tokenizer(files: ModelFiles, model: Any) -> Any:
+def open_tokenizer(files: ModelFiles, model: Any) -> Any:
+    """The model's tokenizer. Raises ModelError for one that is missing, or has more tokens than the
+    model (or its shell) has embeddings."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             files.folder, local_files_only=True, trust_remote_code=False

@@ -54,6 +54,7 @@ class Tally:
         device: torch.device,
         row_D: NDArray[np.int64] | None = None,
     ) -> None:
+        self.broken: set[int] = set()
         self._document_ids, self._device = document_ids, device
         self._row_D = None if row_D is None else torch.from_numpy(row_D)
         self._known_D = np.zeros(len(document_ids), dtype=np.int64)
@@ -117,11 +118,17 @@ class Tally:
         self._pairs_LMM[site] += torch.bincount(pair, minlength=self._columns**2)
 
     def finish(self) -> set[int]:
-        """Move the batch's per-document counts to the host; returns the sites that were counted."""
+        """Move the batch's per-document counts to the host; returns the sites that were counted.
+
+        `broken` then holds the sites whose gate weights were not all finite.
+        """
         for site, (counts, mass) in self._batch.items():
             shape = (self._documents, self._columns)
             self._counts_DLM[self._document_B, site] += counts.cpu().numpy().reshape(shape)
-            self._mass_DLE[self._document_B, site] += mass.cpu().numpy().reshape(shape)[:, :-1]
+            mass_BM = mass.cpu().numpy().reshape(shape)
+            if not np.isfinite(mass_BM).all():
+                self.broken.add(site)
+            self._mass_DLE[self._document_B, site] += mass_BM[:, :-1]
         return set(self._batch)
 
     def result(self, truncated_documents: int) -> RoutingCounts:

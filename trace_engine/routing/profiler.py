@@ -307,6 +307,13 @@ class _Side:
                     f"{info.source}: layers {layers} routed no token of a batch, so their counts "
                     "would be wrong. Nothing was profiled."
                 )
+            if tally.broken:
+                layers = ", ".join(str(info.layers[site]) for site in sorted(tally.broken))
+                raise ModelError(
+                    f"{info.source}: gate weights of layers {layers} are not finite numbers, so "
+                    "its routing means nothing. Its weights are damaged or overflow in "
+                    f"{info.dtype}."
+                )
             taker.finish()
             meter.add(tokens)
         counts = tally.result(sum(item.truncated for item in encoded))

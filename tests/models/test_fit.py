@@ -1,0 +1,82 @@
+"""What does not fit is told from headers, before a weight is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.support.models import save_tiny, save_tiny_olmoe
+from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
+from trace_engine.models import inspect_model
+from trace_engine.models.files import locate
+from trace_engine.models.fit import check_headers
+from trace_engine.models.inspection import inspect_closely
+from trace_engine.models.open import outline
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_tiny_olmoe(tmp_path)
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(folder: Path) -> str:
+    """What both ways of looking say."""
+    config = ModelConfig(source=str(folder), device="cpu")
+    with pytest.raises(ModelError) as plain:
+        inspect_model(config)
+    with pytest.raises(ModelError) as closely:
+        inspect_closely(config, hashed=False)
+    assert str(plain.value) == str(closely.value)
+    return str(plain.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_experts": 16}, "of another shape (model.layers.0.mlp.experts.down_proj"),
+        ({"num_hidden_layers": 3}, "missing (model.layers.2."),
+        ({"num_hidden_layers": 1}, "of layers that there are not (model.layers.1."),
+        ({"vocab_size": 77}, "of another shape (lm_head.weight, model.embed_tokens.weight)"),
+    ],
+)
+def test_a_configuration_of_another_model_is_told_without_its_weights(
+    folder: Path, changes: dict[str, Any], said: str
+) -> None:
+    change_config(folder, **changes)
+    assert said in refused(folder)
+
+
+def test_a_missing_tensor_is_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.gate.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert "1 missing (model.layers.1.mlp.gate.weight)" in refused(folder)
+
+
+def test_more_experts_a_token_than_a_layer_has_load_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(folder, num_experts_per_tok=20)
+    monkeypatch.setattr("trace_engine.models.open._load", None)
+    assert "more experts than a layer has" in refused(folder)
+
+
+def test_a_model_without_a_tokenizer_is_told(folder: Path) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+    assert "tokenizer" in refused(folder)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "dbrx"])
+def test_experts_that_are_stored_otherwise_fit(family: str, tmp_path: Path) -> None:
+    files = locate(str(save_tiny(family, tmp_path)))
+    check_headers(files, outline(files, ModelConfig(source=files.source)))

@@ -1,0 +1,104 @@
+"""Whether stored tensors fit the configuration: by their headers beforehand, by what loading says.
+
+The headers hold every tensor's name and shape, so a misfit is told without reading a weight:
+transformers loads empty tensors of those shapes, with all its renaming and stacking, into the meta
+device, and its report is judged.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils import logging as reports
+
+from trace_engine.errors import ModelError
+from trace_engine.models.files import ModelFiles
+
+_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
+STACKED = "automatic conversion"
+"""In transformers' words for experts that cannot be stacked."""
+
+
+def check_headers(files: ModelFiles, shell: Any) -> None:
+    """Refuse (ModelError) stored tensors that are missing or have another shape than `shell`'s."""
+    stored: dict[str, Tensor] = {}
+    for name in files.weights:
+        with safe_open(files.folder / name, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a mapping
+                shape = tensors.get_slice(key).get_shape()
+                # Precision plays no part in what fits.
+                stored[key] = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+    try:
+        with quiet_transformers():
+            _, report = type(shell).from_pretrained(
+                None,
+                config=shell.config,
+                state_dict=stored,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except RuntimeError as error:
+        if STACKED not in str(error):
+            raise
+        raise unstackable(files) from None
+    refuse_misfit(files, report)
+
+
+def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:
+    """Refuse (ModelError) what transformers reports of a loading, naming the first tensors."""
+    missing = sorted(report["missing_keys"])
+    mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
+    extra = unknown_layers(report["unexpected_keys"], files.config)
+    if missing or mismatched or extra:
+        names = ", ".join([*missing, *mismatched, *extra][:3])
+        counts = (
+            (len(missing), "missing"),
+            (len(mismatched), "of another shape"),
+            (len(extra), "of layers that there are not"),
+        )
+        said = ", ".join(f"{number} {what}" for number, what in counts if number)
+        raise ModelError(
+            f"{files.source}: against config.json, tensors are wrong: {said} ({names}). The "
+            "weights do not belong to this configuration, or are incomplete."
+        )
+
+
+def unstackable(files: ModelFiles) -> ModelError:
+    """Experts are stored one by one and stacked; transformers' own words are in a report on the
+    log."""
+    return ModelError(
+        f"{files.source}: the tensors of its experts do not fit together: one is missing or has "
+        "another shape. The weights do not belong to this configuration, or are incomplete."
+    )
+
+
+def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
+    """Unexpected tensors of decoder layers that the configuration does not have.
+
+    What families bring on purpose is no mismatch: towers are not numbered as a layer, and layers
+    that predict further tokens follow the last one in the number that the configuration says.
+    """
+    text = settings.get("text_config") or settings
+    last = int(text.get("num_hidden_layers") or 0)
+    on_purpose = range(last, last + int(text.get("num_nextn_predict_layers") or 0))
+    found = [(key, _LAYER_KEY.match(key)) for key in unexpected]
+    return sorted(key for key, at in found if at and int(at.group("layer")) not in on_purpose)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep its reports off the terminal: what matters of them is said in one sentence."""
+    before = reports.get_verbosity()
+    reports.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        reports.set_verbosity(before)
