@@ -33,6 +33,7 @@ from trace_engine.progress import Progress
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.places import subfolder
+from trace_engine.spelling import NBSP, size
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -367,3 +368,13 @@ def test_a_profile_in_bfloat16_counts_every_choice_on_the_cpu(
         assert saved.meta["model"]["dtype"] == dtype
         assert (saved.forget.counts_DLE.sum(axis=2) == 2 * saved.forget.tokens_D[:, None]).all()
     assert found["bfloat16"]["key"] != found["float32"]["key"]
+
+
+def test_sizes_reach_the_terminal_with_their_space_and_control_characters_do_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"value": size(17 * 2**20)}, {"value": "a\x1b[31mb"}]
+    print_table(rows, ["value"])
+    printed = capsys.readouterr().out
+    assert f"17{NBSP}MiB" in printed
+    assert "a�[31mb" in printed

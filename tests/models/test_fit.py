@@ -8,9 +8,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.support.models import save_tiny, save_tiny_olmoe
+from tests.support.moe_types import moe_types, tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import inspect_model
+from trace_engine.models.families import UNTAPPED
 from trace_engine.models.files import locate
 from trace_engine.models.fit import check_headers
 from trace_engine.models.inspection import inspect_closely
@@ -80,3 +82,21 @@ def test_a_model_without_a_tokenizer_is_told(folder: Path) -> None:
 def test_experts_that_are_stored_otherwise_fit(family: str, tmp_path: Path) -> None:
     files = locate(str(save_tiny(family, tmp_path)))
     check_headers(files, outline(files, ModelConfig(source=files.source)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(moe_types()))
+def test_every_type_that_can_be_opened_fits_what_it_saved(model_type: str, tmp_path: Path) -> None:
+    if model_type in UNTAPPED:
+        pytest.skip(f"{model_type} is refused: {UNTAPPED[model_type]}")
+    if model_type == "qwen3_omni_moe":
+        pytest.skip("transformers cannot build the whole of it from a tiny configuration")
+    tiny_model(model_type).save_pretrained(tmp_path)
+    files = locate(str(tmp_path))
+    shell = outline(files, ModelConfig(source=files.source))
+    check_headers(files, shell)
+    stored = load_file(tmp_path / "model.safetensors")
+    del stored[next(name for name in sorted(stored) if "norm" in name)]
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="1 missing"):
+        check_headers(files, shell)
