@@ -1,5 +1,7 @@
 """A `demo:` name that is not in the pack is refused in a short sentence, however odd it is."""
 
+from pathlib import Path
+
 import pytest
 
 from trace_engine.bundled import PACK, resolve_source
@@ -27,3 +29,10 @@ def test_known_names_and_other_sources() -> None:
     assert resolve_source("demo:target") == str(PACK / "models" / "target")
     assert resolve_source("demo:questions/test") == str(PACK / "questions" / "test.jsonl")
     assert resolve_source("x" * 300) == "x" * 300
+
+
+def test_a_name_cannot_be_a_path_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "secret.jsonl").write_text('{"text": "not in the pack"}', encoding="utf-8")
+    for name in (tmp_path / "secret", f"questions/../../../..{tmp_path}/secret"):
+        with pytest.raises(InputError, match=r"^The bundled pack has no 'demo:"):
+            resolve_source(f"demo:{name}")

@@ -378,3 +378,14 @@ def test_sizes_reach_the_terminal_with_their_space_and_control_characters_do_not
     printed = capsys.readouterr().out
     assert f"17{NBSP}MiB" in printed
     assert "a�[31mb" in printed
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_profiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trace_engine.cli.profiling.ProfileAnswer", None)
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    out = tmp_path / "file" / "profile"
+    words = ["profile", "--forget", "demo:forget", "--retain", "demo:retain", "--out", str(out)]
+    assert main(words) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -36,7 +36,8 @@ def resolve_source(source: str) -> str:
     else:
         path = PACK / "sets" / f"{name}.jsonl"
     # os.path says no to names that are too long or hold NUL, where Path raises.
-    if ".." in Path(name).parts or not os.path.exists(path):
+    leaves = os.path.isabs(name) or ".." in Path(name).parts
+    if leaves or not os.path.exists(path):
         known = sorted(p.stem for p in (PACK / "sets").glob("*.jsonl"))
         raise InputError(
             f"The bundled pack has no {source[:80]!r}. Sets: {', '.join(known)}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,16 @@ def test_notes_say_what_quantisation_leaves_and_how_a_checkpoint_is_stored(tmp_p
     file = folder / "config.json"
     settings = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}
     file.write_text(json.dumps(settings))
-    stored, small = inspect_closely(config(folder, quantization="8bit"), hashed=False).notes
+    *package, stored, small = inspect_closely(
+        config(folder, quantization="8bit"), hashed=False
+    ).notes
     assert "stored as mxfp4" in stored
     assert "routed experts" in small
+    # Loading would refuse it, so looking says the same.
+    there = find_spec("bitsandbytes") is not None
+    assert [("cannot be loaded like this" in n, "bitsandbytes" in n) for n in package] == (
+        [] if there else [(True, True)]
+    )
 
 
 def test_the_trial_times_every_allowed_way_and_auto_stays_the_rule() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,11 @@ def test_layers_without_a_list_are_those_of_the_cells() -> None:
 def test_layers_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="layers is given and kind is all"):
         TrainableConfig(layers=(1,))
+
+
+def test_a_model_spread_over_devices_is_refused() -> None:
+    opened = open_model(ModelConfig(source=str(tiny_olmoe()), device="cpu"))
+    opened.info = replace(opened.info, device="spread")
+    for kind in ("all", "layers", "lora", "selected_experts"):
+        with pytest.raises(ModelError, match="spread over several devices"):
+            make_trainable(opened, TrainableConfig(kind=kind), [Cell(0, 1)])  # type: ignore[arg-type]

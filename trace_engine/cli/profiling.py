@@ -7,6 +7,7 @@ Started by `torchrun`, every process runs this command; the first one speaks for
 import argparse
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from trace_engine.cli.options import read_profile
 from trace_engine.cli.output import ProgressLine, emit_json, note, print_table
@@ -55,7 +56,6 @@ def _profile(options: argparse.Namespace, workers: Workers) -> int:
         target: Path = options.out
         if target.exists():
             target.rmdir()
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
         place_folder(target.absolute(), lambda to: shutil.copytree(folder, to))
     path = options.out or folder
     show(Profile.load(folder), folder, path, answer.key, was_there, options.json, workers.size)
@@ -63,9 +63,21 @@ def _profile(options: argparse.Namespace, workers: Workers) -> int:
 
 
 def require_new(folder: Path) -> None:
-    """Raise InputError unless `folder` is missing or empty."""
+    """Raise InputError unless `folder` is missing or empty, and can be written.
+
+    What is missing above it is made. Profiling may take hours; this must be known before.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty. Name another folder for --out.")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder.absolute().parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or "the system gives no reason"
+        raise InputError(
+            f"{folder} cannot be written ({reason}). Name another folder for --out."
+        ) from None
 
 
 def by_block(counts: RoutingCounts) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trace_engine.config import ModelConfig
+from trace_engine.errors import ModelError
 from trace_engine.models.files import locate
 from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
@@ -33,6 +34,7 @@ from trace_engine.models.open import (
     outline,
     refuse_too_many_chosen,
 )
+from trace_engine.models.quantised import quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
@@ -135,6 +137,7 @@ def inspect_closely(
         support=support_of(sites, kinds),
         notes=(
             *notes,
+            *_missing_package(config, model),
             *_unmapped(model),
             *_notes(info, need, files.config, free_on(machine, place)),
         ),
@@ -187,6 +190,15 @@ def _unmapped(model: Any) -> list[str]:
     for why in unmapped_blocks(model).values():
         blocks[why] = blocks.get(why, 0) + 1
     return [f"{number} routed blocks are not on the map: {why}." for why, number in blocks.items()]
+
+
+def _missing_package(config: ModelConfig, model: Any) -> list[str]:
+    """What loading would refuse: a person may still look at the model."""
+    try:
+        quantised_options(config, model)
+    except ModelError as error:
+        return [f"It cannot be loaded like this: {error}"]
+    return []
 
 
 def _notes(info: ModelInfo, need: MemoryNeed, settings: dict[str, Any], free: int) -> list[str]:

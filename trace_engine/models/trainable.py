@@ -139,6 +139,11 @@ def make_trainable(
     when nothing would train, InputError for a cell or a layer that the model does not have,
     ModelError where the model's parts cannot be told apart as the kind needs.
     """
+    if opened.info.device == "spread":
+        raise ModelError(
+            f"{opened.info.source} is spread over several devices, and such a model can be "
+            "profiled but not trained. Choose one device that holds it whole."
+        )
     if config.kind in ("all", "layers"):
         return _Whole(opened, config, cells)
     if config.kind == "lora":
