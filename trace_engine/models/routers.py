@@ -9,6 +9,7 @@ groups. Trade-off: a router whose calls fit no pattern is `unknown`, with nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -69,25 +70,29 @@ def router_kinds(model: Any, sites: Sequence[Site]) -> tuple[str, ...]:
 
 
 def _watched(model: Any, site: Site, recorder: _Recorder, kinds: dict[int, str]) -> ExitStack:
-    """Record from the router's entry (or its block's) until the experts are called."""
+    """Record from the router's entry (or its block's) until it, or the experts, have the choice."""
     block = model.get_submodule(site.name.rpartition(".")[0])
-    routers = [
+    named = [
         module
         for name, module in block.named_children()
         if name in _ROUTER_NAMES or "router" in name
     ]
+    entry = (*named, *site.routers, block)[0]
 
     def start(module: nn.Module, arguments: Any) -> None:
         recorder.calls = []
 
-    def end(index: Tensor) -> None:
-        kinds[site.index] = name_router(recorder.calls or [], site.num_experts)
+    def stop(*anything: Any) -> None:
+        if recorder.calls is not None:
+            kinds[site.index] = name_router(recorder.calls, site.num_experts)
         recorder.calls = None
 
     stack = ExitStack()
-    handle = (routers[0] if routers else block).register_forward_pre_hook(start)
-    stack.callback(handle.remove)
-    stack.enter_context(experts_skipped(site, end))
+    stack.callback(entry.register_forward_pre_hook(start).remove)
+    if any(entry is router for router in site.routers):
+        # Reading such a router's choice takes calls of our own, which are not the router's.
+        stack.callback(entry.register_forward_hook(stop).remove)
+    stack.enter_context(experts_skipped(site, stop))
     return stack
 
 
@@ -112,10 +117,14 @@ def name_router(calls: Sequence[Call], num_experts: int) -> str:
 def _has_bias(calls: Sequence[Call], num_experts: int) -> bool:
     """Whether one number an expert is added before the choice (`e_score_correction_bias`)."""
     return any(
-        name in ("add", "iadd", "add_")
-        and any(len(shape) == 1 and shape[0] >= num_experts for shape in shapes)
+        name in ("add", "iadd", "add_") and any(_is_row(shape, num_experts) for shape in shapes)
         for name, shapes in calls
     )
+
+
+def _is_row(shape: tuple[int, ...], num_experts: int) -> bool:
+    # Identity experts have a bias too, so that a row may be longer than the routed experts.
+    return bool(shape) and shape[-1] >= num_experts and math.prod(shape) == shape[-1]
 
 
 def _groups(calls: Sequence[Call]) -> int | None:
