@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,12 +41,14 @@ _DOWN = re.compile(r"down_proj|\bw2\b|output_linear")
 
 
 def opened(model_type: str) -> OpenModel:
-    """A tiny random model as `open_model` gives it, without files: no tokenizer, no info."""
+    """A tiny random model as `open_model` gives it, without files: no tokenizer, and its facts are
+    only those that training asks for."""
     model = tiny_model(model_type)
     if type(model)._can_set_experts_implementation():
         model.set_experts_implementation("grouped_mm")
     nothing: Any = None
-    return OpenModel(model, nothing, find_sites(model), nothing)
+    facts: Any = SimpleNamespace(source=model_type, device="cpu")
+    return OpenModel(model, nothing, find_sites(model), facts)
 
 
 def ids() -> Tensor:
