@@ -17,6 +17,7 @@ from trace_engine.models import inspect_model, shift, trial
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine
 from trace_engine.models.shift import dtype_shift
+from trace_engine.models.trainable import NO_ADAPTERS
 from trace_engine.models.trial import try_experts
 from trace_engine.progress import Progress
 
@@ -65,7 +66,13 @@ def test_lora_needs_fused_experts(tmp_path: Path) -> None:
     answers = {item.what: item for item in support}
     assert answers["selected experts"].answer == "yes"
     assert answers["lora"].answer == "no"
-    assert "layers 0, 1" in answers["lora"].why
+    assert answers["lora"].why == f"layers 0, 1: {NO_ADAPTERS}"
+
+
+def test_the_table_of_models_gives_the_same_reason_for_no_lora() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
+    [row] = [line for line in page.splitlines() if line.startswith("| dbrx ")]
+    assert f"LoRA: {NO_ADAPTERS}" in row
 
 
 def test_notes_say_what_quantisation_leaves_and_how_a_checkpoint_is_stored(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.support.models import save_tiny, tiny_olmoe
 from trace_engine.config import Cell, ModelConfig, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models import OpenModel, Trainable, backbone, make_trainable, open_model
+from trace_engine.models.trainable import NO_ADAPTERS
 
 FAMILIES = ("olmoe", "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss")
 SELECTED = TrainableConfig(kind="selected_experts")
@@ -81,7 +82,7 @@ def test_experts_flattened_into_rows_train_alone_and_refuse_lora(tmp_path: Path)
     experts = "transformer.blocks.1.ffn.experts.mlp"
     assert changed == {(f"{experts}.{name}", 2) for name in ("w1", "v1", "w2")}
     trainable.close()
-    with pytest.raises(ModelError, match="which LoRA cannot reach"):
+    with pytest.raises(ModelError, match=f"experts: {NO_ADAPTERS}"):
         make_trainable(model, TrainableConfig(kind="lora"))
 
 

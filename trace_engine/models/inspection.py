@@ -38,6 +38,7 @@ from trace_engine.models.quantised import quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
+from trace_engine.models.trainable import NO_ADAPTERS, fused_names
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.spelling import size
 
@@ -157,13 +158,13 @@ def support_of(sites: Sequence[Site], kinds: Sequence[str]) -> tuple[Support, ..
             f"how layers {_listed(untold)} choose cannot be told; the first forward proves it",
         )
     loose = sorted({site.layer for site in sites if not expert_parameters(site)})
-    flat = sorted({site.layer for site in sites if not _fused(site)})
+    flat = sorted({site.layer for site in sites if not fused_names(site)})
     return (
         Support("tap", "yes", ""),
         Support("drop", "yes", ""),
         reroute,
         _unless(loose, "selected experts", "their experts are not on a tensor's first dimension"),
-        _unless(flat, "lora", "their experts are not fused tensors of the module itself"),
+        _unless(flat, "lora", NO_ADAPTERS),
     )
 
 
@@ -173,10 +174,6 @@ def _unless(layers: list[int], what: str, why: str) -> Support:
         if layers
         else Support(what, "yes", "")
     )
-
-
-def _fused(site: Site) -> bool:
-    return any(p.ndim == 3 for p, _ in expert_parameters(site).values())
 
 
 def _listed(layers: Sequence[int]) -> str:

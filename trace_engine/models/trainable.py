@@ -31,6 +31,12 @@ from trace_engine.models.sites import expert_parameters
 
 Kind = Literal["all", "selected_experts", "layers", "lora"]
 
+NO_ADAPTERS = (
+    "LoRA's adapters fit tensors of three dimensions with the experts on the first, and these "
+    "experts are stored otherwise"
+)
+"""Why LoRA is refused (DBRX): the same words in the refusal, in `inspect` and in docs/models.md."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainableSummary:
@@ -310,17 +316,16 @@ class _Lora(Trainable):
 
         super().__init__(opened)
         for site in opened.sites:
-            if not _fused_names(site):
+            if not fused_names(site):
                 raise ModelError(
-                    f"{site.name}: its experts are not fused into tensors of three dimensions, "
-                    "which LoRA cannot reach. Train all parameters or selected experts instead."
+                    f"{site.name}: {NO_ADAPTERS}. Train all parameters or selected experts instead."
                 )
         options: dict[str, Any] = {"lora_alpha": config.lora_alpha}  # PEFT's annotation says int
         settings = LoraConfig(
             r=config.lora_rank,
             lora_dropout=0.0,
             target_modules=_attention_linears(opened.model),
-            target_parameters=[name for site in opened.sites for name in _fused_names(site)],
+            target_parameters=[name for site in opened.sites for name in fused_names(site)],
             **options,
         )
         with torch.random.fork_rng(devices=[]):
@@ -372,7 +377,8 @@ def check_cells(sites: Sequence[Site], cells: Sequence[Cell]) -> dict[int, list[
     return {layer: sorted(experts) for layer, experts in chosen.items()}
 
 
-def _fused_names(site: Site) -> list[str]:
+def fused_names(site: Site) -> list[str]:
+    """The site's tensors of three dimensions, experts on dim 0: what LoRA's adapters fit."""
     return [name for name, (parameter, _) in expert_parameters(site).items() if parameter.ndim == 3]
 
 
