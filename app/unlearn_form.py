@@ -7,7 +7,7 @@ page never holds a second copy of them. Accepted trade-off: a profile without re
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
 from trace_engine.errors import TraceError
 from trace_engine.methods import METHODS, RETAIN_TERMS, needs_start_model
 from trace_engine.runs import home
-from trace_engine.sets import Overlap, check_pair, load_set, read_questions
+from trace_engine.sets import Overlap, bytes_to_read, check_pair, load_set, read_questions
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
 SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ"}
@@ -55,6 +55,8 @@ START_COPY = (
     "forward a step."
 )
 _DEFAULTS = "_u_defaults"
+MOST_COMPARED = 16 * 2**20
+"""Bytes of both sets together up to which the page compares them itself: a second or two."""
 _MOST = 2**53 - 1
 """The largest whole number that a browser keeps exactly."""
 NO_PATH = (
@@ -376,10 +378,36 @@ def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
     return settings, trouble
 
 
-def overlap(base: ProfileConfig) -> tuple[Overlap | None, str | None]:
-    """Documents that both sets hold, or None and the sentence that forbids the pair."""
-    text = base.model_dump_json()
-    return _overlap(text, text, stamps(base))
+class Pair(NamedTuple):
+    """What the page knows of the two sets together: at most one of the three is there."""
+
+    common: Overlap | None = None
+    """Documents that both hold."""
+    refusal: str | None = None
+    """Why the pair cannot be used."""
+    later: str | None = None
+    """Why the page does not compare them, and where the answer will be."""
+
+
+def overlap(base: ProfileConfig) -> Pair:
+    """Compare the two sets, unless that takes the network or long: a page does neither."""
+    sides = {"forget": base.forget, "retain": base.retain}
+    try:
+        sizes = {side: bytes_to_read(settings) for side, settings in sides.items()}
+    except TraceError as error:
+        return Pair(refusal=str(error))
+    remote = [side for side, size in sizes.items() if size is None]
+    if remote:
+        why = f"The {' and the '.join(remote)} set come{'s' * (len(remote) == 1)} from the hub"
+    elif sum(size or 0 for size in sizes.values()) > MOST_COMPARED:
+        why = "The two sets are large"
+    else:
+        text = base.model_dump_json()
+        return Pair(*_overlap(text, text, stamps(base)))
+    return Pair(
+        later=f"{why}, so this page does not compare the two. The run does before its first step: "
+        "it refuses equal sets, and its page says how many documents both hold."
+    )
 
 
 def stamps(base: ProfileConfig) -> tuple[int, ...]:

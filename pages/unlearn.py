@@ -88,9 +88,11 @@ else:
             troubles += forms.selection_troubles(config, len(cells))
         except TraceError as error:
             troubles.append(str(error))
-    common, pair_refusal = unlearn_form.overlap(base)
+    common, pair_refusal, later = unlearn_form.overlap(base)
     if pair_refusal is not None:
         troubles.append(pair_refusal)
+    if later is not None:
+        st.caption(later)
     if common is not None and common.count:
         st.warning(
             f"Both sets hold {'the same document' if common.count == 1 else 'the same documents'}: "

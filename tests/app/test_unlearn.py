@@ -33,17 +33,24 @@ def own_sets(trace_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings = ProfileConfig(
         forget=SetConfig(source=str(files["forget"])), retain=SetConfig(source=str(files["retain"]))
     )
+    _open_profile_of(settings, tmp_path, monkeypatch)
+    # A worker that ends at once: launching is tested, not training.
+    monkeypatch.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
+    return files
+
+
+def _open_profile_of(
+    settings: ProfileConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put a profile that records these settings in the bundled one's place."""
     profile = synthetic_profile(layers=(1, 3, 6), experts=8)
     profile = dataclasses.replace(
         profile, meta={**profile.meta, "settings": settings.model_dump(mode="json")}
     )
-    folder = tmp_path / "profile"
+    folder = folder / "profile"
     profile.save(folder)
     mismatch(profile, permutations=999, bootstrap=100).save(folder)
     monkeypatch.setattr(state, "BUNDLED_PATH", folder)
-    # A worker that ends at once: launching is tested, not training.
-    monkeypatch.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
-    return files
 
 
 def test_launch_puts_one_run_into_the_address(
@@ -112,6 +119,51 @@ def test_overlap_needs_a_tick(own_sets: dict[str, Path], open_page: Callable[...
     assert "1 of 5 forget documents" in app.warning[0].value
     app.checkbox(key="u_overlap").check().run()
     assert not app.button(key="u_launch").disabled
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        (("forget",), "The forget set comes from the hub"),
+        (("forget", "retain"), "The forget and the retain set come from the hub"),
+    ],
+)
+def test_hub_sets_are_not_fetched_by_the_page(
+    own_sets: dict[str, Path],
+    open_page: Callable[..., AppTest],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    sides: tuple[str, ...],
+    words: str,
+) -> None:
+    sources = {side: str(path) for side, path in own_sets.items()}
+    sources |= {side: f"hub:nobody/{side}" for side in sides}
+    settings = ProfileConfig.model_validate({s: {"source": name} for s, name in sources.items()})
+    _open_profile_of(settings, tmp_path / "hub", monkeypatch)
+    monkeypatch.setattr(unlearn_form, "load_set", _refuse_to_read)
+    app = open_page("unlearn")
+    assert not app.exception
+    assert [error.value for error in app.error] == []
+    assert any(caption.value.startswith(words) for caption in app.caption)
+    assert not app.button(key="u_launch").disabled
+
+
+def test_large_sets_are_left_to_the_run(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = sum(path.stat().st_size for path in own_sets.values())
+    monkeypatch.setattr(unlearn_form, "MOST_COMPARED", total)
+    assert not any("are large" in caption.value for caption in open_page("unlearn").caption)
+    monkeypatch.setattr(unlearn_form, "MOST_COMPARED", total - 1)
+    monkeypatch.setattr(unlearn_form, "load_set", _refuse_to_read)
+    app = open_page("unlearn")
+    assert not app.exception
+    assert any("The two sets are large" in caption.value for caption in app.caption)
+    assert not app.button(key="u_launch").disabled
+
+
+def _refuse_to_read(config: SetConfig) -> None:
+    raise AssertionError(f"the page reads {config.source}")
 
 
 def test_an_empty_trainable_set_is_refused_with_its_reason(

@@ -14,7 +14,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
-from trace_engine.sets import Document, fingerprint, load_set, read_documents
+from trace_engine.sets import Document, bytes_to_read, fingerprint, load_set, read_documents
 
 
 def test_a_file_becomes_a_set(tmp_path: Path) -> None:
@@ -160,3 +160,15 @@ def test_a_folder_is_not_taken_for_a_hub_set(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is a folder here"):
         load_set(SetConfig(source="hub:owner/set"))
+
+
+def test_bytes_to_read_asks_the_files_and_not_the_network(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.txt").write_text("12345", encoding="utf-8")
+    (tmp_path / "deep" / "b.jsonl").write_text("123", encoding="utf-8")
+    assert bytes_to_read(SetConfig(source=str(tmp_path / "a.txt"))) == 5
+    assert bytes_to_read(SetConfig(source=str(tmp_path))) == 8
+    assert bytes_to_read(SetConfig(source=str(tmp_path / "missing.txt"))) == 0
+    assert bytes_to_read(SetConfig(source="hub:owner/name")) is None
+    with pytest.raises(InputError, match="no 'demo:nothing'"):
+        bytes_to_read(SetConfig(source="demo:nothing"))

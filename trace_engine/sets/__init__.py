@@ -1,7 +1,7 @@
 """Documents in: read, validate, fingerprint, compare and split; multiple-choice questions."""
 
 from trace_engine.sets.documents import Document, Documents, DocumentSet, fingerprint, to_jsonl
-from trace_engine.sets.load import load_set, open_set, read_documents
+from trace_engine.sets.load import bytes_to_read, load_set, open_set, read_documents
 from trace_engine.sets.pairs import Overlap, check_pair, overlap, split_documents
 from trace_engine.sets.parse import MAX_UPLOAD, SUFFIXES, parse_documents, safe_label
 from trace_engine.sets.questions import Question, read_questions
@@ -14,6 +14,7 @@ __all__ = [
     "Documents",
     "Overlap",
     "Question",
+    "bytes_to_read",
     "check_pair",
     "fingerprint",
     "load_set",

@@ -75,6 +75,22 @@ def open_set(config: SetConfig) -> Documents:
         return StreamedSet.of(name, source, lambda: _stream_files(path, config))
 
 
+def bytes_to_read(config: SetConfig) -> int | None:
+    """Bytes of the files that a set is read from, without reading them; None for a hub set, which
+    has to be fetched first.
+
+    A source that is not there has 0, and `load_set` says so. Raises InputError for an unknown
+    `demo:` name.
+    """
+    if config.source.startswith(HUB_PREFIX):
+        return None
+    path = Path(resolve_source(config.source)).expanduser()
+    with _named(path):
+        if not config.source.strip() or not path.is_dir():
+            return path.stat().st_size if path.is_file() else 0
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def _stream_files(path: Path, config: SetConfig) -> Iterator[Document]:
     def documents() -> Iterator[Document]:
         if not path.is_dir():
