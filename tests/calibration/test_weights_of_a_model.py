@@ -150,6 +150,31 @@ def test_6_padding_that_the_model_sees_as_text_would_be_noticed() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_6_a_label_does_not_move_its_own_weight(rule: str) -> None:
+    """Routing at t weighs the loss on label t + 1, so nothing from t + 1 on is in that weight."""
+    opened, profile = plain()
+    items = encoded(opened)
+    made = fitted(profile, rule)
+    usual = weights(opened, made, list(make_batches(items, 200)))
+    # Routed right after BOS, wherever the text goes on: the first label's weight is one and the
+    # same, while the weights of the labels after it differ.
+    first = torch.stack([weights_N[0] for weights_N in usual.values()])
+    assert torch.equal(first, first[:1].expand_as(first))
+    moved = False
+    for drop in range(1, 4):
+        # Another end of the text: other routing there, and another label at the place before it.
+        ends = [item.ids[:-drop] + item.ids[1 : 1 + drop] for item in items]
+        others = [replace(item, ids=end) for item, end in zip(items, ends, strict=True)]
+        assert all(one.ids[-drop] != two.ids[-drop] for one, two in zip(items, others, strict=True))
+        changed = weights(opened, made, list(make_batches(others, 200)))
+        kept = [(changed[n][: 1 - drop or None], usual[n][: 1 - drop or None]) for n in usual]
+        for now_N, before_N in kept:
+            torch.testing.assert_close(now_N, before_N, rtol=1e-12, atol=0)
+        moved |= any(not torch.equal(changed[n], usual[n]) for n in usual)
+    assert moved, "the ends were routed alike, so that this proved nothing"
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_6_renumbered_experts_are_selected_and_weigh_as_before(rule: str) -> None:
     rng = np.random.default_rng(3)
     order_LE = [rng.permutation(EXPERTS) for _ in range(2)]
