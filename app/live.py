@@ -114,6 +114,8 @@ def _head(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
         _buttons(run, status)
     # The sentence may quote a file name or a label, so it is never read as Markdown.
     st.text(runs_view.state_sentence(status))
+    if status.repeats:
+        st.caption(runs_view.SAME_AGAIN)
     if status.active:
         progress = runs_view.progress_sentence(run.progress())
         share = status.step / status.max_steps if status.max_steps else 0.0
@@ -145,10 +147,11 @@ def _buttons(run: RunDirectory, status: RunStatus) -> None:
             "Resume the run",
             icon=":material/play_circle:",
             key="run_resume",
-            type="primary",
+            type="secondary" if status.repeats else "primary",
             on_click=act,
             args=(runs.resume, run.id),
-            help="Continues from the last complete checkpoint, as a new attempt.",
+            help="Continues from the last complete checkpoint, as a new attempt with the same "
+            "settings.",
         )
     st.button(
         "Close", icon=":material/close:", key="run_close", on_click=state.set_run_id, args=(None,)

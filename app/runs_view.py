@@ -47,6 +47,12 @@ COLOURS: dict[str, Any] = {
     "damaged": "red",
 }
 
+SAME_AGAIN = (
+    "A resume keeps the settings, so it would fail in the same way, unless what is named above "
+    "has changed outside of them: a file put in its place, a network, free memory. To change a "
+    "setting, use the form below and launch a new run."
+)
+
 
 def progress_sentence(progress: Mapping[str, Any] | None) -> str | None:
     """What the worker is doing now: phase, how far, rate and time left; None when nothing is

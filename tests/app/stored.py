@@ -71,6 +71,7 @@ def write_run(
     state: str = "done",
     message: str = "",
     facts: dict[str, Any] | None = None,
+    repeats: bool = False,
     **changes: Any,
 ) -> RunDirectory:
     """A run that ended in `state`, under this home."""
@@ -86,5 +87,5 @@ def write_run(
         if state == "interrupted":
             run.update(state="running", step=step)
         else:
-            run.update(state=state, message=message, step=step)
+            run.update(state=state, message=message, step=step, repeats=repeats)
     return run

@@ -388,6 +388,22 @@ def test_an_ended_run_shows_its_state_and_curves(
     assert "run_stop" not in keys
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_resume_is_not_the_first_thing_to_do_where_it_would_fail_again(
+    own_sets: dict[str, Path],
+    trace_home: Path,
+    open_page: Callable[..., AppTest],
+    repeats: bool,
+) -> None:
+    run = write_run(trace_home, [], "failed", "No expert is selected.", repeats=repeats)
+    app = open_page("unlearn", run=run.id)
+    assert not app.exception
+    kind = app.button(key="run_resume").proto.type
+    assert kind == ("secondary" if repeats else "primary")
+    said = any(caption.value == runs_view.SAME_AGAIN for caption in app.caption)
+    assert said is repeats
+
+
 def test_a_run_at_work_shows_progress_and_stop(
     own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
 ) -> None:

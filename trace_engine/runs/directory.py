@@ -52,6 +52,8 @@ class RunStatus:
     created: float = 0.0
     """When the run was first launched, in seconds since the epoch."""
     updated: float = 0.0
+    repeats: bool = False
+    """Failed of something that a new attempt with the same settings would meet again."""
 
     @property
     def active(self) -> bool:
@@ -133,6 +135,7 @@ class RunDirectory:
             process=recorded.get("process"),
             created=float(recorded.get("created", 0.0)),
             updated=updated,
+            repeats=state == "failed" and bool(recorded.get("repeats", False)),
         )
 
     def rows(self, kind: str | None = None) -> list[dict[str, Any]]:

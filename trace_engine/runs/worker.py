@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trace_engine.disk import raise_if_full, write_json_quickly
-from trace_engine.errors import TraceError
+from trace_engine.errors import RunError, TraceError
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.lock import FileLock
@@ -68,11 +68,12 @@ def work(
         run.update(state="stopped", message=str(stopped) or "Stopped before the first step.")
     except TraceError as error:
         run.log(f"failed: {error}")
-        run.update(state="failed", message=str(error))
+        # What a run directory or its disk refuses passes; settings, sets and model stay.
+        run.update(state="failed", message=str(error), repeats=not isinstance(error, RunError))
     except Exception as error:
         # The page shows one sentence; whoever repairs the engine needs the rest.
         run.log(traceback.format_exc())
-        run.update(state="failed", message=_explain(run, error))
+        run.update(state="failed", message=_explain(run, error), repeats=_out_of_memory(error))
     return run.status()
 
 
@@ -97,12 +98,16 @@ def _explain(run: RunDirectory, error: Exception) -> str:
             raise_if_full(error, run.path, 0)
         except TraceError as full:
             return str(full)
-    if name == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if _out_of_memory(error):
         return (
             "out of memory. Lower batch_size or max_length, or train fewer parameters "
             "(trainable.kind: selected_experts or lora). The last checkpoint is intact."
         )
     return f"an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
 
 
 def main(arguments: list[str] | None = None, job: Job = default_job) -> int:
