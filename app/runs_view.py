@@ -132,12 +132,11 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
     if shared is not None:
         sentences.append(shared)
     if facts.get("held_out"):
-        counts = " and ".join(
-            f"{wording.count(int(side['measured_on']))} {name}"
-            for name, side in ((name, facts.get(name)) for name in ("forget", "retain"))
-            if isinstance(side, Mapping)
-        )
-        sentences.append(f"The loss curve is on {counts} documents, which are never trained on.")
+        sides = ((name, facts.get(name)) for name in ("forget", "retain"))
+        held = {name: int(side["measured_on"]) for name, side in sides if isinstance(side, Mapping)}
+        counts = " and ".join(f"{wording.count(n)} {name}" for name, n in held.items())
+        which = "document, which is" if sum(held.values()) == 1 else "documents, which are"
+        sentences.append(f"The loss curve is on {counts} {which} never trained on.")
     return sentences
 
 

@@ -52,6 +52,8 @@ def test_a_loss_curve_says_on_how_many_documents_it_is() -> None:
     (sentence,) = runs_view.fact_sentences(facts)
     assert "1 forget and 6 retain documents" in sentence
     assert runs_view.fact_sentences({**facts, "held_out": False}) == []
+    (alone,) = runs_view.fact_sentences({"held_out": True, "retain": {"measured_on": 1}})
+    assert "1 retain document, which is never" in alone
 
 
 def test_the_overlap_that_the_worker_found_is_said() -> None:

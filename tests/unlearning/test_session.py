@@ -27,6 +27,7 @@ from trace_engine.progress import Progress
 from trace_engine.routing import Profile
 from trace_engine.sets import load_set, split_documents
 from trace_engine.unlearning import Session, drive
+from trace_engine.unlearning.facts import FEW_HELD_OUT, warnings_of
 
 TRAINABLES = [
     pytest.param({"kind": "all"}, id="all"),
@@ -243,6 +244,33 @@ def test_facts_are_json_and_complete(tmp_path: Path) -> None:
     assert facts["knowledge"]["sentence"]
     assert facts["threads"] == 1
     assert facts["overlap"]["count"] == 0
+
+
+def test_few_held_out_documents_are_told_with_their_number() -> None:
+    def told(forget: int, retain: int, held_out: bool = True) -> list[str]:
+        sides = {"forget": {"measured_on": forget}, "retain": {"measured_on": retain}}
+        return warnings_of({"held_out": held_out, **sides})
+
+    assert told(FEW_HELD_OUT, FEW_HELD_OUT) == []
+    assert told(1, 1, held_out=False) == []
+    (both,) = told(1, 3)
+    assert "measure the loss on: 1 forget (one document: no interval) and 3 retain. " in both
+    (one,) = told(FEW_HELD_OUT, FEW_HELD_OUT - 1)
+    assert "measure the loss on: 9 retain. " in one
+    assert warnings_of({}) == []
+
+
+def test_one_held_out_document_gives_a_loss_without_an_interval(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, max_steps=1)
+    # Two documents a side: one trains, the other is measured on.
+    for path in (Path(config.forget.source), Path(config.retain.source)):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with Session(config) as session:
+        row, facts = session.evaluate(), session.facts()
+    for side in ("forget", "retain"):
+        found = row[f"{side}_nll"]
+        assert (found["n"], found["low"], found["high"]) == (1, None, None)
+        assert f"1 {side} (one document: no interval)" in warnings_of(facts)[-1]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -20,6 +20,10 @@ from trace_engine.methods import METHODS, needs_start_model
 from trace_engine.sets.questions import questions_fingerprint
 from trace_engine.unlearning.setup import Setup, Side
 
+FEW_HELD_OUT = 10
+"""Held-out documents of a side below which a run warns; Student's t on 9 degrees of freedom is
+2.26, and with 2 documents 12.7."""
+
 
 def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
     """The facts of a run; JSON values only, NaN and infinity as None."""
@@ -84,13 +88,26 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
 
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
     """What of a run's facts a person must be told unasked; empty when there is nothing."""
+    told = []
     shared = facts.get("overlap") or {}
-    if not shared.get("count"):
-        return []
-    return [
-        f"{shared['count']} of {shared['forget_total']} forget documents are also in the retain "
-        "set: the run forgets and retains them at once."
-    ]
+    if shared.get("count"):
+        told.append(
+            f"{shared['count']} of {shared['forget_total']} forget documents are also in the "
+            "retain set: the run forgets and retains them at once."
+        )
+    measured = {side: facts[side]["measured_on"] for side in ("forget", "retain") if side in facts}
+    few = {side: n for side, n in measured.items() if n < FEW_HELD_OUT}
+    if facts.get("held_out") and few:
+        counts = " and ".join(
+            f"{n} {side}{' (one document: no interval)' if n == 1 else ''}"
+            for side, n in few.items()
+        )
+        told.append(
+            f"Few documents are held out to measure the loss on: {counts}. What the curve shows "
+            "may be chance: hold more out (evaluation.held_out), take larger sets, or give "
+            "questions."
+        )
+    return told
 
 
 def jsonable(value: Any) -> Any:
