@@ -13,20 +13,28 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.models import table
-from tests.models.conformance import CHECKS, outcome
+from tests.models.conformance import BY_LOGITS, CHECKS, opened, outcome
 from tests.support.models import save
 from tests.support.moe_types import moe_types, tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import find_sites, open_model, unmapped_blocks
 from trace_engine.models.families import UNTAPPED
+from trace_engine.models.routers import router_kinds
 from trace_engine.models.trainable import NO_ADAPTERS
 
 COVERED = [name for name in moe_types() if name not in UNTAPPED]
 LORA_REFUSED = {"dbrx"}
 REROUTED_IN_PART = {"deepseek_v4"}
+# Dense, with settings that the builder's tiny sizes break, or with a package that may be missing.
+NOT_TINY = {
+    "bamba", "cohere_compass_text", "falcon_h1", "gemma3n", "gemma3n_text", "gemma4_assistant",
+    "gemma4_unified_assistant", "gpt-sw3", "gpt2", "gpt_bigcode", "mamba2", "musicgen",
+    "musicgen_melody", "nemotron", "openai-gpt", "reformer",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +47,31 @@ def test_enumeration_finds_families_whatever_they_call_their_experts() -> None:
     known = {"olmoe", "mixtral", "deepseek_v3", "gpt_oss", "dbrx", "llama4", "jetmoe", "doge"}
     assert known | {"nemotron_h", "longcat_flash", "zaya", "qwen3_vl_moe"} <= set(found)
     assert not {"llama", "gpt2", "bamba", "switch_transformers"} & set(found)
+
+
+def test_no_causal_type_outside_the_enumeration_has_a_routed_block() -> None:
+    outside = [t for t in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if t not in moe_types()]
+    built = 0
+    for model_type in outside:
+        try:
+            with torch.device("meta"):
+                model = tiny_model(model_type)
+        except Exception:
+            if model_type not in NOT_TINY:
+                raise
+            continue
+        built += 1
+        assert not find_sites(model), model_type
+        assert not unmapped_blocks(model), model_type
+    assert built >= len(outside) - len(NOT_TINY) > 0
+
+
+@pytest.mark.parametrize("model_type", ["olmoe", "mixtral", "qwen3_moe"])
+def test_families_whose_next_best_must_be_told_from_logits_have_such_routers(
+    model_type: str,
+) -> None:
+    model = opened(model_type)
+    assert set(router_kinds(model.model, model.sites)) <= BY_LOGITS
 
 
 @pytest.mark.parametrize("check", list(CHECKS))

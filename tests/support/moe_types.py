@@ -146,7 +146,23 @@ def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
     config = tiny_config(model_type, **changes)
     torch.manual_seed(seed)
     build: Any = loader_for(model_type)
-    return build.from_config(config, dtype=torch.float32).eval()
+    model = build.from_config(config, dtype=torch.float32).eval()
+    _spread_tokens(model)
+    return model
+
+
+@torch.no_grad()
+def _spread_tokens(model: Any) -> None:
+    # A router that starts at 0 (AFMoE), or a table that does (DeepSeek-V4), sends every token to
+    # the same experts, and most of what is tested would be tested on no token.
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("router.gate.weight") and not parameter.is_meta and not parameter.any():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    for name, table in model.named_buffers():
+        if name.endswith("tid2eid") and not table.is_meta:
+            ranks = torch.rand(len(table), EXPERTS, generator=generator).argsort(-1)
+            table.copy_(ranks[:, : table.shape[1]])
 
 
 def _has_experts(model_type: str) -> bool:
