@@ -1,6 +1,6 @@
 """The unlearning methods on offer, as facts: names, parameters with defaults and sources, needs.
 
-Apart from their arithmetic (`unlearning.forget`), so that settings and pages know them without
+Apart from their arithmetic (`unlearning.terms`), so that settings and pages know them without
 torch. Accepted cost: a new method is two entries, one here and one there; a test holds them
 together.
 """

@@ -1,6 +1,7 @@
 """What does not fit is told from headers, before a weight is read."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from tests.support.models import save_tiny, save_tiny_olmoe
 from tests.support.moe_types import moe_types, tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models import inspect_model
+from trace_engine.models import inspect_model, open_model
 from trace_engine.models.families import UNTAPPED
-from trace_engine.models.files import locate
+from trace_engine.models.files import locate, stored_tensors
 from trace_engine.models.fit import check_headers
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.open import outline
@@ -100,3 +101,43 @@ def test_every_type_that_can_be_opened_fits_what_it_saved(model_type: str, tmp_p
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="1 missing"):
         check_headers(files, shell)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"quant_method": "zzz"}, "stored as zzz, which this transformers does not know"),
+        ({}, "has no `quant_method`"),
+        pytest.param(
+            {"quant_method": "gptq", "bits": 4},
+            "requires",
+            marks=pytest.mark.skipif(
+                find_spec("gptqmodel") is not None, reason="what a missing package ends in"
+            ),
+        ),
+    ],
+)
+def test_a_checkpoint_stored_quantised_is_looked_at_and_refused_in_a_sentence(
+    folder: Path, stored: dict[str, Any], said: str
+) -> None:
+    change_config(folder, quantization_config=stored)
+    config = ModelConfig(source=str(folder), device="cpu")
+    with pytest.raises(ModelError) as error:
+        open_model(config)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    notes = inspect_closely(config, hashed=False).notes
+    assert f"It cannot be loaded like this: {error.value}" in notes
+
+
+def test_a_file_that_cannot_be_mapped_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = locate(str(folder))
+
+    def refuse(*anything: Any, **named: Any) -> None:
+        raise RuntimeError("unable to mmap 12 bytes: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("trace_engine.models.files.safe_open", refuse)
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read \(unable to mmap"):
+        list(stored_tensors(files))

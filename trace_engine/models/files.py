@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +110,25 @@ def file_hashes(files: ModelFiles) -> dict[str, str]:
     return {name: _sha256(files.folder / name) for name in present}
 
 
+def stored_tensors(files: ModelFiles) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and precision (safetensors' word) of every tensor, off the weights files'
+    headers. Raises ModelError for a file that cannot be read."""
+    for file in files.weights:
+        try:
+            # Torch would map the whole file once more; the headers are the same.
+            with safe_open(files.folder / file, framework="numpy") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - not a mapping
+                    tensor = tensors.get_slice(key)
+                    yield key, tuple(tensor.get_shape()), str(tensor.get_dtype())
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise ModelError(f"{files.source}: {file} cannot be read ({error}).") from None
+
+
 def stored_dtype(files: ModelFiles) -> str | None:
     """Precision of the first floating tensor, read off the weights files' headers; None without
     one."""
     names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    for file in files.weights:
-        with safe_open(files.folder / file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a mapping
-                stored = str(tensors.get_slice(key).get_dtype())
-                if stored in names:
-                    return names[stored]
-    return None
+    return next((names[dtype] for _, _, dtype in stored_tensors(files) if dtype in names), None)
 
 
 def fingerprint(hashes: dict[str, str]) -> str:

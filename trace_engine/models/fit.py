@@ -14,42 +14,61 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 from transformers.utils import logging as reports
 
 from trace_engine.errors import ModelError
-from trace_engine.models.files import ModelFiles
+from trace_engine.models.files import ModelFiles, stored_tensors
 
 _LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
-STACKED = "automatic conversion"
+_STACKED = "automatic conversion"
 """In transformers' words for experts that cannot be stacked."""
 
 
 def check_headers(files: ModelFiles, shell: Any) -> None:
-    """Refuse (ModelError) stored tensors that are missing or have another shape than `shell`'s."""
-    stored: dict[str, Tensor] = {}
-    for name in files.weights:
-        with safe_open(files.folder / name, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a mapping
-                shape = tensors.get_slice(key).get_shape()
-                # Precision plays no part in what fits.
-                stored[key] = torch.empty(shape, dtype=torch.bfloat16, device="meta")
-    try:
-        with quiet_transformers():
-            _, report = type(shell).from_pretrained(
-                None,
-                config=shell.config,
-                state_dict=stored,
-                device_map="meta",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except RuntimeError as error:
-        if STACKED not in str(error):
-            raise
-        raise unstackable(files) from None
+    """Refuse (ModelError) stored tensors that are missing or have another shape than `shell`'s.
+
+    A checkpoint that is stored quantised is not compared: its tensors are the packed form's.
+    """
+    if "quantization_config" in files.config:
+        return
+    # Precision plays no part in what fits.
+    stored = {
+        name: torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        for name, shape, _ in stored_tensors(files)
+    }
+    with loading(files):
+        _, report = type(shell).from_pretrained(
+            None,
+            config=shell.config,
+            state_dict=stored,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     refuse_misfit(files, report)
+
+
+@contextmanager
+def loading(files: ModelFiles) -> Iterator[None]:
+    """Around transformers' loading: its reports stay off the terminal, its failures are one
+    sentence (ModelError)."""
+    before = reports.get_verbosity()
+    reports.set_verbosity(logging.ERROR)
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        if _STACKED in str(error):
+            # Experts are stored one by one and stacked; its own words are in a report on the log.
+            raise ModelError(
+                f"{files.source}: the tensors of its experts do not fit together: one is missing "
+                "or has another shape. The weights do not belong to this configuration, or are "
+                "incomplete."
+            ) from None
+        raise ModelError(
+            f"{files.source}: transformers could not load the weights ({first_line(error)})."
+        ) from None
+    finally:
+        reports.set_verbosity(before)
 
 
 def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:
@@ -71,15 +90,6 @@ def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:
         )
 
 
-def unstackable(files: ModelFiles) -> ModelError:
-    """Experts are stored one by one and stacked; transformers' own words are in a report on the
-    log."""
-    return ModelError(
-        f"{files.source}: the tensors of its experts do not fit together: one is missing or has "
-        "another shape. The weights do not belong to this configuration, or are incomplete."
-    )
-
-
 def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
     """Unexpected tensors of decoder layers that the configuration does not have.
 
@@ -93,12 +103,10 @@ def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[
     return sorted(key for key, at in found if at and int(at.group("layer")) not in on_purpose)
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep its reports off the terminal: what matters of them is said in one sentence."""
-    before = reports.get_verbosity()
-    reports.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        reports.set_verbosity(before)
+def first_line(error: Exception) -> str:
+    """What a package says first, as a part of a sentence of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".")

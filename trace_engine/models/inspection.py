@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.files import locate
+from trace_engine.models.files import ModelFiles, locate
 from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
 from trace_engine.models.memory import (
@@ -34,7 +34,7 @@ from trace_engine.models.open import (
     outline,
     refuse_too_many_chosen,
 )
-from trace_engine.models.quantised import quantised_options
+from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
@@ -138,7 +138,7 @@ def inspect_closely(
         support=support_of(sites, kinds),
         notes=(
             *notes,
-            *_missing_package(config, model),
+            *_not_here(files, config, model),
             *_unmapped(model),
             *_notes(info, need, files.config, free_on(machine, place)),
         ),
@@ -189,10 +189,11 @@ def _unmapped(model: Any) -> list[str]:
     return [f"{number} routed blocks are not on the map: {why}." for why, number in blocks.items()]
 
 
-def _missing_package(config: ModelConfig, model: Any) -> list[str]:
-    """What loading would refuse: a person may still look at the model."""
+def _not_here(files: ModelFiles, config: ModelConfig, model: Any) -> list[str]:
+    """Why loading would refuse its quantisation on this machine: one may still look at it."""
     try:
         quantised_options(config, model)
+        check_stored(files)
     except ModelError as error:
         return [f"It cannot be loaded like this: {error}"]
     return []

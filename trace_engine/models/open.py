@@ -24,13 +24,7 @@ from trace_engine.models.files import (
     locate,
     stored_dtype,
 )
-from trace_engine.models.fit import (
-    STACKED,
-    check_headers,
-    quiet_transformers,
-    refuse_misfit,
-    unstackable,
-)
+from trace_engine.models.fit import check_headers, first_line, loading, refuse_misfit
 from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.memory import (
     MemoryNeed,
@@ -38,7 +32,7 @@ from trace_engine.models.memory import (
     memory_need,
     require_memory,
 )
-from trace_engine.models.quantised import quantised_options
+from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
 
@@ -51,8 +45,8 @@ def open_model(config: ModelConfig) -> OpenModel:
     """Load a model from a folder, a hub id or a `demo:` name, ready to be tapped.
 
     Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, for a
-    machine with too little free memory (before a weight is read), for quantisation without its
-    package, and for weights that do not fit the architecture.
+    machine with too little free memory (before a weight is read), for quantisation, of the settings
+    or the checkpoint, without its package, and for weights that do not fit the architecture.
     """
     files = locate(config.source, config.revision)
     shell = outline(files, config)
@@ -64,6 +58,7 @@ def open_model(config: ModelConfig) -> OpenModel:
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
     options = quantised_options(config, shell)
+    check_stored(files)
     model = _load(files, next(shell.parameters()).dtype, experts, place, options)
     model.eval()
     found = find_sites(model)
@@ -71,7 +66,7 @@ def open_model(config: ModelConfig) -> OpenModel:
         info = describe(files, model, found, config, place, experts, parameters=count(shell))
     except NOT_WITHOUT_DATA as error:
         raise ModelError(
-            f"{files.source}: a first forward fails ({_first(error)}), so config.json does not "
+            f"{files.source}: a first forward fails ({first_line(error)}), so config.json does not "
             "describe a model that runs."
         ) from None
     return OpenModel(model, open_tokenizer(files, model), found, info)
@@ -133,7 +128,7 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
     except Exception as error:  # whatever strange settings make a configuration class raise
         raise ModelError(
-            f"{source}: its config.json is refused by transformers ({_first(error)})."
+            f"{source}: its config.json is refused by transformers ({first_line(error)})."
         ) from None
     if getattr(settings, "is_encoder_decoder", False):
         raise ModelError(
@@ -159,7 +154,7 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
             shell = build.from_config(settings, dtype=dtype)
     except Exception as error:  # as above: any layer may trip over a setting
         raise ModelError(
-            f"{source}: transformers cannot build this model ({_first(error)})."
+            f"{source}: transformers cannot build this model ({first_line(error)})."
         ) from None
     shell.eval()
     sites = find_sites(shell)
@@ -257,27 +252,20 @@ def _load(
         options = options | {"device_map": "auto"}
     elif place != "cpu":
         options = options | {"device_map": {"": torch.device(place)}}
-    try:
+    with loading(files):
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
         loader: Any = loader_for(settings.model_type)
-        with quiet_transformers():
-            model, report = loader.from_pretrained(
-                files.folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                experts_implementation=experts,
-                # Tensors of another shape are refused below, by name.
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        if STACKED in str(error):
-            raise unstackable(files) from None
-        raise ModelError(
-            f"{files.source}: transformers could not load the weights ({_first(error)})."
-        ) from None
+        model, report = loader.from_pretrained(
+            files.folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            experts_implementation=experts,
+            # Tensors of another shape are refused below, by name.
+            ignore_mismatched_sizes=True,
+            **options,
+        )
     refuse_misfit(files, report)
     return model
 
@@ -291,7 +279,7 @@ def open_tokenizer(files: ModelFiles, model: Any) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{files.source}: its tokenizer could not be opened ({_first(error)}). Put the "
+            f"{files.source}: its tokenizer could not be opened ({first_line(error)}). Put the "
             "tokenizer's files beside config.json."
         ) from None
     # Where the files are missing, transformers hands out a tokenizer without a vocabulary.
@@ -352,11 +340,3 @@ def describe(
         files=hashes,
         quantization=config.quantization,
     )
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return first.rstrip(".")

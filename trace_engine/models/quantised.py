@@ -1,4 +1,5 @@
-"""Loading linear layers in 8 or 4 bits through bitsandbytes, an optional extra of this project.
+"""Loading linear layers in 8 or 4 bits through bitsandbytes, an optional extra of this project; and
+checkpoints that are stored quantised.
 
 Routed experts are fused parameters, not linear layers, so they stay as they are, and so do routers
 and the output head: what shrinks is attention, dense blocks and shared experts. Accepted cost: in
@@ -15,6 +16,8 @@ from torch import nn
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
+from trace_engine.models.files import ModelFiles
+from trace_engine.models.fit import loading
 
 
 def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
@@ -44,6 +47,24 @@ def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
             llm_int8_skip_modules=kept,
         )
     return {"quantization_config": settings}
+
+
+def check_stored(files: ModelFiles) -> None:
+    """Refuse (ModelError) a checkpoint whose own quantisation cannot be opened here: a method that
+    transformers does not know, which it would ignore, or one whose package or device is missing."""
+    stored = files.config.get("quantization_config")
+    if stored is None:
+        return
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    with loading(files):
+        quantizer: Any = AutoHfQuantizer
+        if not quantizer.supports_quant_method(stored):
+            raise ModelError(
+                f"{files.source} is stored as {str(stored.get('quant_method'))[:40]}, which this "
+                "transformers does not know. Convert it, or install a version that does."
+            )
+        quantizer.from_config(stored, pre_quantized=True).validate_environment(device_map=None)
 
 
 def quantised_linears(model: Any) -> list[nn.Linear]:
