@@ -24,6 +24,7 @@ from trace_engine.errors import ModelError
 from trace_engine.models import find_sites, open_model, unmapped_blocks
 from trace_engine.models.families import UNTAPPED
 from trace_engine.models.routers import router_kinds
+from trace_engine.models.sites import experts_per_token
 from trace_engine.models.trainable import NO_ADAPTERS
 
 COVERED = [name for name in moe_types() if name not in UNTAPPED]
@@ -84,6 +85,18 @@ def test_every_type(model_type: str, check: str) -> None:
         assert why
     else:
         assert why == ""
+
+
+@pytest.mark.parametrize("model_type", COVERED)
+def test_every_type_is_the_same_without_its_weights(model_type: str) -> None:
+    """Slots a token and the kind of router, off the meta device and off a real forward."""
+    real = tiny_model(model_type)
+    with torch.device("meta"):
+        shell = tiny_model(model_type)
+    sites, empty = find_sites(real), find_sites(shell)
+    assert [site.name for site in empty] == [site.name for site in sites]
+    assert experts_per_token(shell, empty) == experts_per_token(real, sites)
+    assert router_kinds(shell, empty) == router_kinds(real, sites)
 
 
 def test_the_table_is_what_the_checks_say() -> None:

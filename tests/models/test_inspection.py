@@ -6,14 +6,16 @@ import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.support.models import save_tiny, tiny_olmoe
+from tests.support.models import save, save_tiny, tiny_olmoe
+from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
-from trace_engine.models import inspect_model, shift, trial
+from trace_engine.models import inspect_model, shift, sites, trial
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine
 from trace_engine.models.shift import dtype_shift
@@ -47,6 +49,45 @@ def test_a_model_is_looked_at_without_its_weights(
     answers = {item["what"]: item["answer"] for item in data["support"]}
     assert answers == dict.fromkeys(everything, "yes")
     assert [p.done for p in heard] == sorted(p.done for p in heard)
+
+
+@pytest.mark.parametrize(
+    "model_type", ["gemma4", "glm5_next", "jetmoe", "qwen4_exp", "qwen4_exp_text"]
+)
+def test_types_whose_forward_asks_for_values_are_looked_at_without_their_weights_too(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tiny_model(model_type), tmp_path)
+    monkeypatch.setattr("trace_engine.models.open._load", never)
+    monkeypatch.setattr("trace_engine.models.open.file_hashes", never)
+    monkeypatch.setattr("trace_engine.models.inspection.machine_memory", lambda: Machine(1000))
+    found = inspect_closely(config(folder), hashed=False)
+    assert set(found.info.experts_per_token) == {2}
+    assert all("top-k" in kind for kind in found.routers)
+    assert "this machine has" in (found.memory_problem or "")
+    assert not any("loaded" in note for note in found.notes)
+    assert try_experts(config(folder), tokens=16, seconds=0.001).timings
+
+
+def test_a_type_that_nothing_can_be_told_of_is_loaded_if_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = sites.send_tokens
+
+    def only_real(model: Any, at: Any) -> None:
+        if next(model.parameters()).is_meta:
+            raise NotImplementedError("no values")
+        plain(model, at)
+
+    monkeypatch.setattr(sites, "send_tokens", only_real)
+    monkeypatch.setattr("trace_engine.models.open.file_hashes", never)
+    found = inspect_closely(config(tiny_olmoe()), hashed=False)
+    assert (found.info.fingerprint, found.info.experts_per_token) == ("", (2, 2))
+    assert any("so they were loaded" in note for note in found.notes)
+    monkeypatch.setattr("trace_engine.models.open._load", never)
+    monkeypatch.setattr("trace_engine.models.memory.machine_memory", lambda: Machine(1000))
+    with pytest.raises(ModelError, match=r"this machine has 1\sKiB free.*Nothing was read"):
+        inspect_closely(config(tiny_olmoe()), hashed=False)
 
 
 def test_files_are_not_read_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,9 @@ class ScoredSite(Site):
 class SortedSite(Site):
     """JetMoE: the router sorts the slots by expert, and the experts see how many belong to each."""
 
+    def block(self, model: nn.Module) -> nn.Module:
+        return self.module
+
     @property
     def experts(self) -> dict[str, nn.Module]:
         return {
@@ -70,7 +73,8 @@ class SortedSite(Site):
             slot_P, token_P, gate_P, sizes, logits_TE = output
             tokens = logits_TE.shape[0]
             numbers_E = torch.arange(len(sizes), device=slot_P.device)
-            expert_P = numbers_E.repeat_interleave(torch.tensor(sizes, device=slot_P.device))
+            sizes_E = torch.tensor(sizes, device=slot_P.device)
+            expert_P = numbers_E.repeat_interleave(sizes_E, output_size=len(slot_P))
             index_TK = torch.empty_like(slot_P).scatter(0, slot_P, expert_P).reshape(tokens, -1)
             weight_TK = torch.empty_like(gate_P).scatter(0, slot_P, gate_P).reshape(tokens, -1)
             changed_TK = on_choice(index_TK, weight_TK)

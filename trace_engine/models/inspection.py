@@ -25,7 +25,6 @@ from trace_engine.models.memory import (
     too_little,
 )
 from trace_engine.models.open import (
-    NOT_WITHOUT_DATA,
     choose_place,
     describe,
     experts_implementation,
@@ -34,6 +33,7 @@ from trace_engine.models.open import (
     outline,
     refuse_too_many_chosen,
 )
+from trace_engine.models.probe import NOT_WITHOUT_DATA
 from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.site import Site
@@ -117,9 +117,9 @@ def inspect_closely(
         info = describe(files, model, sites, config, place, experts, hashed=hashed)
     except NOT_WITHOUT_DATA as error:
         refuse_too_many_chosen(files, error)
-        # Some families' masks and caches depend on data; only then are weights loaded.
+        # No type of the installed transformers comes here; memory is compared before it loads.
         _say(report, "loading the weights, which this family needs to be looked at", 2)
-        opened = open_model(config)
+        opened = open_model(config, hashed=hashed)
         info, model, sites = opened.info, opened.model, opened.sites
         notes.append("This family cannot be looked at without its weights, so they were loaded.")
     kinds = router_kinds(model, sites)

@@ -32,18 +32,18 @@ from trace_engine.models.memory import (
     memory_need,
     require_memory,
 )
+from trace_engine.models.probe import NOT_WITHOUT_DATA
 from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NOT_WITHOUT_DATA = (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
-"""What a forward on the meta device raises where masks or caches depend on data."""
 
 
-def open_model(config: ModelConfig) -> OpenModel:
+def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     """Load a model from a folder, a hub id or a `demo:` name, ready to be tapped.
 
+    Without `hashed`, the files are not hashed, and its facts have no fingerprint.
     Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, for a
     machine with too little free memory (before a weight is read), for quantisation, of the settings
     or the checkpoint, without its package, and for weights that do not fit the architecture.
@@ -63,7 +63,9 @@ def open_model(config: ModelConfig) -> OpenModel:
     model.eval()
     found = find_sites(model)
     try:
-        info = describe(files, model, found, config, place, experts, parameters=count(shell))
+        info = describe(
+            files, model, found, config, place, experts, parameters=count(shell), hashed=hashed
+        )
     except NOT_WITHOUT_DATA as error:
         raise ModelError(
             f"{files.source}: a first forward fails ({first_line(error)}), so config.json does not "
@@ -75,7 +77,8 @@ def open_model(config: ModelConfig) -> OpenModel:
 def inspect_model(config: ModelConfig) -> ModelInfo:
     """What a model is, without loading its weights: the shell is built on the meta device.
 
-    Falls back to loading the model where its forward cannot run without data. Raises ModelError for
+    Falls back to loading the model, if memory allows, where even its routed blocks cannot run
+    without values (no type of the installed transformers). Raises ModelError for
     a source that is missing, damaged, pickled, gated, offline or needs remote code (see
     `files.locate`), for an encoder-decoder, a dense model, a family whose routing cannot be tapped,
     and for weights or a tokenizer that do not fit the configuration.

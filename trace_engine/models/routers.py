@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trace_engine.models.probe import NOT_WITHOUT_DATA, send_tokens
 from trace_engine.models.site import Site
 from trace_engine.models.sites import experts_skipped
 
@@ -56,22 +57,20 @@ def router_kinds(model: Any, sites: Sequence[Site]) -> tuple[str, ...]:
     """
     kinds = {site.index: UNKNOWN for site in sites}
     recorder = _Recorder()
-    device = next(model.parameters()).device
     try:
         with ExitStack() as stack:
             for site in sites:
                 stack.enter_context(_watched(model, site, recorder, kinds))
             stack.enter_context(recorder)
-            ids_BS = torch.zeros(1, 2, dtype=torch.long, device=device)
-            model(input_ids=ids_BS, use_cache=device.type == "meta")
-    except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError):
-        pass  # data-dependent masks or caches, which the meta device cannot run
+            send_tokens(model, sites)
+    except NOT_WITHOUT_DATA:
+        pass  # a type whose blocks cannot run alone either
     return tuple(kinds[site.index] for site in sites)
 
 
 def _watched(model: Any, site: Site, recorder: _Recorder, kinds: dict[int, str]) -> ExitStack:
     """Record from the router's entry (or its block's) until it, or the experts, have the choice."""
-    block = model.get_submodule(site.name.rpartition(".")[0])
+    block = site.block(model)
     named = [
         module
         for name, module in block.named_children()

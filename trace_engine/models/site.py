@@ -46,6 +46,10 @@ class Site:
         """The modules that hold the experts' tensors and compute with them, by full name."""
         return {self.name: self.module}
 
+    def block(self, model: nn.Module) -> nn.Module:
+        """The module that takes hidden states, routes them and calls the experts."""
+        return model.get_submodule(self.name.rpartition(".")[0])
+
     def watch(self, on_choice: OnChoice) -> RemovableHandle:
         """Call `on_choice` with what every forward chose, before the experts compute."""
         names = argument_names(self.module)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trace_engine.errors import ModelError
 from trace_engine.models.adapters import ScoredSite, SortedSite, takes_sizes
+from trace_engine.models.probe import send_tokens
 from trace_engine.models.site import Site, argument_names
 
 INDEX_ARGUMENTS = frozenset(
@@ -147,17 +148,13 @@ def experts_per_token(model: Any, sites: list[Site]) -> tuple[int, ...]:
     model little. Skip and identity slots count, because they take one of the K places.
     """
     found: dict[int, int] = {}
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         with ExitStack() as stack:
             for site in sites:
                 stack.enter_context(experts_skipped(site, partial(_note_slots, found, site)))
-            # Without a cache, transformers looks for packed sequences in the values of the
-            # positions, which the meta device does not have.
-            ids_BS = torch.zeros(1, 2, dtype=torch.long, device=device)
-            model(input_ids=ids_BS, use_cache=device.type == "meta")
+            send_tokens(model, sites)
     finally:
         model.train(was_training)
     missing = [site.name for site in sites if site.index not in found]

@@ -21,15 +21,16 @@ from torch import Tensor, nn
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
+from trace_engine.models.adapters import ScoredSite, SortedSite
 from trace_engine.models.files import locate
 from trace_engine.models.memory import free_on, machine_memory, memory_need
 from trace_engine.models.open import (
-    NOT_WITHOUT_DATA,
     choose_place,
     experts_implementation,
     outline,
 )
-from trace_engine.models.site import argument_names
+from trace_engine.models.probe import NOT_WITHOUT_DATA
+from trace_engine.models.site import Site, argument_names
 from trace_engine.models.sites import experts_per_token, find_sites
 from trace_engine.spelling import size
 
@@ -112,7 +113,7 @@ def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = S
             f"{size(free)} are free. Nothing was timed."
         )
     module = _filled(site.module, device)
-    block = _Block(module, site.num_experts, per_token, hidden, tokens)
+    block = _Block(site, module, per_token, hidden, tokens)
     names = ["eager", "grouped_mm", "batched_mm"] if _has_choice(model) else ["eager"]
     timings, skipped = [], []
     for name in names:
@@ -156,11 +157,15 @@ class _Block:
     """The experts with tokens to work on; every token's experts are drawn at random."""
 
     def __init__(
-        self, module: nn.Module, experts: int, per_token: int, hidden: int, tokens: int
+        self, site: Site, module: nn.Module, per_token: int, hidden: int, tokens: int
     ) -> None:
-        like = next(module.parameters())
+        like, experts = next(module.parameters()), site.num_experts
         self.module, self._names = module, argument_names(module)
         self._hidden_TD = torch.randn(tokens, hidden, dtype=like.dtype, device=like.device)
+        if isinstance(site, SortedSite):  # a whole block, which takes sequences
+            self._hidden_TD = self._hidden_TD[None]
+        elif isinstance(site, ScoredSite):  # every expert computes every token
+            self._hidden_TD = self._hidden_TD.repeat(experts, 1)
         scores_TE = torch.rand(tokens, experts, device=like.device)
         self._index_TK = scores_TE.topk(per_token).indices
         self._weight_TK = torch.full_like(self._index_TK, 1 / per_token, dtype=like.dtype)
