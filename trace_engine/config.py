@@ -213,7 +213,9 @@ class EvaluationConfig(_Settings):
     """Share of documents kept out of training when there are no questions."""
 
 
-_LATER_RUN_FIELDS = frozenset({"control", "retain_term", "beta1", "beta2", "delta"})
+_LATER_RUN_FIELDS = frozenset(
+    {"control", "retain_term", "beta1", "beta2", "delta", "micro_batch_size", "schedule"}
+)
 _LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
 _LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
 
@@ -256,6 +258,10 @@ class UnlearnConfig(_Settings):
     """Optimizer updates, not batches."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Documents per side and step."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """At most so many of them in memory at once: a step goes through its batch in parts and adds
+    up their gradients (gradient accumulation). Less memory, the same step up to rounding. Empty:
+    the whole batch at once."""
     max_length: Annotated[int, Field(ge=8)] = 256
     """Tokens per document in training."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
@@ -263,6 +269,9 @@ class UnlearnConfig(_Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer updates over which the learning rate rises to its value."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """The learning rate after the warm-up: unchanged, or falling towards 0 at the last step, along
+    half a cosine or a straight line."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; empty: no clipping."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 20

@@ -13,9 +13,8 @@ from torch import Tensor
 from tests.unlearning.cases import tiny_config, without_clock
 from trace_engine.config import Cell, UnlearnConfig, identity_of
 from trace_engine.errors import CalibrationError
-from trace_engine.unlearning import Session, drive
-from trace_engine.unlearning import session as session_module
-from trace_engine.unlearning.controls import matched_backward, random_experts
+from trace_engine.unlearning import Session, drive, retaining
+from trace_engine.unlearning.controls import MatchedGradients, random_experts
 from trace_engine.unlearning.retain import Weighed
 
 EXACT = {"rule": "exact", "hardness": 0.7}
@@ -75,14 +74,29 @@ def test_a_matched_backward_adds_to_what_is_there() -> None:
     """By hand: d(3a + 4b) has norm 5, d(a) has norm 1; 10 and 20 were there."""
     a, b, c = (torch.nn.Parameter(torch.zeros(())) for _ in range(3))
     a.grad, c.grad = torch.tensor(10.0), torch.tensor(20.0)
-    scale, norm = matched_backward([a, b, c], a * 1.0 + b * 0.0, 3 * a + 4 * b)
+    matched = MatchedGradients([a, b, c])
+    matched.add(a * 1.0 + b * 0.0, 3 * a + 4 * b)
+    scale, norm = matched.join(retaining.controls.norm_of)
     assert (scale, norm) == (5.0, 5.0)
     assert [float(p.grad) for p in (a, b, c) if p.grad is not None] == [15.0, 0.0, 20.0]
 
 
 def test_a_uniform_gradient_of_zero_keeps_scale_one() -> None:
     a = torch.nn.Parameter(torch.ones(()))
-    assert matched_backward([a], a * 0.0, a * 2.0) == (1.0, 2.0)
+    matched = MatchedGradients([a])
+    matched.add(a * 0.0, a * 2.0)
+    assert matched.join(retaining.controls.norm_of) == (1.0, 2.0)
+
+
+def test_the_matched_norm_is_that_of_the_parts_together() -> None:
+    """By hand: weighted parts 3a and 4b have norm 5 together, uniform parts 2a and -a norm 1."""
+    a, b = (torch.nn.Parameter(torch.zeros(())) for _ in range(2))
+    b.grad = torch.tensor(7.0)
+    matched = MatchedGradients([a, b])
+    matched.add(2 * a, 3 * a)
+    matched.add(-a, 4 * b)
+    assert matched.join(retaining.controls.norm_of) == (5.0, 5.0)
+    assert [float(p.grad) for p in (a, b) if p.grad is not None] == [5.0, 7.0]
 
 
 def test_matching_weights_of_one_is_bitwise_the_run_itself(tmp_path: Path) -> None:
@@ -100,17 +114,17 @@ def test_shuffled_weights_are_the_same_weights_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Weighed, Weighed, Tensor]] = []
-    shuffle = session_module.controls.shuffle_weights
+    shuffle = retaining.controls.shuffle_weights
 
-    def keep(weighed: Weighed, mask_BT: Tensor, seed: int, step: int) -> Weighed:
-        seen.append((weighed, shuffle(weighed, mask_BT, seed, step), mask_BT))
-        again = shuffle(weighed, mask_BT, seed, step)
+    def keep(weighed: Weighed, seed: int, step: int) -> Weighed:
+        seen.append((weighed, shuffle(weighed, seed, step), weighed.mask_BT))
+        again = shuffle(weighed, seed, step)
         assert torch.equal(again.weights_BT, seen[-1][1].weights_BT)
-        other = shuffle(weighed, mask_BT, seed, step + 1)
+        other = shuffle(weighed, seed, step + 1)
         assert not torch.equal(other.weights_BT, again.weights_BT)
         return again
 
-    monkeypatch.setattr(session_module.controls, "shuffle_weights", keep)
+    monkeypatch.setattr(retaining.controls, "shuffle_weights", keep)
     with Session(
         tiny_config(tmp_path, weights=EXACT, control="shuffled_weights", max_steps=2)
     ) as session:
@@ -226,6 +240,6 @@ def test_random_experts_may_control_what_trains_without_weights(tmp_path: Path) 
 def test_without_a_control_no_control_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "controls", None)
+    monkeypatch.setattr(retaining, "controls", None)
     with Session(tiny_config(tmp_path, weights=EXACT, max_steps=1)) as session:
         assert session.train_step()["max_weight"] > 1

@@ -8,7 +8,7 @@ second backward of the retain term, and the forget term's gradients are held mea
 
 # Dims: N labels of a batch in row-major order, T shifted positions, B documents, C drawn cells
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from trace_engine.errors import CalibrationError
 from trace_engine.routing import Profile
 from trace_engine.unlearning.retain import Weighed
 
+Gradients = list[Tensor | None]
+"""One entry a parameter; None where it has no gradient."""
 Control = Literal["none", "uniform_matched_norm", "random_experts", "shuffled_weights"]
 
 SENTENCES: dict[Control, str] = {
@@ -70,45 +72,75 @@ def random_experts(
     )
 
 
-def shuffle_weights(weighed: Weighed, mask_BT: Tensor, seed: int, step: int) -> Weighed:
+def shuffle_weights(weighed: Weighed, seed: int, step: int) -> Weighed:
     """The same weights on other labels of the same batch; the permutation follows (seed, step)."""
     order_N = np.random.default_rng([seed, _TOKENS, step]).permutation(len(weighed.weights_N))
     weights_N = weighed.weights_N[torch.from_numpy(order_N).to(weighed.weights_N.device)]
-    weights_BT = torch.zeros_like(weighed.weights_BT)
-    weights_BT[mask_BT] = weights_N
-    return Weighed(weights_BT, weights_N, weighed.active_NS)
+    return replace(weighed, weights_N=weights_N)
 
 
-def matched_backward(
-    parameters: Sequence[nn.Parameter], uniform: Tensor, weighted: Tensor
-) -> tuple[float, float]:
-    """Add the gradient of `uniform`, scaled to the norm of `weighted`'s, to the parameters' own.
+class MatchedGradients:
+    """The uniform and the weighted gradient of a retain batch, added up part by part.
 
-    Both losses come from one forward. Returns the scale, and the norm that was matched; a uniform
-    gradient that is zero cannot be scaled and keeps the scale 1.
+    Built before the first part; what the parameters hold by then is given back, with the matched
+    gradient added to it, by `join`.
     """
-    before = [parameter.grad for parameter in parameters]
-    _clear(parameters)
-    torch.autograd.backward(weighted, retain_graph=True)
-    wanted = _norm(parameters)
-    _clear(parameters)
-    torch.autograd.backward(uniform)
-    found = _norm(parameters)
-    scale = wanted / found if found else 1.0
-    for parameter, earlier in zip(parameters, before, strict=True):
-        if parameter.grad is None:
-            parameter.grad = earlier
-            continue
-        parameter.grad.mul_(scale)
-        if earlier is not None:
-            parameter.grad.add_(earlier)
-    return scale, wanted
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._before = self._take()
+        self._uniform: Gradients = [None] * len(parameters)
+        self._weighted: Gradients = [None] * len(parameters)
+
+    def add(self, uniform: Tensor, weighted: Tensor) -> None:
+        """Backward of both losses of a part; they come from one forward."""
+        self._put(self._weighted)
+        torch.autograd.backward(weighted, retain_graph=True)
+        self._weighted = self._take()
+        self._put(self._uniform)
+        torch.autograd.backward(uniform)
+        self._uniform = self._take()
+
+    def join(self, norm: Callable[[Gradients], float]) -> tuple[float, float]:
+        """Scale the uniform gradient to the norm of the weighted one and leave it, with what was
+        there before, in the parameters.
+
+        Returns the scale, and the norm that was matched; a uniform gradient that is zero cannot be
+        scaled and keeps the scale 1. `norm` is that of the batch's gradient, of which these may be
+        one process's share.
+        """
+        wanted = norm(self._weighted)
+        found = norm(self._uniform)
+        scale = wanted / found if found else 1.0
+        for parameter, gradient, earlier in zip(
+            self._parameters, self._uniform, self._before, strict=True
+        ):
+            if gradient is None:
+                parameter.grad = earlier
+                continue
+            parameter.grad = gradient.mul_(scale)
+            if earlier is not None:
+                parameter.grad.add_(earlier)
+        return scale, wanted
+
+    def _take(self) -> Gradients:
+        found: Gradients = [parameter.grad for parameter in self._parameters]
+        self._put([None] * len(found))
+        return found
+
+    def _put(self, gradients: Gradients) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
 
 
-def uniform_weighed(weighed: Weighed, mask_BT: Tensor, scale: float) -> Weighed:
+def norm_of(gradients: Gradients) -> float:
+    """The norm over everything that has a gradient."""
+    return float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))
+
+
+def uniform_weighed(weighed: Weighed, scale: float) -> Weighed:
     """Every label at the weight `scale`: what a matched step has done."""
-    weights_N = torch.full_like(weighed.weights_N, scale)
-    return Weighed(mask_BT.to(weights_N.dtype) * scale, weights_N, weighed.active_NS)
+    return replace(weighed, weights_N=torch.full_like(weighed.weights_N, scale))
 
 
 def control_facts(config: UnlearnConfig, chosen: Selection, used: Selection) -> dict[str, Any]:
@@ -122,13 +154,3 @@ def control_facts(config: UnlearnConfig, chosen: Selection, used: Selection) -> 
         "seed": None if config.control == "uniform_matched_norm" else config.seed,
         "instead_of": replaced,
     }
-
-
-def _clear(parameters: Sequence[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def _norm(parameters: Sequence[nn.Parameter]) -> float:
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))

@@ -12,7 +12,7 @@ per label and selected cell.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -36,11 +36,25 @@ TOKENS_PER_BATCH = 4096
 class Weighed:
     """The weights of one batch and what they come from."""
 
-    weights_BT: Tensor
-    """float64, 0 where there is no label."""
     weights_N: Tensor
+    """float64."""
     active_NS: Tensor
     """Whether a label's token routes to a selected cell."""
+    mask_BT: Tensor
+    """Which shifted positions have a label; N are True."""
+
+    @property
+    def weights_BT(self) -> Tensor:
+        """The weights at their positions, 0 where there is no label."""
+        weights_BT = self.weights_N.new_zeros(self.mask_BT.shape)
+        weights_BT[self.mask_BT] = self.weights_N
+        return weights_BT
+
+    def part(self, first: int, mask_BT: Tensor) -> Self:
+        """The weights of those of its documents that `mask_BT` covers; `first` labels come
+        before."""
+        labels = slice(first, first + int(mask_BT.sum()))
+        return type(self)(self.weights_N[labels], self.active_NS[labels], mask_BT)
 
 
 class RetainWeighting:
@@ -85,19 +99,33 @@ class RetainWeighting:
         """
         if not self.active:
             return None
-        mask_BT = label_mask(batch.labels_BS)
-        if self.frozen:
-            parts = [self.frozen_active[index] for index in batch.document_B.tolist()]
-            active_NS = torch.cat(parts).to(mask_BT.device)
-        else:
-            active_NS = self._activity(batch)
+        return self.weigh_activity(self.activity(batch), label_mask(batch.labels_BS))
+
+    def activity(self, batch: Batch) -> Tensor:
+        """Whether each label's token routes to each selected cell, (N, S), as in `weigh`."""
+        if not self.frozen:
+            return self._live_activity(batch)
+        parts = [self.frozen_active[index] for index in batch.document_B.tolist()]
+        return torch.cat(parts).to(batch.labels_BS.device)
+
+    def weigh_activity(self, active_NS: Tensor, mask_BT: Tensor) -> Weighed:
+        """Weights of the N labels of a batch that `mask_BT` marks."""
         weights_N = self.weights.token_weights(active_NS, dtype=torch.float64)
-        weights_BT = weights_N.new_zeros(mask_BT.shape)
-        weights_BT[mask_BT] = weights_N
         # Set-wide normalising is in the fitted weights already; batch and sequence are known only
         # here.
-        weights_BT = normalise_weights(weights_BT, self.weights.normalise, mask_BT)
-        return Weighed(weights_BT, weights_BT[mask_BT], active_NS)
+        raw = Weighed(weights_N, active_NS, mask_BT)
+        weights_BT = normalise_weights(raw.weights_BT, self.weights.normalise, mask_BT)
+        return Weighed(weights_BT[mask_BT], active_NS, mask_BT)
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether a weight depends on the other labels of its batch."""
+        return self.active and self.weights.normalise == "batch"
+
+    @property
+    def selected(self) -> int:
+        """Number of selected cells, S."""
+        return len(self._cells)
 
     def describe(self, weighed: Weighed | None) -> dict[str, float | None]:
         """What a `train` row says of a batch's weights; an unweighted batch has ESS share 1 and
@@ -129,11 +157,11 @@ class RetainWeighting:
                 placed = batch.to(opened.device)
                 body(**placed.inputs, use_cache=False)
                 sizes = label_mask(batch.labels_BS).sum(dim=1).tolist()
-                parts = torch.split(self._activity(placed).cpu(), sizes)
+                parts = torch.split(self._live_activity(placed).cpu(), sizes)
                 for row, part in zip(batch.document_B.tolist(), parts, strict=True):
                     self.frozen_active[documents[row]] = part.clone()
 
-    def _activity(self, batch: Batch) -> Tensor:
+    def _live_activity(self, batch: Batch) -> Tensor:
         index_TLK = self._recorder.take()
         rows, width = batch.input_ids_BS.shape
         index_BSLK = index_TLK.view(rows, width, *index_TLK.shape[1:])

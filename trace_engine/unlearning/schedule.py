@@ -5,11 +5,14 @@ its documents, one an epoch; accepted trade-off: an epoch's permutation is rebui
 asks for it, a few microseconds.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 FORGET, RETAIN = 0, 1
+Schedule = Literal["constant", "cosine", "linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,34 @@ class DocumentOrder:
         return sorted({index for step in range(steps) for index in self.batch(step)})
 
 
-def learning_rate(peak: float, warmup_steps: int, step: int) -> float:
-    """Rate of step `step` (from 0): linear up to `peak` over `warmup_steps`, constant after."""
-    return peak * min(1.0, (step + 1) / warmup_steps) if warmup_steps else peak
+def parts_of(
+    documents: int, micro_batch_size: int | None, rank: int = 0, processes: int = 1
+) -> list[slice]:
+    """Where in a step's batch this process finds its documents, in parts of at most
+    `micro_batch_size`.
+
+    The batch is composed before it is shared: processes take neighbouring stretches of nearly equal
+    length. Empty where there are fewer documents than processes.
+    """
+    first, last = (documents * at // processes for at in (rank, rank + 1))
+    size = micro_batch_size or max(1, last - first)
+    return [slice(start, min(start + size, last)) for start in range(first, last, size)]
+
+
+def learning_rate(
+    peak: float, warmup_steps: int, step: int, schedule: Schedule = "constant", max_steps: int = 0
+) -> float:
+    """Rate of step `step` (from 0): linear up to `peak` over `warmup_steps`, then by `schedule`.
+
+    `cosine` and `linear` are transformers' factors (`get_cosine_schedule_with_warmup`,
+    `get_linear_schedule_with_warmup`): they begin at `peak` and would reach 0 one step after the
+    last, so that no step is without effect.
+    """
+    if step < warmup_steps:
+        return peak * min(1.0, (step + 1) / warmup_steps)
+    if schedule == "constant":
+        return peak
+    passed = (step - warmup_steps) / max(1, max_steps - warmup_steps)
+    if schedule == "cosine":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * passed))
+    return peak * (1.0 - passed)

@@ -10,7 +10,7 @@ step number alone; see design/0003.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,23 +24,31 @@ from trace_engine.evaluation.nll import forward_nll
 from trace_engine.methods import METHODS, needs_start_model
 from trace_engine.models import Batch, collate
 from trace_engine.progress import ProgressCallback, ignore_progress
-from trace_engine.routing import Profile, profile
-from trace_engine.unlearning import controls, losses, packing
+from trace_engine.routing import ALONE, Profile, Workers, profile
+from trace_engine.unlearning import losses, packing, together
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.measure import evaluation_row
 from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.retain import RetainWeighting
+from trace_engine.unlearning.retaining import RetainPass
 from trace_engine.unlearning.saving import save_whole_model
-from trace_engine.unlearning.schedule import FORGET, RETAIN, DocumentOrder, learning_rate
+from trace_engine.unlearning.schedule import (
+    FORGET,
+    RETAIN,
+    DocumentOrder,
+    learning_rate,
+    parts_of,
+)
 from trace_engine.unlearning.setup import ProfileStore, set_up
 from trace_engine.unlearning.start import StartModel
-from trace_engine.unlearning.terms import FORGET_TERMS, RETAIN_LOSSES, ForgetBatch
+from trace_engine.unlearning.terms import FORGET_TERMS, MEANS, ForgetBatch, labels_of
 
 
 class Session:
     """A run that is ready to step. Raises a TraceError while being built when the run cannot be.
 
     `profile` is a profile of the start model made before; `profiles` has some and keeps a new one.
+    With several `workers` each process has a session of its own and takes its share of every batch.
     `close` gives the model's hooks and torch's thread count back.
     """
 
@@ -50,9 +58,11 @@ class Session:
         *,
         profile: Profile | None = None,
         profiles: ProfileStore | None = None,
+        workers: Workers = ALONE,
         report: ProgressCallback = ignore_progress,
     ) -> None:
         self._config = config
+        self._workers = workers
         self._report = report
         self._threads_before = torch.get_num_threads()
         if config.threads is not None:
@@ -81,6 +91,15 @@ class Session:
             setup.opened, setup.selection, setup.weights, config.weights
         )
         self._parameters = self.trainable.parameters()
+        self._retain = RetainPass(
+            config,
+            setup.opened,
+            setup.retain.training,
+            self._weighting,
+            self._parameters,
+            self._copy,
+            workers,
+        )
         # One implementation, whatever torch's default becomes: the choice is part of the bits.
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -91,7 +110,6 @@ class Session:
         self._measured_start: StartModel | None = None
         self._method = METHODS[config.method]
         self._forget_term = FORGET_TERMS[config.method]
-        self._token_loss = RETAIN_LOSSES[config.retain_term]
 
     @property
     def config(self) -> UnlearnConfig:
@@ -148,13 +166,20 @@ class Session:
         forget_loss, forget_nll = self._forget_pass(reference_D)
         retain_loss, weight_row = self._retain_pass()
         self.trainable.after_backward()
+        together.sum_gradients(self._workers, self._parameters)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._require_finite(float(norm), "gradient norm")
         if config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, config.grad_clip, norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(config.learning_rate, config.warmup_steps, self.step)
+            group["lr"] = learning_rate(
+                config.learning_rate,
+                config.warmup_steps,
+                self.step,
+                config.schedule,
+                config.max_steps,
+            )
         self._optimizer.step()
         self.trainable.after_step()
         self.step += 1
@@ -182,10 +207,38 @@ class Session:
         return {"refitted": True, "hardness": self.weights.hardness}
 
     def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, float]:
-        """Forward and backward of the forget term: its value and the batch's plain NLL."""
-        config = self.config
+        """Forward and backward of the forget term: its value and the batch's plain NLL.
+
+        The batch may be gone through in parts: each part's mean counts by its share.
+        """
+        config, workers = self.config, self._workers
+        training = self.setup.forget.training
         drawn = self._orders[FORGET].batch(self.step)
-        batch = collate(self.setup.forget.training, drawn).to(self.opened.device)
+        batch_labels, batch_count = self._counts(drawn)
+        value = nll = 0.0
+        for where in parts_of(len(drawn), config.micro_batch_size, workers.rank, workers.size):
+            labels, count = self._counts(drawn[where])
+            batch = collate(training, drawn[where]).to(self.opened.device)
+            found = self._forget_batch(batch, drawn[where], reference_D)
+            if count:
+                share = count / batch_count
+                loss = self._forget_term(found, config.parameters())
+                torch.autograd.backward(config.forget_weight * share * loss)
+                value += share * float(loss.detach())
+            mean = float(found.nll_BT.detach().sum() / found.mask_BT.sum())
+            nll += labels / batch_labels * mean
+        value, nll = together.total(workers, [value, nll])
+        return self._require_finite(value, "loss"), nll
+
+    def _counts(self, documents: Sequence[int]) -> tuple[int, int]:
+        """Labels of some forget documents, and what the forget term is a mean over."""
+        found = [self.setup.forget.training[index] for index in documents]
+        return labels_of(found), MEANS[self.config.method](found)
+
+    def _forget_batch(
+        self, batch: Batch, documents: list[int], reference_D: Tensor | None
+    ) -> ForgetBatch:
+        """The forward of one part, with what the method asks of the start model."""
         logits_BSV = start_BSV = reference_B = None
         if self._method.start_logits:
             assert self._copy is not None
@@ -195,53 +248,13 @@ class Session:
         else:
             nll_BT = forward_nll(self.opened, batch)
         if reference_D is not None:
-            reference_B = reference_D[torch.tensor(drawn)].to(nll_BT)
-        found = ForgetBatch(batch.labels_BS, nll_BT, reference_B, logits_BSV, start_BSV)
-        loss = self._forget_term(found, config.parameters())
-        value = self._require_finite(float(loss.detach()), "loss")
-        torch.autograd.backward(config.forget_weight * loss)
-        return value, float(nll_BT.detach().sum() / found.mask_BT.sum())
+            reference_B = reference_D[torch.tensor(documents)].to(nll_BT)
+        return ForgetBatch(batch.labels_BS, nll_BT, reference_B, logits_BSV, start_BSV)
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:
         """Forward and backward of the retain term: its value and what is logged of its weights."""
-        batch = collate(self.setup.retain.training, self._orders[RETAIN].batch(self.step))
-        batch = batch.to(self.opened.device)
-        mask_BT = losses.label_mask(batch.labels_BS)
-        if not self._method.retains:
-            with torch.no_grad():
-                nll_BT = forward_nll(self.opened, batch)
-            plain = {"retain_nll": float(nll_BT.sum() / mask_BT.sum())}
-            return 0.0, plain | self._weighting.describe(None)
-        loss_BT, nll_BT = self._retain_losses(batch)
-        weighed = self._weighting.weigh(batch)
-        if weighed is not None and self.config.control == "shuffled_weights":
-            weighed = controls.shuffle_weights(weighed, mask_BT, self.config.seed, self.step)
-        loss = losses.retain_mean(loss_BT, mask_BT, None if weighed is None else weighed.weights_BT)
-        value = self._require_finite(float(loss.detach()), "loss")
-        row: dict[str, Any] = {"retain_nll": float(nll_BT.detach().sum() / mask_BT.sum())}
-        if weighed is not None and self.config.control == "uniform_matched_norm":
-            uniform = losses.retain_mean(loss_BT, mask_BT)
-            scale, row["retain_grad_norm"] = controls.matched_backward(
-                self._parameters, self.config.alpha * uniform, self.config.alpha * loss
-            )
-            value = scale * float(uniform.detach())
-            weighed = controls.uniform_weighed(weighed, mask_BT, scale)
-        else:
-            torch.autograd.backward(self.config.alpha * loss)
-        return value, row | self._weighting.describe(weighed)
-
-    def _retain_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tapped forward of a retain batch: the term's token losses and the plain NLL."""
-        if self._token_loss is None:
-            with self._weighting.tap():
-                nll_BT = forward_nll(self.opened, batch)
-            return nll_BT, nll_BT
-        assert self._copy is not None
-        start = self._copy.forward(batch)
-        with self._weighting.tap():
-            found = forward_hidden(self.opened, batch)
-        loss_BT = self._token_loss(found, start, batch.labels_BS)
-        return loss_BT, losses.token_nll(found[0].detach(), batch.labels_BS)
+        value, row = self._retain.backward(self._orders[RETAIN].batch(self.step), self.step)
+        return self._require_finite(value, "loss"), row
 
     def _require_finite(self, value: float, what: str) -> float:
         if math.isfinite(value):

@@ -7,12 +7,13 @@ one method from another.
 # Dims: B documents, S positions of a padded row, T = S - 1 shifted positions, V vocabulary, D
 # hidden size
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from trace_engine.methods import MethodName, RetainTerm
+from trace_engine.models import Encoded
 from trace_engine.unlearning import losses
 
 
@@ -78,6 +79,31 @@ FORGET_TERMS: dict[MethodName, ForgetTerm] = {
     "satimp": _satimp,
     "undial": _undial,
 }
+
+Count = Callable[[Sequence[Encoded]], int]
+
+
+def labels_of(documents: Sequence[Encoded]) -> int:
+    """Number of labels."""
+    return sum(item.labels for item in documents)
+
+
+def documents_of(documents: Sequence[Encoded]) -> int:
+    """Number of documents."""
+    return len(documents)
+
+
+MEANS: dict[MethodName, Count] = {
+    "npo": documents_of,
+    "simnpo": documents_of,
+    "graddiff": labels_of,
+    "ga": labels_of,
+    "wga": labels_of,
+    "satimp": labels_of,
+    "undial": labels_of,
+}
+"""What each forget term is a mean over. A batch that is gone through in parts is the sum of its
+parts' means, each by its share of this count."""
 
 Outputs = tuple[Tensor, Tensor]
 """Logits (B, S, V) and last hidden states (B, S, D) of one forward."""
