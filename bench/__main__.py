@@ -8,7 +8,7 @@ import sys
 
 from bench import hardware
 
-MODULES = ("profile", "profile_pack", "step", "trainable", "exact_weights", "app")
+MODULES = ("profile", "profile_pack", "step", "unlearn_step", "trainable", "exact_weights", "app")
 
 
 def main() -> int:
