@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A room may import from rooms with a smaller number only; models and sets stand side by side.
 FLOORS = {
     "errors": 0,
+    "exhaustion": 0,
     "methods": 0,
     "progress": 0,
     "refusal": 0,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.models import save_tiny, save_tiny_olmoe
@@ -128,6 +129,19 @@ def test_a_checkpoint_stored_quantised_is_looked_at_and_refused_in_a_sentence(
     assert "\n" not in str(error.value)
     notes = inspect_closely(config, hashed=False).notes
     assert f"It cannot be loaded like this: {error.value}" in notes
+
+
+def test_experts_that_there_is_no_room_to_stack_are_no_misfit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers hides why it could not stack experts in a report on its log."""
+
+    def stack(tensors: Any, *anything: Any, **named: Any) -> Any:
+        return torch.empty(2**55)
+
+    monkeypatch.setattr("transformers.core_model_loading.torch.stack", stack)
+    with pytest.raises(ModelError, match="memory ran out while loading its weights"):
+        open_model(ModelConfig(source=str(folder), device="cpu"))
 
 
 def test_a_file_that_cannot_be_mapped_is_one_sentence(

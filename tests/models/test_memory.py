@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
 from tests.support.models import save_tiny, tiny_olmoe
 from trace_engine.config import ModelConfig
-from trace_engine.models import memory, open_model
+from trace_engine.errors import ModelError
+from trace_engine.models import limits, memory, open_model
 from trace_engine.models.files import locate
-from trace_engine.models.memory import Machine, MemoryNeed, free_on, memory_need, too_little
+from trace_engine.models.memory import (
+    Machine,
+    MemoryNeed,
+    enough_memory,
+    free_on,
+    memory_need,
+    too_little,
+)
 from trace_engine.models.open import outline
 from trace_engine.models.sites import find_sites
 from trace_engine.spelling import NBSP, size
@@ -95,17 +107,111 @@ def test_the_sentence_names_what_helps() -> None:
     assert "halves" not in (too_little("m", half, "cpu", config, poor) or "halves")
 
 
+CONFIG = ModelConfig()
+V1, V2 = (
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", "inactive_file"),
+)
+
+
+def group(folder: Path, names: tuple[str, str, str], limit: str, used: int = 700_000) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 400000\n{names[2]} 300000\n")
+
+
+@pytest.mark.parametrize(
+    ("groups", "mount", "inside", "names", "none"),
+    [
+        ("0::/\n", "", "", V2, "max"),
+        # A container that sees its own group as the mount, by a name from outside.
+        ("0::/docker/abc\n", "", "", V2, "max"),
+        ("0::/user.slice/job\n", "", "user.slice", V2, "max"),
+        ("1:cpu:/x\n5:memory:/jobs/seven\n0::/\n", "memory", "jobs/seven", V1, str(2**63 - 4096)),
+        ("5:memory,cpu:/docker/abc\n", "memory", "", V1, str(2**63 - 4096)),
+    ],
+)
 def test_a_container_has_less_than_its_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    groups: str,
+    mount: str,
+    inside: str,
+    names: tuple[str, str, str],
+    none: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path / "mount")
+    monkeypatch.setattr(limits, "_GROUPS", tmp_path / "groups")
     whole = memory.machine_memory().main
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 300000\n")
+    (tmp_path / "groups").write_text(groups)
+    folder = tmp_path / "mount" / mount / inside
+    group(folder, names, "1000000")
     assert memory.machine_memory().main == 600_000 < whole
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.machine_memory().main > 600_000
+    group(folder, names, none)
+    assert limits.container_room() == []
+    # The least of a group and those above it counts.
+    group(folder, names, "1000000")
+    group(tmp_path / "mount" / mount, names, "900000")
+    assert memory.machine_memory().main == 500_000
+
+
+def test_a_limit_of_addresses_counts_the_files_that_are_mapped() -> None:
+    need = need_of(tiny_olmoe())
+    assert need.mapped == 0
+    enough = need.loading + memory._LOADERS_ADDRESSES
+    config = ModelConfig()
+
+    def said(addresses: int, device: str = "cpu", mapped: int = 0) -> str | None:
+        machine = Machine(2**60, (2**60,), addresses)
+        return too_little("m", replace(need, mapped=mapped), device, config, machine)
+
+    assert said(enough) is None
+    assert said(enough + 5000, mapped=5000) is None
+    for problem in (said(enough - 1), said(enough + 4999, mapped=5000)):
+        assert problem is not None
+        assert "(ulimit -v) leaves" in problem
+    assert said(0, "cuda") is None
+
+
+def test_the_address_space_left_is_the_limit_less_what_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert limits.address_room() is None
+    taken = psutil.Process().memory_info().vms
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (taken + 10**9, -1))
+    room = limits.address_room()
+    assert room is not None
+    assert 9 * 10**8 < room < 11 * 10**8
+    assert memory.machine_memory().addresses is not None
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda: torch.empty(2**55),
+        lambda: np.empty(2**55),
+        lambda: bytearray(2**60),
+        lambda: (_ for _ in ()).throw(OSError(12, "Cannot allocate memory")),
+        lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")),
+    ],
+)
+def test_a_real_lack_of_memory_is_one_sentence(take: Callable[[], object]) -> None:
+    need = need_of(tiny_olmoe())
+    said = r"^m: memory ran out while loading.*set dtype to"
+    with pytest.raises(ModelError, match=said) as one, enough_memory("m", need, "cpu", CONFIG):
+        take()
+    assert size(need.loading) in str(one.value)
+    said = r"while profiling, where a batch of 8,192 .*: lower tok"
+    profiling = enough_memory("m", need, "cpu", CONFIG, running="profiling")
+    with pytest.raises(ModelError, match=said), profiling:
+        take()
+
+
+def test_another_failure_is_no_lack_of_memory() -> None:
+    guard = enough_memory("m", need_of(tiny_olmoe()), "cpu", CONFIG)
+    with pytest.raises(RuntimeError, match="shapes"), guard:
+        raise RuntimeError("shapes do not fit")
 
 
 def test_sizes_read_well() -> None:

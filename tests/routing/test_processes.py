@@ -147,6 +147,44 @@ def test_a_killed_profile_goes_on_and_loses_at_most_a_part(
     assert not shards(home)
 
 
+SHORT = """
+import resource, sys
+import psutil
+from trace_engine.cli import main
+from trace_engine.runs import profiles
+profile = profiles.profile_in_parts
+def with_little_left(*what):
+    taken = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 120 * 2**20, -1))
+    return profile(*what)
+profiles.profile_in_parts = with_little_left
+sys.exit(main())
+"""
+
+
+@pytest.mark.faults
+def test_memory_that_really_runs_out_while_profiling_is_one_sentence(tmp_path: Path) -> None:
+    text = "\n\n".join(f"{n} " + "garden rose poison " * 30 for n in range(60))
+    for side in ("forget", "retain"):
+        (tmp_path / f"{side}.txt").write_text(text.replace("0", side))
+    (tmp_path / "child.py").write_text(SHORT)
+    words = ["profile", "--model", str(tiny_olmoe(hidden=128, experts=16, top_k=8))]
+    words += ["--forget", str(tmp_path / "forget.txt"), "--retain", str(tmp_path / "retain.txt")]
+    words += ["--permutations", "99", "--device", "cpu", "--tokens-per-batch", "60000"]
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "child.py"), *words],
+        env=os.environ | {"TRACE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 2, ended.stderr
+    assert "memory ran out while profiling, where a batch of 60,000 tokens takes about" in last
+    assert "raise this process's limit (ulimit -v), lower tokens_per_batch" in last
+    assert "Traceback" not in ended.stderr
+
+
 def test_fewer_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)

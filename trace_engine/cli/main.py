@@ -21,9 +21,15 @@ from trace_engine.cli.options import (
     add_weights,
 )
 from trace_engine.errors import TraceError
+from trace_engine.exhaustion import ran_out
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: a refusal with its sentence; a run that ended otherwise than done; Ctrl-C."""
+
+OUT_OF_MEMORY = (
+    "memory ran out. Close other programs, raise this process's limit (ulimit -v) where there is "
+    "one, or take a machine with more memory."
+)
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -46,7 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output (`| head`) has enough. Python would complain at exit once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        print(f"trace-moe: {OUT_OF_MEMORY}", file=sys.stderr)
+        return REFUSED
     except OSError as error:
+        if ran_out(error):
+            print(f"trace-moe: {OUT_OF_MEMORY}", file=sys.stderr)
+            return REFUSED
         # A file that cannot be used is named by the system; anything else is a bug of ours.
         if error.filename is None or error.strerror is None:
             raise

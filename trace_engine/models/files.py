@@ -31,6 +31,8 @@ from safetensors import SafetensorError, safe_open
 
 from trace_engine.bundled import resolve_source
 from trace_engine.errors import ModelError
+from trace_engine.exhaustion import ran_out
+from trace_engine.spelling import size
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
@@ -108,6 +110,11 @@ def file_hashes(files: ModelFiles) -> dict[str, str]:
     names = ["config.json", *TOKENIZER_FILES, *files.weights]
     present = sorted(name for name in names if (files.folder / name).is_file())
     return {name: _sha256(files.folder / name) for name in present}
+
+
+def weights_size(files: ModelFiles) -> int:
+    """Bytes of the weights' files."""
+    return sum((files.folder / name).stat().st_size for name in files.weights)
 
 
 def stored_tensors(files: ModelFiles) -> Iterator[tuple[str, tuple[int, ...], str]]:
@@ -232,7 +239,13 @@ def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
         try:
             with safe_open(path, framework="pt"):
                 pass
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
+            if ran_out(error):
+                raise ModelError(
+                    f"{source}: {name} ({size(path.stat().st_size)}) cannot be mapped, because "
+                    "this process may not take so much memory. Raise its limit (ulimit -v), or "
+                    "take a machine with more memory."
+                ) from None
             raise ModelError(
                 f"{source}: {name} is damaged or incomplete ({error}). Copy or download it again."
             ) from None

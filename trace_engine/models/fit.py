@@ -17,6 +17,7 @@ import torch
 from transformers.utils import logging as reports
 
 from trace_engine.errors import ModelError
+from trace_engine.exhaustion import ran_out, says_so
 from trace_engine.models.files import ModelFiles, stored_tensors
 
 _LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
@@ -51,12 +52,16 @@ def check_headers(files: ModelFiles, shell: Any) -> None:
 @contextmanager
 def loading(files: ModelFiles) -> Iterator[None]:
     """Around transformers' loading: its reports stay off the terminal, its failures are one
-    sentence (ModelError)."""
-    before = reports.get_verbosity()
-    reports.set_verbosity(logging.ERROR)
+    sentence (ModelError), and a lack of memory is a MemoryError."""
+    before, said = reports.get_verbosity(), _Heard()
+    reports.disable_default_handler()
+    reports.add_handler(said)
+    reports.set_verbosity(logging.WARNING)
     try:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        if ran_out(error) or (_STACKED in str(error) and says_so(said.text)):
+            raise MemoryError(first_line(error)) from None
         if _STACKED in str(error):
             # Experts are stored one by one and stacked; its own words are in a report on the log.
             raise ModelError(
@@ -69,6 +74,19 @@ def loading(files: ModelFiles) -> Iterator[None]:
         ) from None
     finally:
         reports.set_verbosity(before)
+        reports.remove_handler(said)
+        reports.enable_default_handler()
+
+
+class _Heard(logging.Handler):
+    """What transformers reports while it loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += record.getMessage()
 
 
 def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.files import ModelFiles, locate
+from trace_engine.models.files import ModelFiles, locate, weights_size
 from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
 from trace_engine.models.memory import (
@@ -124,7 +124,13 @@ def inspect_closely(
         notes.append("This family cannot be looked at without its weights, so they were loaded.")
     kinds = router_kinds(model, sites)
     need = (
-        memory_need(model, sites, info.experts_per_token, quantization=config.quantization)
+        memory_need(
+            model,
+            sites,
+            info.experts_per_token,
+            quantization=config.quantization,
+            mapped=weights_size(files),
+        )
         if not notes
         else need
     )  # a loaded quantised model's bytes are packed

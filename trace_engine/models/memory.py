@@ -9,9 +9,9 @@ another process may take it meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -20,13 +20,16 @@ from torch import nn
 
 from trace_engine.config import ModelConfig, ProfileConfig
 from trace_engine.errors import ModelError
+from trace_engine.exhaustion import ran_out
+from trace_engine.models.limits import address_room, container_room
 from trace_engine.models.quantised import bytes_saved
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 from trace_engine.spelling import size
 
 TOKENS_PER_BATCH = int(ProfileConfig.model_fields["tokens_per_batch"].default)
-_CGROUP = Path("/sys/fs/cgroup")
+_LOADERS_ADDRESSES = 256 * 2**20
+"""Address space that loading's threads take for stacks and heaps (measured: 186 and 218 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class MemoryNeed:
     """Padded tokens of that batch."""
     precision: str
     """Of the weights: `float32`, `bfloat16`, `float16`."""
+    mapped: int = 0
+    """The weights' files, which are mapped while loading: address space, not memory."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,9 +67,11 @@ class Machine:
     main: int
     devices: tuple[int, ...] = ()
     """Of each GPU."""
+    addresses: int | None = None
+    """Address space that this process may still take (`ulimit -v`); None: no limit."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {"main": self.main, "devices": list(self.devices)}
+        return asdict(self) | {"devices": list(self.devices)}
 
 
 def memory_need(
@@ -74,6 +81,7 @@ def memory_need(
     *,
     quantization: str = "none",
     tokens: int = TOKENS_PER_BATCH,
+    mapped: int = 0,
 ) -> MemoryNeed:
     """What the model takes in the precision that its (possibly meta) parameters have.
 
@@ -100,14 +108,16 @@ def memory_need(
         batch=tokens * _numbers_per_token(model, sites, experts_per_token) * _item_size(model),
         tokens=tokens,
         precision=str(next(model.parameters()).dtype).removeprefix("torch."),
+        mapped=mapped,
     )
 
 
 def machine_memory() -> Machine:
     """Free memory of this machine, or of the container that the process is in when that is less."""
-    main = min([int(psutil.virtual_memory().available), *_container_room()])
+    main = min([int(psutil.virtual_memory().available), *container_room()])
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
-    return Machine(main, tuple(int(torch.cuda.mem_get_info(n)[0]) for n in devices))
+    free = tuple(int(torch.cuda.mem_get_info(n)[0]) for n in devices)
+    return Machine(main, free, address_room())
 
 
 def free_on(machine: Machine, device: str) -> int:
@@ -131,6 +141,12 @@ def too_little(
     source: str, need: MemoryNeed, device: str, config: ModelConfig, machine: Machine
 ) -> str | None:
     """Why loading would fail for want of memory and what to lower; None where there is enough."""
+    addresses = need.loading + need.mapped + _LOADERS_ADDRESSES
+    if device == "cpu" and machine.addresses is not None and addresses > machine.addresses:
+        return (
+            f"{source} needs about {size(addresses)} of address space to load its weights, and "
+            f"this process's limit (ulimit -v) leaves {size(machine.addresses)}: raise the limit."
+        )
     free = free_on(machine, device)
     if need.loading <= free:
         return None
@@ -141,6 +157,43 @@ def too_little(
         f"{source} needs about {size(need.loading)} of memory to load its weights, and {place} "
         f"{size(free)} free: {_lower(config, need, device)}."
     )
+
+
+@contextmanager
+def enough_memory(
+    source: str, need: MemoryNeed, device: str, config: ModelConfig, *, running: str = ""
+) -> Iterator[None]:
+    """Around what takes memory: where it runs out all the same, one sentence (ModelError).
+
+    `running` names a forward in words, for example `profiling`; empty: the weights are loaded.
+    """
+    machine = machine_memory()
+    free = _bytes_left(machine, device)
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not ran_out(error):
+            raise
+        if running:
+            what = f"{running}, where a batch of {need.tokens:,} tokens takes about"
+            ways = f"lower tokens_per_batch or max_length, {_lower(config, need, device)}"
+            asked = need.batch
+        else:
+            what, ways = "loading its weights, which takes about", _lower(config, need, device)
+            asked = need.loading
+        if free < free_on(machine, device):
+            ways = f"raise this process's limit (ulimit -v), {ways}"
+        raise ModelError(
+            f"{source}: memory ran out while {what} {size(asked)}; {size(free)} were free on "
+            f"{device} before: {ways}."
+        ) from None
+
+
+def _bytes_left(machine: Machine, device: str) -> int:
+    free = free_on(machine, device)
+    if device != "cpu" or machine.addresses is None:
+        return free
+    return min(free, machine.addresses)
 
 
 def _lower(config: ModelConfig, need: MemoryNeed, device: str) -> str:
@@ -177,16 +230,3 @@ def _linears(model: nn.Module) -> list[nn.Linear]:
 
 def _item_size(model: nn.Module) -> int:
     return next(model.parameters()).element_size()
-
-
-def _container_room() -> list[int]:
-    """Bytes left under the control group's limit (v2); empty where there is none."""
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-        stats = (_CGROUP / "memory.stat").read_text().split()
-        # File cache counts as used, but is given back when memory is asked for.
-        cache = int(stats[stats.index("inactive_file") + 1])
-        return [] if limit == "max" else [max(0, int(limit) - used + cache)]
-    except (OSError, ValueError, IndexError):
-        return []

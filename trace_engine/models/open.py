@@ -23,11 +23,13 @@ from trace_engine.models.files import (
     fingerprint,
     locate,
     stored_dtype,
+    weights_size,
 )
 from trace_engine.models.fit import check_headers, first_line, loading, refuse_misfit
 from trace_engine.models.info import ModelInfo, OpenModel
 from trace_engine.models.memory import (
     MemoryNeed,
+    enough_memory,
     machine_memory,
     memory_need,
     require_memory,
@@ -54,12 +56,19 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     sites = find_sites(shell)
     # K does not matter for the weights.
     none_chosen = (0,) * len(sites)
-    need = memory_need(shell, sites, none_chosen, quantization=config.quantization)
+    need = memory_need(
+        shell,
+        sites,
+        none_chosen,
+        quantization=config.quantization,
+        mapped=weights_size(files),
+    )
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
     options = quantised_options(config, shell)
     check_stored(files)
-    model = _load(files, next(shell.parameters()).dtype, experts, place, options)
+    with enough_memory(files.source, need, place, config):
+        model = _load(files, next(shell.parameters()).dtype, experts, place, options)
     model.eval()
     found = find_sites(model)
     try:

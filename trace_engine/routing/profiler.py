@@ -30,6 +30,7 @@ from trace_engine.models import (
     experts_skipped,
     make_batches,
 )
+from trace_engine.models.memory import enough_memory, memory_need
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.routing import windows as cut
 from trace_engine.routing.counts import MAX_TOKEN_CELLS, Tally, tracked_ids
@@ -107,13 +108,17 @@ def _profile(
     )
     was_training = opened.model.training
     opened.model.eval()
+    need = memory_need(
+        opened.model, opened.sites, info.experts_per_token, tokens=config.tokens_per_batch
+    )
     try:
-        sides = [
-            _Side(opened, sets[side], scans[side], token_ids_V, skip_bos, config, side, shards)
-            for side in sets
-        ]
-        for side in sides:
-            side.run(workers, report)
+        with enough_memory(info.source, need, info.device, config.model, running="profiling"):
+            sides = [
+                _Side(opened, sets[side], scans[side], token_ids_V, skip_bos, config, side, shards)
+                for side in sets
+            ]
+            for side in sides:
+                side.run(workers, report)
     finally:
         opened.model.train(was_training)
     workers.wait()

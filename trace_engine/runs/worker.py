@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trace_engine.disk import raise_if_full, write_json_quickly
 from trace_engine.errors import RunError, TraceError
+from trace_engine.exhaustion import ran_out
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.lock import FileLock
@@ -73,7 +74,7 @@ def work(
     except Exception as error:
         # The page shows one sentence; whoever repairs the engine needs the rest.
         run.log(traceback.format_exc())
-        run.update(state="failed", message=_explain(run, error), repeats=_out_of_memory(error))
+        run.update(state="failed", message=_explain(run, error), repeats=ran_out(error))
     return run.status()
 
 
@@ -98,16 +99,12 @@ def _explain(run: RunDirectory, error: Exception) -> str:
             raise_if_full(error, run.path, 0)
         except TraceError as full:
             return str(full)
-    if _out_of_memory(error):
+    if ran_out(error):
         return (
             "out of memory. Lower batch_size or max_length, or train fewer parameters "
             "(trainable.kind: selected_experts or lora). The last checkpoint is intact."
         )
     return f"an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
 
 
 def main(arguments: list[str] | None = None, job: Job = default_job) -> int:
