@@ -23,6 +23,7 @@ from trace_engine import runs
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import TraceError
+from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
 
@@ -114,7 +115,7 @@ def reference_point(
     cells = _scores_of(scores, split)
     if not cells:
         return None, "No reference: the bundled scores are not in this checkout."
-    forget, utility = pareto.forget_and_utility(cells, what.forget_category)
+    forget, utility = forget_and_utility(cells, what.forget_category)
     if not (forget.known and utility.known):
         return None, "No reference: the bundled scores do not cover these question groups."
     point = Point("reference", "retrained without hazard", forget, utility, reference=True)
@@ -224,7 +225,7 @@ def table(
 _YES_NO = {True: "yes", False: "no", None: "not measured"}
 
 
-def _interval(figure: pareto.Figure) -> str:
+def _interval(figure: Figure) -> str:
     return f"{figure.low:.3f} to {figure.high:.3f}" if figure.known else "not measured"
 
 

@@ -17,6 +17,7 @@ from plotly.subplots import make_subplots
 
 from app import charts, wording
 from app.theme import Palette, palette
+from trace_engine.evaluation.outcome import number
 
 Row = Mapping[str, Any]
 
@@ -33,13 +34,6 @@ LOSS_COLUMNS = {
     "forget_loss": "forget loss",
     "retain_loss": "retain loss",
 }
-
-
-def number(value: Any) -> float:
-    """A float, or NaN for everything that is not a finite number (a gap in a plot)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    return float(value) if math.isfinite(value) else math.nan
 
 
 def series_colours(colours: Palette) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 
 from app import wording
-from app.curves import last_per_step, number
+from app.curves import last_per_step
 from app.replay import StoredRun
 from trace_engine.bundled import PACK, is_bundled
 from trace_engine.disk import read_json
+from trace_engine.evaluation.outcome import number
 
 TARGET = "demo:target"
 

@@ -6,9 +6,8 @@ any other figure. Accepted trade-off: runs without questions are compared by the
 table of final figures, never in the chart.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +22,15 @@ from app.curves import (
     is_held_out,
     last_per_step,
     lay_out,
-    number,
     series_colours,
 )
 from app.theme import Palette, palette
-from trace_engine.evaluation import wilson
+from trace_engine.evaluation.outcome import (
+    NOT_MEASURED,
+    Figure,
+    forget_and_utility,
+    undominated,
+)
 
 SYMBOLS = (
     "circle",
@@ -41,28 +44,7 @@ SYMBOLS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number with its interval and n; NaN where it was not measured."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def known(self) -> bool:
-        return not math.isnan(self.value)
-
-    def sentence(self) -> str:
-        """The figure as the tables print it."""
-        if not self.known:
-            return "not measured"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
-
-
 _KEPT = "the interval of the forget accuracy at the end still includes the value at the start."
-NOT_MEASURED = Figure(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,49 +71,6 @@ class Point:
         return self.forget.high < self.start.value
 
 
-def pooled(cells: Iterable[Mapping[str, Any]]) -> Figure:
-    """Accuracy over several groups together: right answers over all questions, Wilson 95 %.
-
-    Each cell has `value` and `n`. Cells without a finite value make the whole unknown: an average
-    over the groups that happen to be there would compare different things.
-    """
-    right, total = 0.0, 0
-    for cell in cells:
-        value, n = number(cell.get("value")), number(cell.get("n"))
-        if math.isnan(value) or math.isnan(n) or n < 1:
-            return NOT_MEASURED
-        right += round(value * n)
-        total += int(n)
-    if total == 0:
-        return NOT_MEASURED
-    interval = wilson(int(right), total)
-    return Figure(interval.value, number(interval.low), number(interval.high), total)
-
-
-def figure_of(cell: Mapping[str, Any] | None) -> Figure:
-    """A recorded estimate as a Figure; an absent or unfinished one is not measured."""
-    if not cell or math.isnan(number(cell.get("value"))):
-        return NOT_MEASURED
-    n = number(cell.get("n"))
-    return Figure(
-        number(cell.get("value")),
-        number(cell.get("low")),
-        number(cell.get("high")),
-        0 if math.isnan(n) else int(n),
-    )
-
-
-def forget_and_utility(
-    accuracy: Mapping[str, Mapping[str, Any]] | None, forget_category: str
-) -> tuple[Figure, Figure]:
-    """Forget accuracy and pooled utility of one evaluation."""
-    accuracy = accuracy or {}
-    return (
-        figure_of(accuracy.get(forget_category)),
-        pooled(cell for group, cell in accuracy.items() if group != forget_category),
-    )
-
-
 def point_of(key: str, label: str, rows: Sequence[Row], forget_category: str) -> Point:
     """A run's last evaluation as a point, every evaluation as its path."""
     path = []
@@ -149,16 +88,8 @@ def front(points: Sequence[Point]) -> set[str]:
     so.
     """
     runs = [p for p in points if not p.reference and p.forget.known and p.utility.known]
-    return {
-        p.key
-        for p in runs
-        if not any(
-            q.forget.value <= p.forget.value
-            and q.utility.value >= p.utility.value
-            and (q.forget.value < p.forget.value or q.utility.value > p.utility.value)
-            for q in runs
-        )
-    }
+    best = undominated([(p.forget.value, p.utility.value) for p in runs])
+    return {runs[position].key for position in best}
 
 
 def pareto_figure(

@@ -14,10 +14,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.curves import DASHES, Row, accuracy_frame, chance_of, escape, lay_out, series_colours
-from app.pareto import Figure, forget_and_utility
 from app.theme import Palette, palette
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
+from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.runs import RunDirectory
 
 BUNDLED_RUN = PACK / "run"

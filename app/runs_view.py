@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from app import wording
-from app.curves import number
+from trace_engine.evaluation.outcome import number
 from trace_engine.runs import RunStatus, RunSummary
 
 WORDS = {

@@ -11,9 +11,9 @@ import streamlit as st
 from app import charts, curves, findings, lessons, navigation, replay, state, traps, wording
 from app.glossary import TERMS, terms_for
 from app.lessons import GAP_PAGES, LESSONS, REPLAY_PAGES, TOUR, TRAP_PAGES, TRAPS
-from app.pareto import Figure
 from app.theme import palette
 from trace_engine.config import Cell
+from trace_engine.evaluation.outcome import Figure
 
 KEY = "teaching"
 _STEP = "_teaching_step"

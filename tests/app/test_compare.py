@@ -15,6 +15,7 @@ from app import compare_view, judged, pareto, prompts_view, replay
 from app.theme import LIGHT
 from tests.app.stored import estimate, eval_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
+from trace_engine.evaluation.outcome import forget_and_utility
 from trace_engine.sets import Question
 
 
@@ -67,7 +68,7 @@ def test_nothing_to_compare_is_said(bundled: object, open_page: Callable[..., Ap
 
 
 def test_utility_is_pooled_over_questions_not_over_groups() -> None:
-    _, utility = pareto.forget_and_utility(
+    _, utility = forget_and_utility(
         {"hazard": estimate(0.5), "a": estimate(1.0, 300), "b": estimate(0.0, 100)}, "hazard"
     )
     expected = binomtest(300, 400).proportion_ci(0.95, method="wilson")
@@ -77,7 +78,7 @@ def test_utility_is_pooled_over_questions_not_over_groups() -> None:
 
 def test_a_group_that_was_not_measured_makes_utility_unknown() -> None:
     broken: dict[str, Any] = {"value": None, "n": 10}
-    _, utility = pareto.forget_and_utility({"a": estimate(0.5), "b": broken}, "hazard")
+    _, utility = forget_and_utility({"a": estimate(0.5), "b": broken}, "hazard")
     assert math.isnan(utility.value)
     assert utility.sentence() == "not measured"
 
