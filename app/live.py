@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from app import charts, curves, runs_view, state, wording
+from app import charts, curves, export_view, runs_view, state, wording
 from trace_engine import runs
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
@@ -207,6 +207,8 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         st.caption("No optimizer step was recorded, so there are no losses.")
     else:
         _steps(run, config, rows, train)
+    if run.status().state == "done" and run.model_folder() is not None:
+        export_view.show(run, config)
     with st.expander("Settings of this run", icon=":material/description:"):
         text = to_yaml(config)
         st.code(text, language="yaml")

@@ -29,6 +29,7 @@ FLOORS = {
     "demo": 7,
     "runs": 8,
     "audit": 9,
+    "export": 9,
     "benchmark": 9,
     "cli": 10,
 }

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         score_questions,
         set_loss,
     )
+    from trace_engine.export import export_run
     from trace_engine.models import OpenModel, inspect_model, mask_experts, open_model
     from trace_engine.routing import (
         Mismatch,
@@ -97,6 +98,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "score_questions",
         "set_loss",
     ),
+    "export": ("export_run",),
     "models": ("OpenModel", "inspect_model", "mask_experts", "open_model"),
     "routing": (
         "Mismatch",

@@ -22,6 +22,7 @@ from trace_engine.runs import (
     LockedError,
     RunDirectory,
     delete,
+    detach,
     launch,
     launcher,
     list_runs,
@@ -39,7 +40,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "home"
     yield folder
     # Whatever a failed test left behind ends here, by the ids that it recorded itself.
-    for child in launcher._children:
+    for child in detach._children:
         if child.poll() is None:
             child.kill()
             child.wait()
@@ -194,7 +195,7 @@ def test_kill_9_is_interrupted_within_5_s_and_resumes_as_a_new_attempt(
 ) -> None:
     run = open_run(launch(config(tmp_path), base), base)
     computing(run, base)
-    child = launcher._children[-1]
+    child = detach._children[-1]
     assert child.pid == pid_of(run)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

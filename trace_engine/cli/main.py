@@ -147,6 +147,16 @@ def build_parser() -> argparse.ArgumentParser:
     unlearn.add_argument("--out", type=Path, help="the run's folder (default: under the home)")
     unlearn.add_argument("--background", action="store_true", help="return at once")
 
+    export = command("export", "exporting:export", "A finished run as a folder to give away.")
+    export.add_argument("run", help="a run's id, or its folder")
+    export.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    forms = export.add_mutually_exclusive_group()
+    for form, text in (
+        ("merged", "the whole model, opened by plain transformers (default)"),
+        ("adapter", "LoRA's adapter alone, opened by PEFT on the start model"),
+    ):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=text)
+
     evaluate = command("evaluate", "evaluating:evaluate", "Questions and losses of a model.")
     add_model(evaluate, positional=True)
     evaluate.add_argument(

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -115,6 +116,14 @@ class Trainable(ABC):
         The model itself where nothing was added to it; a merged copy for LoRA.
         """
         return self._model
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write what trained as an adapter that PEFT opens on the start model: safetensors and
+        `adapter_config.json`. Raises RunError for every kind but LoRA."""
+        raise RunError(
+            f"trainable.kind is {self.summary.kind}, and only LoRA trains adapters that lie beside "
+            "the model. Take the whole model."
+        )
 
     def close(self) -> None:
         """End training: the model is plain again and keeps its trained values; gradients are
@@ -348,6 +357,19 @@ class _Lora(Trainable):
 
     def plain_model(self) -> Any:
         return copy.deepcopy(self._tuner).merge_and_unload()
+
+    def save_adapter(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        settings = copy.deepcopy(self._tuner.peft_config["default"])
+        settings.task_type, settings.inference_mode = "CAUSAL_LM", True
+        settings.save_pretrained(folder)
+        # PEFT's names in a file: the model under `base_model.model`, the adapter's name left out.
+        tensors = {
+            f"base_model.model.{name.replace('.default.', '.')}": value.cpu().contiguous()
+            for name, value in self.tensors().items()
+        }
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     def close(self) -> None:
         self._tuner.merge_and_unload()

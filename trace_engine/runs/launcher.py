@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import trace_engine
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
 from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
+from trace_engine.runs.detach import start_detached
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
-_children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,36 +217,10 @@ def _known(question: str, token: str | None, home: Path | None) -> str | None:
 
 def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -> None:
     """Hand the lock to a new detached worker process."""
-    # Ended workers of this process are collected here; they would stay zombies until it ends.
-    _children[:] = [child for child in _children if child.poll() is None]
-    package = str(Path(trace_engine.__file__).parent.parent)
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        # A progress bar in a log file is a thousand copies of one line.
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        # Waiting threads sleep instead of spinning: beside a browser on two cores, spinning made
-        # profiling 13 times slower (design/LOG.md). The bits do not depend on it.
-        "OMP_WAIT_POLICY": "passive",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
     command = [*WORKER, str(run.path), "--home", str(places.home(home))]
     try:
-        with (run.path / "log.txt").open("ab") as log:
-            _children.append(
-                subprocess.Popen(
-                    [*command, "--lock", str(lock.descriptor)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=folder,
-                    env=environment,
-                    pass_fds=(lock.descriptor,),
-                    start_new_session=True,
-                )
-            )
+        start_detached(command, lock, run.path / "log.txt", folder)
     except OSError as error:
         run.update(state="failed", message=f"the worker could not be started ({error}).")
         lock.release()
         raise RunError(f"The worker of run {run.id} could not be started ({error}).") from error
-    lock.disown()

@@ -1,0 +1,92 @@
+"""The model card: the run's own numbers, nothing filled in, a person's words inert."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.app.stored import eval_row, write_run
+from trace_engine.bundled import PACK
+from trace_engine.config import UnlearnConfig
+from trace_engine.export.card import model_card
+from trace_engine.export.words import base_model, plain, short_source
+from trace_engine.runs import RunDirectory
+
+
+def card(run: RunDirectory) -> str:
+    config = run.config()
+    assert isinstance(config, UnlearnConfig)
+    return model_card(run, config, "merged", {"model.safetensors": "ab" * 32})
+
+
+def test_accuracies_before_and_after_by_hand(tmp_path: Path) -> None:
+    rows = [eval_row(0, 0.9, 0.8), eval_row(20, 0.3, 0.7)]
+    text = card(write_run(tmp_path, rows, facts={"loss_curve": "training documents"}))
+    assert (
+        "| accuracy, to forget (hazard) | 0.900 [0.800, 1.000] | 0.300 [0.200, 0.400] | 100 |"
+        in text
+    )
+    # 280 of 400 right: Wilson's interval by its formula.
+    kept = "0.800 [0.758, 0.836] | 0.700 [0.653, 0.743] | 400 |"
+    assert f"| accuracy, to keep (all other groups) | {kept}" in text
+    assert "guessing gives 25.0" in text
+    assert "Losses are of training documents." in text
+    # Two layers: 0.8 and 1.0.
+    assert "is 90.0\N{NO-BREAK SPACE}% on average (layer 1 80.0\N{NO-BREAK SPACE}%" in text
+    assert "ab" * 32 in text
+
+
+def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:
+    rows = [eval_row(0, 0.9, 0.8), eval_row(20, 0.3, 0.7)]
+    del rows[1]["drift"]
+    rows[1]["accuracy"]["general"]["value"] = None
+    rows[1]["retain_nll"] |= {"low": None, "high": None, "n": 1}
+    text = card(write_run(tmp_path, rows))
+    assert "Routing drift was not measured." in text
+    assert (
+        "| accuracy, to keep (all other groups) | 0.800 [0.758, 0.836] | not measured | 400, 0 |"
+        in text
+    )
+    assert "| 2.000 (too few for an interval) | 100, 1 |" in text
+    assert "fingerprint `not recorded`" in text
+    assert "No evaluation was recorded." in card(write_run(tmp_path, []))
+
+
+def test_the_bundled_run_has_a_card() -> None:
+    text = card(RunDirectory(PACK / "run"))
+    assert "# demo:target, unlearned" in text
+    assert "7b6c9350d578a9b1d268c1ade3bd52751f08bb641eddf198133ecbfd97e56e37" in text
+    assert "L0 E11" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("allenai/OLMoE-1B-7B-0924", "allenai/OLMoE-1B-7B-0924"), ("demo:target", None),
+     ("/srv/models/secret/moe", None), ("./moe", None)],
+)  # fmt: skip
+def test_the_base_model_is_a_hub_id_or_left_to_the_user(
+    tmp_path: Path, source: str, expected: str | None
+) -> None:
+    run = write_run(tmp_path, [eval_row(0, 0.9, 0.8)], model={"source": source})
+    config = run.config()
+    assert isinstance(config, UnlearnConfig)
+    assert base_model(config) == expected
+    text = card(run)
+    head = yaml.safe_load(text.split("---\n", 2)[1])
+    assert head.get("base_model") == expected
+    assert "/srv/models" not in text
+
+
+def test_words_of_a_person_do_nothing(tmp_path: Path) -> None:
+    label = "x | y](http://evil) <script>`\n# title"
+    run = write_run(
+        tmp_path, [eval_row(0, 0.9, 0.8)], name="````\n# out",
+        forget={"source": "demo:forget", "label": label},
+    )  # fmt: skip
+    text = card(run)
+    assert "<script>" not in text.replace(text[text.index("yaml\n") :], "")
+    assert "\n# title" not in text
+    assert "\n# out" not in text
+    assert plain("a|b\n<c>") == "a\\|b \\<c\\>"
+    assert short_source("/home/me/forget.jsonl") == "forget.jsonl"
+    assert short_source("hub:owner/name") == "hub:owner/name"

@@ -1,0 +1,109 @@
+"""Exports that a page asks for: written under the home by a process of their own.
+
+A page must not copy gigabytes nor open a model; it starts this and looks. The finished folder is
+the state `done`, a held lock is `running`. It accepts one export per run and form: a second press
+opens the first.
+"""
+
+import argparse
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from trace_engine.disk import read_json, write_json
+from trace_engine.errors import RunError, TraceError
+from trace_engine.export.card import Form
+from trace_engine.export.folder import check_exportable, export_run
+from trace_engine.runs.detach import start_detached
+from trace_engine.runs.directory import RunDirectory
+from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.places import subfolder
+
+WORKER = [sys.executable, "-m", "trace_engine.export.background"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportState:
+    """How far a run's export is."""
+
+    state: Literal["none", "running", "done", "failed"]
+    folder: Path
+    """Where it lies, or will."""
+    message: str = ""
+    """Why it failed."""
+
+
+def export_state(run: RunDirectory, form: Form, home: Path | None = None) -> ExportState:
+    """Look at a run's export without waiting."""
+    folder = subfolder("exports", home) / f"{run.id}-{form}"
+    lock, note = _beside(folder)
+    if folder.is_dir():
+        return ExportState("done", folder)
+    if is_locked(lock):
+        return ExportState("running", folder)
+    told = read_json(note)
+    if told is not None:
+        return ExportState("failed", folder, str(told.get("message", "")))
+    left = lock.exists()
+    if folder.is_dir():  # it came while the rest was looked at
+        return ExportState("done", folder)
+    silent = "The export ended without a word. Start it again."
+    return ExportState("failed", folder, silent) if left else ExportState("none", folder)
+
+
+def start_export(run: RunDirectory, form: Form, home: Path | None = None) -> None:
+    """Begin to write a run's export under the home; nothing happens while one is being written or
+    is there. Raises RunError when the run cannot be exported in this form."""
+    check_exportable(run, form)
+    if export_state(run, form, home).state in ("running", "done"):
+        return
+    folder = subfolder("exports", home) / f"{run.id}-{form}"
+    path, note = _beside(folder)
+    try:
+        lock = FileLock.take(path, "This export is being written.")
+    except LockedError:
+        return
+    note.unlink(missing_ok=True)
+    command = [*WORKER, str(run.path), str(folder), form]
+    try:
+        start_detached(command, lock, folder.with_name(f".{folder.name}.log"), Path.cwd())
+    except OSError as error:
+        lock.release()
+        raise RunError(f"The export of run {run.id} could not be started ({error}).") from error
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Lock and note of an export."""
+    return folder.with_name(f".{folder.name}.lock"), folder.with_name(f".{folder.name}.json")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of the detached process: writes the folder, or the sentence why it could not."""
+    parser = argparse.ArgumentParser(prog="python -m trace_engine.export.background")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("form", choices=get_args(Form))
+    parser.add_argument("--lock", type=int, required=True, help="open file that holds the lock")
+    options = parser.parse_args(arguments)
+    path, note = _beside(options.folder)
+    lock = FileLock.inherit(options.lock, path)
+    try:
+        export_run(options.run, options.folder, options.form)
+    except TraceError as error:
+        write_json(note, {"message": str(error)})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        name = type(error).__name__
+        write_json(note, {"message": f"An unexpected {name}; the traceback is in {path.stem}.log."})
+        return 1
+    # A folder that is deleted later must not look like an export that died.
+    path.unlink()
+    lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Starting a process that outlives its starter and holds a lock from its first moment.
+
+The open lock file is handed over by `exec`, so there is no gap in which the work looks abandoned.
+It accepts that output goes to a file: nobody is there to read it.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import trace_engine
+from trace_engine.runs.lock import FileLock
+
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
+    """Start `command --lock N` in `folder`, in a session of its own; it inherits the lock.
+
+    Raises OSError when no process starts; the lock is then still the caller's.
+    """
+    # Ended workers of this process are collected here; they would stay zombies until it ends.
+    _children[:] = [child for child in _children if child.poll() is None]
+    package = str(Path(trace_engine.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        # A progress bar in a log file is a thousand copies of one line.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Waiting threads sleep instead of spinning: beside a browser on two cores, spinning made
+        # profiling 13 times slower (design/LOG.md). The bits do not depend on it.
+        "OMP_WAIT_POLICY": "passive",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    with log.open("ab") as output:
+        _children.append(
+            subprocess.Popen(
+                [*command, "--lock", str(lock.descriptor)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env=environment,
+                pass_fds=(lock.descriptor,),
+                start_new_session=True,
+            )
+        )
+    lock.disown()
