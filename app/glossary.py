@@ -167,6 +167,13 @@ TERMS: tuple[Term, ...] = (
         ("routing_map",),
     ),
     Term(
+        "representation misdirection (RMU)",
+        "Forget loss: mean squared difference between the hidden states that one decoder layer "
+        "gives on forget text and c times a random direction. It works on no prediction; the "
+        "layer's states on retain text are held where the start model has them.",
+        ("unlearn",),
+    ),
+    Term(
         "retain set",
         "Documents that stand for what the model should keep; training lowers the loss on them.",
         ("start", "data_model", "unlearn"),

@@ -117,6 +117,9 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
             f"{wording.count(int(trainable['total']))} parameters train; {len(cells)} experts are "
             f"calibrated{': ' + names + more if cells else ''}."
         )
+    method = facts.get("method")
+    if isinstance(method, Mapping) and method.get("layer") is not None:
+        sentences.append(f"The hidden states of decoder layer {method['layer']} are driven.")
     control = facts.get("control")
     if isinstance(control, Mapping) and control.get("sentence"):
         sentences.append(str(control["sentence"]))

@@ -22,7 +22,7 @@ from trace_engine.runs import home
 from trace_engine.sets import Overlap, bytes_to_read, check_pair, load_set, read_questions
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
-SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ"}
+SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ", "steering": "c steering"}
 RETAINED = {str(name): title for name, title in RETAIN_TERMS.items()}
 SHARED_KEYS = ("npo", "graddiff")
 """Methods whose fields share their names in the address, as links from before the others have."""
@@ -225,7 +225,8 @@ def _method() -> dict[str, Any]:
     st.caption(f"{method.line} Source: {method.source}.")
     values: dict[str, Any] = {"method": name}
     prefix = "u" if name in SHARED_KEYS else f"u_{name}"
-    columns = [*st.columns(3), *(st.columns(3) if len(method.parameters) > 1 else ())]
+    more = len(method.parameters) > 1 or method.steers
+    columns = [*st.columns(3), *(st.columns(3) if more else ())]
     with columns[0]:
         values["gamma"] = _number(
             "γ forget",
@@ -245,12 +246,17 @@ def _method() -> dict[str, Any]:
     for number, (field, default) in enumerate(method.parameters.items()):
         with columns[2 + number]:
             values[field] = _parameter(field, tuned.get(field) or default, prefix)
+    if method.steers:
+        with columns[3]:
+            values["steering_layer"] = _steering_layer()
     if method.retains:
-        state.bound("u_retain_term", "nll", list(RETAINED))
+        # Each default has a widget of its own, so that choosing a method brings what it keeps by.
+        key = "u_retain_term" if method.retain_term == "nll" else f"u_{name}_retain_term"
+        state.bound(key, str(method.retain_term), list(RETAINED))
         term = forms.option(
             "Retain term",
             RETAINED,
-            key="u_retain_term",
+            key=key,
             help=forms.help_of(UnlearnConfig, "retain_term"),
         )
         values["retain_term"] = term
@@ -275,13 +281,31 @@ def _method() -> dict[str, Any]:
     return values
 
 
+def _steering_layer() -> int | None:
+    """The decoder layer whose hidden states are driven; empty is by depth."""
+    key = "u_steering_layer"
+    state.bound(key, None, read=_within(int, 0, _MOST))
+    found = st.number_input(
+        "Layer",
+        min_value=0,
+        value=None,
+        step=1,
+        key=key,
+        placeholder="by depth",
+        help=forms.help_of(UnlearnConfig, "steering_layer"),
+    )
+    return None if found is None else int(found)
+
+
 def _parameter(field: str, default: float, prefix: str) -> float:
-    """A field that only some methods have; β must be above 0, δ may be of either sign."""
-    bounds: dict[str, Any] = {"beta": {"min_value": 0.001}, "delta": {}}
+    """A field that only some methods have; β and c must be above 0, δ may be of either sign."""
+    above: dict[str, Any] = {"min_value": 0.001}
+    bounds: dict[str, Any] = {"beta": above, "steering": above, "delta": {}}
     within = bounds.get(field, {"min_value": 0.0})
     label = SYMBOLS[field]
+    step = 1.0 if field == "steering" else 0.05
     found = _number(
-        label, field, float, default=default, prefix=prefix, step=0.05, format="%.3f", **within
+        label, field, float, default=default, prefix=prefix, step=step, format="%.3f", **within
     )
     return float(found)
 

@@ -13,6 +13,7 @@ from trace_engine.config import (
     to_yaml,
 )
 from trace_engine.errors import InputError
+from trace_engine.methods import METHODS
 
 BASE: dict[str, Any] = {"forget": {"source": "f"}, "retain": {"source": "r"}}
 
@@ -67,6 +68,11 @@ def test_terms_that_switch_each_other_off_are_refused(
             "method it belongs to.",
         ),
         (
+            {"method": "npo", "steering_layer": 1},
+            "steering_layer is given and method is npo, which works on predictions. Leave "
+            "steering_layer out, or choose rmu.",
+        ),
+        (
             {"method": "graddiff", "delta": 0},
             "delta is given and method is graddiff, which has no parameter of its own. Leave delta "
             "out, or choose the method it belongs to.",
@@ -88,6 +94,7 @@ def test_what_a_method_does_not_have_is_refused(changes: dict[str, Any], sentenc
         ("wga", {"gamma": 1, "beta": 1}),
         ("satimp", {"gamma": 1, "beta1": 5, "beta2": 1}),
         ("undial", {"gamma": 1, "beta": 10}),
+        ("rmu", {"gamma": 1, "steering": 20}),
     ],
 )
 def test_defaults_left_out_and_written_out_are_the_same_run(
@@ -109,9 +116,20 @@ def test_defaults_left_out_and_written_out_are_the_same_run(
 def test_an_old_runs_identity_has_no_field_that_came_later() -> None:
     data = identity_of(unlearning(BASE | {"gamma": 1.0, "beta": 0.1}))
     assert (data["gamma"], data["alpha"], data["beta"]) == (1.0, 1.0, 0.1)
-    assert data.keys().isdisjoint({"retain_term", "beta1", "beta2", "delta"})
+    later = {"retain_term", "beta1", "beta2", "delta", "steering", "steering_layer"}
+    assert data.keys().isdisjoint(later)
+    assert identity_of(unlearning(BASE | {"beta": 0.1, "retain_term": "nll"})) == data
     other = identity_of(unlearning(BASE | {"retain_term": "kl"}))
     assert other["retain_term"] == "kl"
+
+
+def test_a_methods_own_retain_term_and_the_one_written_out_are_the_same_run() -> None:
+    left_out = unlearning(BASE | {"method": "rmu"})
+    assert left_out.kept == "hidden"
+    written = unlearning(BASE | {"method": "rmu", "retain_term": "hidden"})
+    assert identity_of(left_out) == identity_of(written)
+    for changes in ({"retain_term": "nll"}, {"steering_layer": 0}, {"steering_layer": 1}):
+        assert identity_of(unlearning(BASE | {"method": "rmu"} | changes)) != identity_of(left_out)
 
 
 def unlearning(data: dict[str, Any]) -> UnlearnConfig:
@@ -138,7 +156,7 @@ def test_forgetting_alone_is_allowed_with_uniform_weights() -> None:
         ({"learning_rate": 1}, "learning_rate: must be less than 1 (found 1)."),
         (
             {"method": "x"},
-            "method: must be 'npo', 'simnpo', 'graddiff', 'ga', 'wga', 'satimp' or 'undial' "
+            f"method: must be {', '.join(map(repr, [*METHODS][:-1]))} or {[*METHODS][-1]!r} "
             "(found 'x').",
         ),
         ({"count_bos": "maybe"}, "count_bos: must be true or false (found 'maybe')."),

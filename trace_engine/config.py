@@ -214,7 +214,16 @@ class EvaluationConfig(_Settings):
 
 
 _LATER_RUN_FIELDS = frozenset(
-    {"control", "retain_term", "beta1", "beta2", "delta", "micro_batch_size", "schedule"}
+    {
+        "control",
+        "beta1",
+        "beta2",
+        "delta",
+        "steering",
+        "steering_layer",
+        "micro_batch_size",
+        "schedule",
+    }
 )
 _LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
 _LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
@@ -242,10 +251,17 @@ class UnlearnConfig(_Settings):
     """SatImp's power of 1 - p. Empty: 1."""
     delta: float | None = None
     """SimNPO's loss per token from which on a document counts as forgotten. Empty: 0."""
-    retain_term: RetainTerm = "nll"
+    steering: Annotated[float, Field(gt=0)] | None = None
+    """RMU's c, the length of the vector that hidden states of forget text are driven to; compare it
+    with `forget_hidden_norm` of the first row. Empty: 20."""
+    steering_layer: Annotated[int, Field(ge=0)] | None = None
+    """Decoder layer whose hidden states RMU drives, counted from 0. Empty: by depth, the last one
+    of the first quarter (7 of 32, as its authors have it)."""
+    retain_term: RetainTerm | None = None
     """What is kept on the retain set: its loss (`nll`), the start model's predictions (`kl`), or
-    its last hidden states (`hidden`). The last two hold a second copy of the model and cost one
-    more forward a step."""
+    its hidden states (`hidden`: the last ones, for RMU those of its layer). The last two hold a
+    second copy of the model and cost one more forward a step. Empty: `hidden` for RMU, else
+    `nll`."""
     selection: SelectionConfig = SelectionConfig()
     weights: WeightsConfig = WeightsConfig()
     control: Literal["none", "uniform_matched_norm", "random_experts", "shuffled_weights"] = "none"
@@ -329,7 +345,12 @@ class UnlearnConfig(_Settings):
                 f"method is {self.method}, which has no retain loss for the token weights to act "
                 "on. Choose the uniform rule, or graddiff, which is the same with a retain loss"
             )
-        if not method.retains and self.retain_term != "nll":
+        if self.steering_layer is not None and not method.steers:
+            raise ValueError(
+                f"steering_layer is given and method is {self.method}, which works on predictions. "
+                "Leave steering_layer out, or choose rmu"
+            )
+        if not method.retains and self.retain_term not in (None, "nll"):
             raise ValueError(
                 f"method is {self.method}, which has no retain loss, and retain_term is "
                 f"{self.retain_term}. Leave retain_term out, or choose another method"
@@ -363,6 +384,11 @@ class UnlearnConfig(_Settings):
     def retain_weight(self) -> float:
         """alpha, or 0 for a method without a retain term."""
         return self.alpha if METHODS[self.method].retains else 0.0
+
+    @property
+    def kept(self) -> RetainTerm:
+        """The retain term as set, or the method's default."""
+        return METHODS[self.method].retain_term if self.retain_term is None else self.retain_term
 
     def parameters(self) -> dict[str, float]:
         """The method's own parameters, as set or by its defaults."""
@@ -407,6 +433,9 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
         # Given and by default are the same run; files once held a beta whatever the method.
         data |= {"gamma": config.forget_weight} | config.parameters()
         data["beta"] = LEGACY_BETA if data["beta"] is None else data["beta"]
+        data["retain_term"] = config.kept
+        if config.kept == "nll":
+            del data["retain_term"]
         # A run from before a field existed did what its default does, and resumes.
         _drop_defaults(data, UnlearnConfig, _LATER_RUN_FIELDS)
         _drop_defaults(data["weights"], WeightsConfig, _LATER_WEIGHTS_FIELDS)

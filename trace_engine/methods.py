@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-MethodName = Literal["npo", "simnpo", "graddiff", "ga", "wga", "satimp", "undial"]
+MethodName = Literal["npo", "simnpo", "graddiff", "ga", "wga", "satimp", "undial", "rmu"]
 RetainTerm = Literal["nll", "kl", "hidden"]
 
 
@@ -32,6 +32,10 @@ class Method:
     """Whether it compares with each document's NLL under the start model, measured once."""
     start_logits: bool = False
     """Whether every step needs the start model's logits, hence a second copy of the model."""
+    retain_term: RetainTerm = "nll"
+    """Default of what is kept on the retain set."""
+    steers: bool = False
+    """Whether it moves a decoder layer's hidden states, and no prediction."""
 
 
 METHODS: dict[MethodName, Method] = {
@@ -87,12 +91,21 @@ METHODS: dict[MethodName, Method] = {
         {"beta": 10.0},
         start_logits=True,
     ),
+    "rmu": Method(
+        "RMU: representation misdirection",
+        "Drives the hidden states that one decoder layer gives on forget text to one random "
+        "direction, and holds those on retain text where the start model has them.",
+        "Li et al., The WMDP Benchmark, 2024, section 4; the mask is OpenUnlearning's",
+        {"steering": 20.0},
+        retain_term="hidden",
+        steers=True,
+    ),
 }
 
 RETAIN_TERMS: dict[RetainTerm, str] = {
     "nll": "NLL: the loss on the retain text itself",
     "kl": "KL: the start model's predictions",
-    "hidden": "hidden states: the start model's last layer",
+    "hidden": "hidden states: the start model's, of the last layer or of RMU's",
 }
 PARAMETERS = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.parameters))
 """Settings that only some methods have."""

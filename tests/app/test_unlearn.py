@@ -17,7 +17,7 @@ from tests.support.profiles import synthetic_profile
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
 from trace_engine.demo.settings import defaults_for
 from trace_engine.disk import write_json
-from trace_engine.methods import METHODS, PARAMETERS, MethodName
+from trace_engine.methods import METHODS, PARAMETERS, MethodName, needs_start_model
 from trace_engine.routing import mismatch
 from trace_engine.runs import launcher, list_runs, open_run
 
@@ -326,7 +326,8 @@ def test_only_the_chosen_methods_fields_are_drawn_with_its_defaults(
     assert ("u_alpha" in keys) is chosen.retains
     assert any(chosen.line in caption.value for caption in app.caption)
     copies = [caption for caption in app.caption if caption.value == unlearn_form.START_COPY]
-    assert len(copies) == chosen.start_logits
+    assert len(copies) == needs_start_model(method, chosen.retain_term)
+    assert ("u_steering_layer" in keys) is chosen.steers
 
 
 def test_a_retain_term_and_a_methods_parameter_reach_the_launched_run(
@@ -341,6 +342,23 @@ def test_a_retain_term_and_a_methods_parameter_reach_the_launched_run(
     assert isinstance(config, UnlearnConfig)
     assert (config.method, config.delta, config.retain_term) == ("simnpo", -0.5, "kl")
     assert (config.forget_weight, config.beta) == (0.125, 4.5)
+
+
+@pytest.mark.parametrize(("given", "layer"), [({}, None), ({"u_steering_layer": "2"}, 2)])
+def test_rmu_holds_hidden_states_at_its_layer_unless_told_otherwise(
+    own_sets: dict[str, Path],
+    open_page: Callable[..., AppTest],
+    given: dict[str, str],
+    layer: int | None,
+) -> None:
+    app = open_page("unlearn", u_method="rmu", u_rmu_steering="6.5", **given)
+    assert not app.exception
+    assert app.selectbox(key="u_rmu_retain_term").value == "hidden"
+    app.button(key="u_launch").click().run()
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.method, config.steering, config.steering_layer) == ("rmu", 6.5, layer)
+    assert config.kept == "hidden"
 
 
 def test_ga_with_token_weights_is_refused_in_a_sentence(

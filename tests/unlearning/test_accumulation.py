@@ -55,7 +55,7 @@ def update(
         retain, row = session._retain_pass()
         found = zip(session.trainable.names, session.trainable.parameters(), strict=True)
         gradients = {name: p.grad.clone() for name, p in found if p.grad is not None}
-        figures = {"forget": forget[0], "nll": forget[1], "retain": retain, **row}
+        figures = {"forget": forget[0], "retain": retain, **forget[1], **row}
         return gradients, {name: value for name, value in figures.items() if value is not None}
 
 
@@ -77,6 +77,7 @@ CASES = [
         for n in ("set", "batch")
     ],
     pytest.param({"trainable": {"kind": "lora", "lora_rank": 2}}, id="lora"),
+    pytest.param({"method": "rmu"}, id="rmu-weighted"),
 ]
 
 

@@ -107,6 +107,9 @@ def decided(facts: dict[str, Any]) -> list[str]:
             f"{found['parameters']:,} of {found['total']:,} parameters train "
             f"({percent(found['share'])}; {found['kind'].replace('_', ' ')})."
         )
+    layer = (facts.get("method") or {}).get("layer")
+    if layer is not None:
+        sentences.append(f"The hidden states of decoder layer {layer} are driven.")
     control = facts.get("control") or {}
     return [*sentences, control["sentence"]] if control.get("sentence") else sentences
 

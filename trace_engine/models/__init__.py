@@ -2,6 +2,7 @@
 
 from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
 from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.layers import decoder_layers, layers_of, require_layer
 from trace_engine.models.masks import MaskMode, mask_experts
 from trace_engine.models.open import backbone, inspect_model, open_model
 from trace_engine.models.sites import (
@@ -32,14 +33,17 @@ __all__ = [
     "backbone",
     "check_cells",
     "collate",
+    "decoder_layers",
     "encode",
     "expert_parameters",
     "experts_skipped",
     "find_sites",
     "inspect_model",
+    "layers_of",
     "make_batches",
     "make_trainable",
     "mask_experts",
     "open_model",
+    "require_layer",
     "unmapped_blocks",
 ]

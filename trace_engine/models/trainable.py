@@ -12,7 +12,6 @@ tensor's gradient, one tensor at a time, before the slices are taken from it.
 from __future__ import annotations
 
 import copy
-import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from trace_engine.config import Cell, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models.info import OpenModel
+from trace_engine.models.layers import decoder_layers, require_layer
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 
@@ -201,19 +201,10 @@ def layer_prefixes(opened: OpenModel, layers: Sequence[int]) -> tuple[str, ...]:
             "No layer is named and no expert is selected, so nothing would train. Name layers, or "
             "train all parameters."
         )
-    site = opened.sites[0]
-    parts = site.name.split(".")
-    stem = "".join(f"{part}." for part in parts[: parts.index(str(site.layer))])
-    pattern = re.compile(re.escape(stem) + r"(\d+)\.")
-    names = [name for name, _ in opened.model.named_parameters()]
-    found = {int(match[1]) for match in map(pattern.match, names) if match is not None}
+    found = decoder_layers(opened)
     for layer in layers:
-        if layer not in found:
-            raise InputError(
-                f"The model has no decoder layer {layer}. Its layers are "
-                f"{', '.join(map(str, sorted(found)))}."
-            )
-    return tuple(f"{stem}{layer}." for layer in sorted(set(layers)))
+        require_layer(found, layer)
+    return tuple(f"{found[layer]}." for layer in sorted(set(layers)))
 
 
 def router_parameters(sites: Sequence[Site]) -> set[nn.Parameter]:

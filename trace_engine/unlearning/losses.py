@@ -11,18 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trace_engine.evaluation.nll import label_mask, sequence_nll, token_nll
+from trace_engine.evaluation.nll import NO_LOSS, label_mask, sequence_nll, token_nll
 
 __all__ = [
     "graddiff_forget",
     "label_mask",
     "npo_forget",
     "retain_mean",
+    "rmu_forget",
     "satimp_forget",
     "sequence_nll",
     "simnpo_forget",
     "token_hidden",
     "token_kl",
+    "token_mask",
     "token_nll",
     "undial_forget",
     "wga_forget",
@@ -97,6 +99,25 @@ def undial_forget(
     return F.cross_entropy(_at_labels(logits_BSV, mask_BT), adjusted_NV.softmax(dim=-1))
 
 
+def rmu_forget(
+    hidden_BSD: Tensor, labels_BS: Tensor, direction_D: Tensor, steering: float
+) -> Tensor:
+    """Forget term of RMU: mean squared difference of a layer's hidden states to c u.
+
+    Over the tokens of the texts themselves and the hidden size: padding, BOS and prompts are left
+    out, as in OpenUnlearning. direction_D: u, of length 1; steering: c. Source: Li et al., "The
+    WMDP Benchmark", 2024, section 4.
+    """
+    hidden_ND = _full(hidden_BSD[token_mask(labels_BS)])
+    target_D = steering * direction_D.detach().to(hidden_ND)
+    return (hidden_ND - target_D).square().mean()
+
+
+def token_mask(labels_BS: Tensor) -> Tensor:
+    """Positions whose own token is to be learned or unlearned: (B, S) -> bool (B, S), unshifted."""
+    return labels_BS != NO_LOSS
+
+
 def token_kl(logits_BSV: Tensor, start_logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     """KL(start || current) of the predictions at each shifted label: (B, S-1), 0 without a label.
 
@@ -111,8 +132,8 @@ def token_kl(logits_BSV: Tensor, start_logits_BSV: Tensor, labels_BS: Tensor) ->
 
 
 def token_hidden(hidden_BSD: Tensor, start_hidden_BSD: Tensor, labels_BS: Tensor) -> Tensor:
-    """Mean squared difference to the start model's last hidden state, at the position that predicts
-    each shifted label: (B, S-1), 0 without a label.
+    """Mean squared difference to the start model's hidden state of the same layer, at the position
+    that predicts each shifted label: (B, S-1), 0 without a label.
     """
     mask_BT = label_mask(labels_BS)
     start_ND = _at_labels(start_hidden_BSD, mask_BT).detach()
@@ -134,8 +155,11 @@ def retain_mean(loss_BT: Tensor, mask_BT: Tensor, weights_BT: Tensor | None = No
 
 def _at_labels(values_BSX: Tensor, mask_BT: Tensor) -> Tensor:
     """Rows of the positions that predict a label, at least float32: (B, S, X) -> (N, X)."""
-    values_NX = values_BSX[:, :-1][mask_BT]
-    return values_NX.float() if values_NX.dtype.itemsize < 4 else values_NX
+    return _full(values_BSX[:, :-1][mask_BT])
+
+
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _in_place(values_N: Tensor, mask_BT: Tensor) -> Tensor:

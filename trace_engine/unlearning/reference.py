@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models import Batch, OpenModel, backbone, open_model
+from trace_engine.models import Batch, OpenModel, backbone, decoder_layers, open_model
 
 
 class StartCopy:
@@ -37,24 +37,35 @@ class StartCopy:
         return cls(opened)
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, S, V) and last hidden states (B, S, D), on the batch's device."""
-        return forward_hidden(self._opened, batch)
+    def forward(self, batch: Batch, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward_hidden`."""
+        return forward_hidden(self._opened, batch, layer)
 
 
-def forward_hidden(opened: OpenModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """One forward, with whatever gradient mode is on: logits (B, S, V), and the last hidden states
-    (B, S, D) that the output head reads, both on the batch's device.
+def forward_hidden(
+    opened: OpenModel, batch: Batch, layer: int | None = None, *, cut: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One forward: logits (B, S, V), and the hidden states (B, S, D) that a decoder layer gives on,
+    or without `layer` the last ones, which the output head reads; both on the batch's device.
+
+    With whatever gradient mode is on. With `cut`, what comes after the layer runs without
+    gradients: it costs no memory for a backward, and the logits can only be looked at.
     """
+    name = None if layer is None else decoder_layers(opened)[layer]
+    module = backbone(opened.model) if name is None else opened.model.get_submodule(name)
     kept: list[Tensor] = []
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
-        kept.append(output[0])
+        kept.append(output if isinstance(output, Tensor) else output[0])
+        if cut:
+            torch.set_grad_enabled(False)
 
-    handle = backbone(opened.model).register_forward_hook(keep)
+    handle = module.register_forward_hook(keep)
+    before = torch.is_grad_enabled()
     try:
         logits_BSV: Tensor = opened.model(**batch.inputs, use_cache=False).logits
     finally:
+        torch.set_grad_enabled(before)
         handle.remove()
     (hidden_BSD,) = kept
     # Spread over several devices, the backbone may end on another one than the batch is on.

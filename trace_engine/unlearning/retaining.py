@@ -36,13 +36,16 @@ class RetainPass:
         training: Sequence[Encoded],
         weighting: RetainWeighting,
         parameters: Sequence[nn.Parameter],
+        steering_layer: int | None = None,
         copy: StartCopy | None = None,
         workers: Workers = ALONE,
     ) -> None:
         self._config, self._opened, self._training = config, opened, training
         self._weighting, self._parameters = weighting, parameters
         self._copy, self._workers = copy, workers
-        self._token_loss = RETAIN_LOSSES[config.retain_term]
+        self._token_loss = RETAIN_LOSSES[config.kept]
+        # Hidden states are held where the method drives them.
+        self._layer = steering_layer if config.kept == "hidden" else None
 
     def backward(self, drawn: Sequence[int], step: int) -> tuple[float, dict[str, Any]]:
         """Forward and backward of the documents that this process takes of a step's batch.
@@ -109,9 +112,9 @@ class RetainPass:
                 nll_BT = forward_nll(self._opened, batch)
             return nll_BT, nll_BT
         assert self._copy is not None
-        start = self._copy.forward(batch)
+        start = self._copy.forward(batch, self._layer)
         with self._weighting.tap():
-            found = forward_hidden(self._opened, batch)
+            found = forward_hidden(self._opened, batch, self._layer, cut=self._layer is not None)
         loss_BT = self._token_loss(found, start, batch.labels_BS)
         return loss_BT, losses.token_nll(found[0].detach(), batch.labels_BS)
 

@@ -10,7 +10,7 @@ step number alone; see design/0003.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,15 +20,14 @@ from torch import Tensor
 from trace_engine.calibration import fit_weights
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
-from trace_engine.evaluation.nll import forward_nll
-from trace_engine.methods import METHODS, needs_start_model
-from trace_engine.models import Batch, collate
+from trace_engine.methods import needs_start_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import ALONE, Profile, Workers, profile
-from trace_engine.unlearning import losses, packing, together
+from trace_engine.unlearning import packing, together
 from trace_engine.unlearning.facts import collect_facts
+from trace_engine.unlearning.forgetting import ForgetPass
 from trace_engine.unlearning.measure import evaluation_row
-from trace_engine.unlearning.reference import StartCopy, forward_hidden
+from trace_engine.unlearning.reference import StartCopy
 from trace_engine.unlearning.retain import RetainWeighting
 from trace_engine.unlearning.retaining import RetainPass
 from trace_engine.unlearning.saving import save_whole_model
@@ -37,11 +36,9 @@ from trace_engine.unlearning.schedule import (
     RETAIN,
     DocumentOrder,
     learning_rate,
-    parts_of,
 )
 from trace_engine.unlearning.setup import ProfileStore, set_up
 from trace_engine.unlearning.start import StartModel
-from trace_engine.unlearning.terms import FORGET_TERMS, MEANS, ForgetBatch, labels_of
 
 
 class Session:
@@ -70,7 +67,7 @@ class Session:
         try:
             self.setup = set_up(config, profile_before=profile, profiles=profiles, report=report)
             self._copy: StartCopy | None = None
-            if needs_start_model(config.method, config.retain_term):
+            if needs_start_model(config.method, config.kept):
                 fingerprint = self.setup.opened.info.fingerprint
                 self._copy = StartCopy.load(config.model, fingerprint)
         except BaseException:
@@ -91,12 +88,21 @@ class Session:
             setup.opened, setup.selection, setup.weights, config.weights
         )
         self._parameters = self.trainable.parameters()
+        self._forget = ForgetPass(
+            config,
+            setup.opened,
+            setup.forget.training,
+            setup.steering_layer,
+            self._copy,
+            workers,
+        )
         self._retain = RetainPass(
             config,
             setup.opened,
             setup.retain.training,
             self._weighting,
             self._parameters,
+            setup.steering_layer,
             self._copy,
             workers,
         )
@@ -108,8 +114,6 @@ class Session:
             fused=True,
         )
         self._measured_start: StartModel | None = None
-        self._method = METHODS[config.method]
-        self._forget_term = FORGET_TERMS[config.method]
 
     @property
     def config(self) -> UnlearnConfig:
@@ -163,7 +167,7 @@ class Session:
         refitted = self._refit()
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        forget_loss, forget_nll = self._forget_pass(reference_D)
+        forget_loss, forget_row = self._forget_pass(reference_D)
         retain_loss, weight_row = self._retain_pass()
         self.trainable.after_backward()
         together.sum_gradients(self._workers, self._parameters)
@@ -189,7 +193,7 @@ class Session:
             "loss": config.forget_weight * forget_loss + config.retain_weight * retain_loss,
             "forget_loss": forget_loss,
             "retain_loss": retain_loss,
-            "forget_nll": forget_nll,
+            **forget_row,
             **weight_row,
             **refitted,
             "grad_norm": float(norm),
@@ -206,50 +210,10 @@ class Session:
         self._weighting.refit(self.weights)
         return {"refitted": True, "hardness": self.weights.hardness}
 
-    def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, float]:
-        """Forward and backward of the forget term: its value and the batch's plain NLL.
-
-        The batch may be gone through in parts: each part's mean counts by its share.
-        """
-        config, workers = self.config, self._workers
-        training = self.setup.forget.training
-        drawn = self._orders[FORGET].batch(self.step)
-        batch_labels, batch_count = self._counts(drawn)
-        value = nll = 0.0
-        for where in parts_of(len(drawn), config.micro_batch_size, workers.rank, workers.size):
-            labels, count = self._counts(drawn[where])
-            batch = collate(training, drawn[where]).to(self.opened.device)
-            found = self._forget_batch(batch, drawn[where], reference_D)
-            if count:
-                share = count / batch_count
-                loss = self._forget_term(found, config.parameters())
-                torch.autograd.backward(config.forget_weight * share * loss)
-                value += share * float(loss.detach())
-            mean = float(found.nll_BT.detach().sum() / found.mask_BT.sum())
-            nll += labels / batch_labels * mean
-        value, nll = together.total(workers, [value, nll])
-        return self._require_finite(value, "loss"), nll
-
-    def _counts(self, documents: Sequence[int]) -> tuple[int, int]:
-        """Labels of some forget documents, and what the forget term is a mean over."""
-        found = [self.setup.forget.training[index] for index in documents]
-        return labels_of(found), MEANS[self.config.method](found)
-
-    def _forget_batch(
-        self, batch: Batch, documents: list[int], reference_D: Tensor | None
-    ) -> ForgetBatch:
-        """The forward of one part, with what the method asks of the start model."""
-        logits_BSV = start_BSV = reference_B = None
-        if self._method.start_logits:
-            assert self._copy is not None
-            start_BSV, _ = self._copy.forward(batch)
-            logits_BSV, _ = forward_hidden(self.opened, batch)
-            nll_BT = losses.token_nll(logits_BSV, batch.labels_BS)
-        else:
-            nll_BT = forward_nll(self.opened, batch)
-        if reference_D is not None:
-            reference_B = reference_D[torch.tensor(documents)].to(nll_BT)
-        return ForgetBatch(batch.labels_BS, nll_BT, reference_B, logits_BSV, start_BSV)
+    def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, dict[str, float]]:
+        """Forward and backward of the forget term: its value and what is logged of the batch."""
+        value, row = self._forget.backward(self._orders[FORGET].batch(self.step), reference_D)
+        return self._require_finite(value, "loss"), row
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:
         """Forward and backward of the retain term: its value and what is logged of its weights."""

@@ -37,6 +37,7 @@ from trace_engine.sets import (
 )
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.schedule import FORGET, RETAIN
+from trace_engine.unlearning.steering import require_steered, steering_layer
 
 
 class ProfileStore(Protocol):
@@ -83,6 +84,8 @@ class Setup:
     """Name, sentence and seed of the control, and the cells that random ones stand for."""
     weights: FittedWeights
     trainable: Trainable
+    steering_layer: int | None
+    """Decoder layer whose hidden states the method steers; None for methods on predictions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Inputs:
     overlap: Overlap
     questions: dict[int, Question] | None
     """The questions to ask, by their number in the file."""
+    steering_layer: int | None
 
 
 def read_inputs(config: UnlearnConfig) -> Inputs:
@@ -113,10 +117,11 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     sites = opened.sites
     layout = Layout(tuple(s.layer for s in sites), tuple(s.num_experts for s in sites))
     check_selection(layout, config.selection)
+    layer = steering_layer(opened, config)
     held_out = asked is None
     forget = make_side(config, opened, sets[0], FORGET, held_out=held_out)
     retain = make_side(config, opened, sets[1], RETAIN, held_out=held_out)
-    return Inputs(config, opened, forget, retain, overlap, asked)
+    return Inputs(config, opened, forget, retain, overlap, asked, layer)
 
 
 def set_up(
@@ -155,6 +160,7 @@ def set_up(
         selection = random_experts(before, chosen, config.selection, config.seed)
     weights = fit_weights(before, selection, config.weights)
     trainable = make_trainable(opened, config.trainable, selection.cells, seed=config.seed)
+    require_steered(opened, inputs.steering_layer, trainable.names)
     asked = inputs.questions
     return Setup(
         config=config,
@@ -171,6 +177,7 @@ def set_up(
         control=control_facts(config, chosen, selection),
         weights=weights,
         trainable=trainable,
+        steering_layer=inputs.steering_layer,
     )
 
 

@@ -19,7 +19,9 @@ from trace_engine.unlearning import losses
 
 @dataclass(frozen=True, slots=True)
 class ForgetBatch:
-    """What a forget term is computed from; gradients flow through `nll_BT` and `logits_BSV`."""
+    """What a forget term is computed from; gradients flow through `nll_BT`, `logits_BSV` and
+    `hidden_BSD`.
+    """
 
     labels_BS: Tensor
     nll_BT: Tensor
@@ -28,6 +30,10 @@ class ForgetBatch:
     logits_BSV: Tensor | None = None
     """With `Method.start_logits`, as `start_logits_BSV`."""
     start_logits_BSV: Tensor | None = None
+    hidden_BSD: Tensor | None = None
+    """Of the steered layer, with `Method.steers`, as `direction_D`; then nothing flows through the
+    others."""
+    direction_D: Tensor | None = None
 
     @property
     def mask_BT(self) -> Tensor:
@@ -70,6 +76,12 @@ def _undial(batch: ForgetBatch, parameters: Parameters) -> Tensor:
     )
 
 
+def _rmu(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    assert batch.hidden_BSD is not None
+    assert batch.direction_D is not None
+    return losses.rmu_forget(batch.hidden_BSD, batch.labels_BS, batch.direction_D, **parameters)
+
+
 FORGET_TERMS: dict[MethodName, ForgetTerm] = {
     "npo": _npo,
     "simnpo": _simnpo,
@@ -78,6 +90,7 @@ FORGET_TERMS: dict[MethodName, ForgetTerm] = {
     "wga": _wga,
     "satimp": _satimp,
     "undial": _undial,
+    "rmu": _rmu,
 }
 
 Count = Callable[[Sequence[Encoded]], int]
@@ -101,12 +114,13 @@ MEANS: dict[MethodName, Count] = {
     "wga": labels_of,
     "satimp": labels_of,
     "undial": labels_of,
+    "rmu": labels_of,
 }
 """What each forget term is a mean over. A batch that is gone through in parts is the sum of its
 parts' means, each by its share of this count."""
 
 Outputs = tuple[Tensor, Tensor]
-"""Logits (B, S, V) and last hidden states (B, S, D) of one forward."""
+"""Logits (B, S, V) and hidden states (B, S, D) of one forward, as `forward_hidden` gives them."""
 TokenLoss = Callable[[Outputs, Outputs, Tensor], Tensor]
 """Outputs now, outputs of the start model, labels (B, S) -> token losses (B, S-1)."""
 
