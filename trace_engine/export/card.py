@@ -158,7 +158,7 @@ def _method(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
     told = [
         f"- **Method.** {method.title}. {method.line} Source: {method.source}. "
         + ", ".join(f"{name} = {value:g}" for name, value in values.items())
-        + (f"; retain term `{config.retain_term}`." if method.retains else "; no retain term."),
+        + (f"; retain term `{config.kept}`." if method.retains else "; no retain term."),
     ]
     cells = (facts.get("selection") or {}).get("cells") or []
     named = ", ".join(f"L{layer} E{expert}" for layer, expert in cells)
