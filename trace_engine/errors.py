@@ -9,6 +9,10 @@ class TraceError(Exception):
     """Base of every refusal whose message is written for the person at the screen."""
 
 
+class AlreadySaidError(TraceError):
+    """Another process of the same job has said why it ends: this one ends likewise, silently."""
+
+
 class InputError(TraceError, ValueError):
     """A document, question, setting or name that cannot be used as given."""
 

@@ -110,6 +110,43 @@ def test_two_processes_give_the_integers_of_one(
     assert not shards(tmp_path / "both")
 
 
+def ended_together(
+    tmp_path: Path, asked: ProfileConfig, homes: tuple[str, str], *, wrong: str = ""
+) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of two processes of one job, each with its own home."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if wrong:
+        asked = asked.model_copy(update={"model": ModelConfig(source=wrong)})
+    both = [
+        start(tmp_path, home, asked, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank, home in enumerate(homes)
+    ]
+    said = [process.communicate(timeout=100) for process in both]
+    return [(p.returncode, out, err) for p, (out, err) in zip(both, said, strict=True)]
+
+
+@pytest.mark.faults
+def test_what_all_processes_refuse_the_first_one_says(tmp_path: Path, asked: ProfileConfig) -> None:
+    first, second = ended_together(tmp_path, asked, ("one", "one"), wrong=str(tmp_path / "nowhere"))
+    sentence = f"trace-moe: There is no folder {tmp_path / 'nowhere'}."
+    assert first[:2] == (2, "")
+    assert first[2].startswith(sentence)
+    assert first[2].count("\n") == 1
+    assert second == (2, "", "")
+
+
+@pytest.mark.faults
+def test_what_one_process_refuses_ends_the_other_too(tmp_path: Path, asked: ProfileConfig) -> None:
+    (code, out, err), (other, silent, said) = ended_together(tmp_path, asked, ("one", "two"))
+    assert (code, out, other, silent) == (2, "", 2, "")
+    assert "all of them must share one TRACE_HOME. Nothing was profiled." in said
+    assert "trace-moe:" not in err
+    assert "Traceback" not in err + said
+
+
 @pytest.mark.faults
 def test_a_killed_profile_goes_on_and_loses_at_most_a_part(
     tmp_path: Path, asked: ProfileConfig, expected: Profile, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +226,9 @@ def test_fewer_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPa
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     ended: list[bool] = []
+    monkeypatch.setattr(dist, "rendezvous", lambda *args: iter([(dist.HashStore(), 0, 2)]))
+    monkeypatch.setattr("trace_engine.routing.workers._GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("trace_engine.routing.workers.signal.signal", lambda *_: None)
     monkeypatch.setattr(dist, "init_process_group", lambda *args, **more: None)
     monkeypatch.setattr(dist, "get_world_size", lambda: 1)
     monkeypatch.setattr(dist, "get_rank", lambda: 0)

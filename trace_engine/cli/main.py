@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from trace_engine.cli.options import (
     add_sets,
     add_weights,
 )
-from trace_engine.errors import TraceError
+from trace_engine.errors import AlreadySaidError, TraceError
 from trace_engine.exhaustion import ran_out
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
@@ -38,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `trace-moe`; returns the exit code."""
     # transformers' bars would interleave with ours; must be set before it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     module, function = options.command.split(":")
     command: Command = getattr(import_module(f"trace_engine.cli.{module}"), function)
     try:
         return command(options)
+    except AlreadySaidError:
+        return REFUSED
     except TraceError as error:
         print(f"trace-moe: {error}", file=sys.stderr)
         return REFUSED
@@ -67,6 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = os.fsdecode(error.filename)
         print(f"trace-moe: {name}: cannot be used ({error.strerror}).", file=sys.stderr)
         return REFUSED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    # Every process that torchrun starts is given the same words; one is enough to complain.
+    others = ExitStack()
+    if os.environ.get("RANK", "0") != "0":
+        silence = others.enter_context(Path(os.devnull).open("w"))
+        others.enter_context(redirect_stderr(silence))
+        others.enter_context(redirect_stdout(silence))
+    with others:
+        return build_parser().parse_args(arguments)
 
 
 def _count(text: str) -> int:

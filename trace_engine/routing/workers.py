@@ -1,20 +1,28 @@
 """Several processes that share one profile: who does which window, and where they wait.
 
 `torchrun` starts them and says who is who; results meet as files, so nothing but a barrier and one
-agreed flag goes over the wire. Accepted cost: all processes must see one file system.
+agreed flag goes over the wire. When one refuses, all end with it and one of them says why. Accepted
+cost: all processes must see one file system, and a refusing one waits a moment for the others.
 """
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
-from trace_engine.errors import InputError
+from trace_engine.errors import AlreadySaidError, InputError, RunError, TraceError
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the slowest: a window may take long, and a dead peer is noticed by
 its connection, not by the clock."""
+_GRACE_SECONDS = 5.0
+"""How long a refusing process waits for the others to refuse too: they look this often at least."""
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,8 @@ class Workers:
 
     rank: int = 0
     size: int = 1
+    _store: Any = field(default=None, repr=False, compare=False)
+    """What all processes read and write: who refuses, and who has said why."""
 
     @property
     def leads(self) -> bool:
@@ -38,7 +48,7 @@ class Workers:
         if self.size > 1:
             import torch.distributed as dist
 
-            dist.barrier()
+            self._finish(dist.barrier(async_op=True))
 
     def agree(self, flag: bool) -> bool:
         """What the leading process says, in all of them."""
@@ -48,8 +58,56 @@ class Workers:
         import torch.distributed as dist
 
         told = torch.tensor([int(flag)])
-        dist.broadcast(told, src=0)
+        self._finish(dist.broadcast(told, src=0, async_op=True))
         return bool(told.item())
+
+    def refuse(self, error: TraceError) -> TraceError:
+        """What this process raises when it cannot go on: the error, or that another says why.
+
+        The lowest process that refuses speaks, once the others have ended likewise or a moment has
+        passed.
+        """
+        if self.size == 1:
+            return error
+        if threading.current_thread() is threading.main_thread():
+            # The launcher ends the others as soon as one has ended; each may end by itself.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            return self._spoken_by_one(error)
+        except RuntimeError:  # whoever held the store is gone
+            return error
+
+    def _spoken_by_one(self, error: TraceError) -> TraceError:
+        silent: TraceError = AlreadySaidError()
+        if not isinstance(error, AlreadySaidError):
+            self._store.set(f"refused/{self.rank}", "")
+        self._store.add("ending", 1)
+        self._until_all("ending")
+        speakers = [n for n in range(self.size) if self._store.check([f"refused/{n}"])]
+        speaks = self.rank == speakers[0] and self._store.add("said", 1) == 1
+        self._store.add("decided", 1)
+        if self.leads:
+            self._until_all("decided")  # the store may be this process's
+        return error if speaks else silent
+
+    def _until_all(self, step: str) -> None:
+        until = time.monotonic() + _GRACE_SECONDS
+        while self._store.add(step, 0) < self.size and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+
+    def _finish(self, work: Any) -> None:
+        """Wait for the others, unless one of them refuses meanwhile."""
+        try:
+            while not work.is_completed():
+                if self._store.add("ending", 0):
+                    raise AlreadySaidError
+                time.sleep(_LOOK_SECONDS)
+            work.wait()
+        except RuntimeError:
+            raise RunError(
+                "Another process of this job ended without a word, so this one ends too. Finished "
+                "parts are kept: start the same command again to go on."
+            ) from None
 
 
 ALONE = Workers()
@@ -59,20 +117,36 @@ ALONE = Workers()
 def joined() -> Iterator[Workers]:
     """The processes that `torchrun` started, for the duration; one alone where it did not.
 
-    Each takes the GPU of its local rank where there are GPUs. Raises InputError when the number of
-    processes that met is not the number that was asked for.
+    Each takes the GPU of its local rank where there are GPUs. What one refuses ends all of them,
+    and one says it (see `Workers.refuse`). Raises InputError when they cannot meet, or the number
+    that met is not the number that was asked for.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
     import torch
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed  # its types leave out half of its public names
     rank = int(os.environ["RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        store, _, _ = next(dist.rendezvous("env://", rank, size))
+        dist.init_process_group(
+            "gloo",
+            store=dist.PrefixStore("gloo", store),
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"The {size} processes could not meet ({str(error).splitlines()[0]}). Start them with "
+            "torchrun --nproc_per_node N; nothing was profiled."
+        ) from None
+    workers = Workers(rank, size, store)
     try:
         found = dist.get_world_size()
         if found != size or dist.get_rank() != rank:
@@ -80,6 +154,8 @@ def joined() -> Iterator[Workers]:
                 f"Expected {size} processes, found {found}. Start them with torchrun "
                 "--nproc_per_node N; nothing was profiled."
             )
-        yield Workers(rank, size)
+        yield workers
+    except TraceError as error:
+        raise workers.refuse(error) from None
     finally:
         dist.destroy_process_group()
