@@ -81,7 +81,7 @@ def points(chosen: Sequence[StoredRun]) -> list[Point]:
     """The runs as points; a label that occurs twice gets a number."""
     labels = pareto.shorten([run.label for run in chosen])
     return [
-        pareto.point_of(run.id, label, run.rows, run.config.evaluation.forget_category)
+        pareto.point_of(run.id, label, run.rows, run.config.evaluation.forget_category, run.facts)
         for run, label in zip(chosen, labels, strict=True)
     ]
 

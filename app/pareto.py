@@ -30,6 +30,7 @@ from trace_engine.evaluation.outcome import (
     Figure,
     forget_and_utility,
     undominated,
+    up_to_saved,
 )
 
 SYMBOLS = (
@@ -71,15 +72,27 @@ class Point:
         return self.forget.high < self.start.value
 
 
-def point_of(key: str, label: str, rows: Sequence[Row], forget_category: str) -> Point:
-    """A run's last evaluation as a point, every evaluation as its path."""
+def point_of(
+    key: str,
+    label: str,
+    rows: Sequence[Row],
+    forget_category: str,
+    facts: Mapping[str, Any] | None = None,
+) -> Point:
+    """The evaluation of a run's saved model as a point, every evaluation as its path.
+
+    Without `facts` the last one was saved.
+    """
     path = []
-    start, forget, utility = NOT_MEASURED, NOT_MEASURED, NOT_MEASURED
+    start = NOT_MEASURED
     for position, row in enumerate(last_per_step(rows, "eval")):
         forget, utility = forget_and_utility(row.get("accuracy"), forget_category)
         if forget.known and utility.known:
             path.append((int(row["step"]), forget.value, utility.value))
         start = forget if position == 0 else start
+    saved = up_to_saved(last_per_step(rows, "eval"), facts or {})[-1:]
+    accuracy = saved[0].get("accuracy") if saved else None
+    forget, utility = forget_and_utility(accuracy, forget_category)
     return Point(key, label, forget, utility, path=tuple(path), start=start)
 
 

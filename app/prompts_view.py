@@ -15,6 +15,7 @@ from app import curves, tables, wording, words
 from app.replay import StoredRun
 from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.errors import TraceError
+from trace_engine.evaluation.outcome import up_to_saved
 from trace_engine.sets import Question, read_questions
 
 NOT_RECORDED = "not recorded"
@@ -22,8 +23,9 @@ _REVEALED = "_prompts_revealed"
 
 
 def picked(run: StoredRun) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Answers at the first and at the last evaluation, by question number; None if not recorded."""
-    evaluations = curves.last_per_step(run.rows, "eval")
+    """Answers at the first evaluation and at that of the saved model, by question number; None if
+    not recorded."""
+    evaluations = up_to_saved(curves.last_per_step(run.rows, "eval"), run.facts)
     if not evaluations:
         return None
     first, last = evaluations[0].get("picked"), evaluations[-1].get("picked")

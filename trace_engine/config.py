@@ -213,6 +213,55 @@ class EvaluationConfig(_Settings):
     """Share of documents kept out of training when there are no questions."""
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Loss = Annotated[float, Field(gt=0)]
+
+
+class StopConfig(_Settings):
+    """When a run ends before its last step; looked at in every evaluation after the first."""
+
+    forget_at_most: _Share | None = None
+    """End once the accuracy on the questions to forget is at most this. Empty: never."""
+    utility_at_least: _Share | None = None
+    """End once the accuracy on all other questions together is below this. Empty: never."""
+    forget_loss_at_least: _Loss | None = None
+    """For runs without questions: end once the forget set's held-out loss is at least this, in
+    nats per token."""
+    retain_loss_at_most: _Loss | None = None
+    """For runs without questions: end once the retain set's held-out loss is above this, in nats
+    per token."""
+
+
+class KeepConfig(_Settings):
+    """Which state of the model a run saves when it has ended."""
+
+    which: Literal["last", "best"] = "last"
+    """The model that is saved at the end: that of the last step, or that of the best evaluation
+    after the first: the largest utility among those that have forgotten enough; if none has, the
+    one that forgot most."""
+    forget_at_most: _Share | None = None
+    """For `best`: accuracy on the questions to forget from which on enough is forgotten."""
+    forget_loss_at_least: _Loss | None = None
+    """For `best` without questions: the forget set's held-out loss, in nats per token, from which
+    on enough is forgotten; utility is then the smallest held-out loss of the retain set."""
+
+    @model_validator(mode="after")
+    def _best_has_a_threshold(self) -> Self:
+        given = [n for n in ("forget_at_most", "forget_loss_at_least") if getattr(self, n)]
+        given += ["forget_at_most"] if self.forget_at_most == 0 else []
+        if self.which == "last" and given:
+            raise ValueError(
+                f"{given[0]} is given and which is last: only the best evaluation is chosen by a "
+                f"threshold. Set which to best, or leave {given[0]} out"
+            )
+        if self.which == "best" and not given:
+            raise ValueError(
+                "which is best, and nothing says how much must be forgotten. Give forget_at_most "
+                "(an accuracy), or forget_loss_at_least for a run without questions"
+            )
+        return self
+
+
 _LATER_RUN_FIELDS = frozenset(
     {
         "control",
@@ -223,6 +272,8 @@ _LATER_RUN_FIELDS = frozenset(
         "steering_layer",
         "micro_batch_size",
         "schedule",
+        "stop",
+        "keep",
     }
 )
 _LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
@@ -290,6 +341,10 @@ class UnlearnConfig(_Settings):
     half a cosine or a straight line."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; empty: no clipping."""
+    stop: StopConfig = StopConfig()
+    """When the run ends before its last step."""
+    keep: KeepConfig = KeepConfig()
+    """Which state of the model is saved at the end."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 20
     """Optimizer updates between checkpoints."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -375,6 +430,26 @@ class UnlearnConfig(_Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _judges_what_it_measures(self) -> Self:
+        """Refuse thresholds of what the run does not measure on unseen data."""
+        accuracies = ("forget_at_most", "utility_at_least")
+        asked = self.evaluation.questions is not None
+        for room, settings in (("stop", self.stop), ("keep", self.keep)):
+            for name, value in settings.model_dump(exclude={"which"}).items():
+                if value is None or (name in accuracies) == asked:
+                    continue
+                what = (
+                    f"{room}.{name} is a held-out loss, and with evaluation.questions the loss is "
+                    f"on documents that are trained on. Leave {room}.{name} out and give an "
+                    "accuracy"
+                    if asked
+                    else f"{room}.{name} is an accuracy, and evaluation.questions is empty. Give "
+                    f"questions, or a loss in {room}.forget_loss_at_least"
+                )
+                raise ValueError(what)
+        return self
+
     @property
     def forget_weight(self) -> float:
         """gamma as set, or the method's default."""
@@ -445,7 +520,8 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
 
 def _drop_defaults(data: dict[str, Any], settings: type[BaseModel], names: frozenset[str]) -> None:
     for name in names:
-        if data[name] == settings.model_fields[name].default:
+        default = settings.model_fields[name].default
+        if data[name] == (default.model_dump() if isinstance(default, BaseModel) else default):
             del data[name]
 
 

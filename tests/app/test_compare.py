@@ -309,6 +309,19 @@ def test_one_file_of_questions_under_two_paths_is_the_same() -> None:
     assert judged.judged(run("a.jsonl", "1")) != judged.judged(run("a.jsonl", "2"))
 
 
+def test_a_run_that_kept_the_best_stands_where_its_saved_model_was_measured() -> None:
+    rows = [eval_row(0, 0.9, 0.8), eval_row(10, 0.3, 0.7), eval_row(20, 0.2, 0.4)]
+    last = pareto.point_of("a", "a", rows, "hazard")
+    assert (last.forget.value, last.utility.value) == (0.2, 0.4)
+    kept = pareto.point_of("a", "a", rows, "hazard", {"kept": {"step": 10}})
+    assert (kept.forget.value, kept.utility.value) == (0.3, 0.7)
+    assert kept.path == last.path
+    assert kept.start == last.start
+    # Facts of a run from before the choice, and of one that kept the last step.
+    for facts in ({}, {"kept": {"step": 20, "sentence": ""}}):
+        assert pareto.point_of("a", "a", rows, "hazard", facts) == last
+
+
 def test_other_samples_of_the_same_questions_are_said() -> None:
     runs = [
         stored(unlearn_config(seed=seed), (eval_row(9, 0.3, 0.8, picked={number: 0}),))

@@ -90,6 +90,36 @@ def logits_of_the_run(run: RunDirectory) -> torch.Tensor:
     return found
 
 
+def test_the_adapter_of_the_best_evaluation_is_the_saved_model(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    config = settings(
+        tmp_path,
+        trainable={"kind": "lora"},
+        # Breaks the retain side more with every step: the last evaluation is not the best.
+        method="ga",
+        weights={"rule": "uniform"},
+        keep={"which": "best", "forget_loss_at_least": 0.1},
+        max_steps=4,
+        evaluation={"every": 2, "held_out": 0.4},
+        learning_rate=1e-2,
+    )
+    run = RunDirectory(tmp_path / "run")
+    with run.create(config):
+        status = work(run, StopFlag(), base=tmp_path / "home")
+    assert "The model of step 2 is saved" in status.message
+    folder = export_run(run, tmp_path / "adapter", "adapter")
+    found = logits_elsewhere(folder, tmp_path / "logits", str(tiny_olmoe()))
+    saved = open_model(config.model.model_copy(update={"source": str(run.model_folder())}))
+    with torch.no_grad():
+        expected = saved.model(torch.tensor(TOKENS)).logits
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert (logits_of_the_run(run) - expected).abs().max() > 1e-2, "the last step is another model"
+    card = (folder / "README.md").read_text()
+    assert "after 2 updates" in card
+    assert "After: step 2." in card
+    assert "The model of step 2 is saved" in card
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_transformers_computes_the_same(
     finished: dict[str, RunDirectory], kind: str, tmp_path: Path

@@ -35,6 +35,7 @@ class FakeSession:
     def __init__(self, settings: UnlearnConfig, script: dict[str, Any], marks: Path) -> None:
         self.config, self._script, self._marks = settings, script, marks
         self.step = 0
+        self.ended = None
         self._x = torch.linspace(-1, 1, script.get("size", 8), dtype=torch.float64)
         self._momentum = torch.zeros_like(self._x)
         self._random = random.Random(settings.seed)
@@ -83,6 +84,9 @@ class FakeSession:
 
     def facts(self) -> dict[str, Any]:
         return {"fake": True, **self._script.get("facts", {})}
+
+    def keep(self) -> dict[str, Any]:
+        return {"step": self.step, "sentence": ""}
 
     def save_model(self, folder: Path) -> None:
         folder.mkdir()

@@ -1,5 +1,6 @@
 """Rows 1, 3 and 26 with the real session and a tiny model: killed or stopped, same bits."""
 
+import json
 import random
 import signal
 from pathlib import Path
@@ -80,3 +81,47 @@ def test_resume_on_changed_text_is_refused_and_named(tmp_path: Path) -> None:
     assert "retain was " in status.message
     (tmp_path / "retain.txt").write_text(text)
     finish(run, base)
+
+
+def test_a_killed_run_that_ends_early_saves_the_same_best_model(tmp_path: Path) -> None:
+    """The best weights lie in the checkpoints; a kill between their evaluation and the end loses
+    nothing, and an ended run is done, not resumable."""
+    write_sets(tmp_path)
+    base = tmp_path / "home"
+    rules: dict[str, Any] = {
+        # Breaks the retain side more with every step: the last evaluation is not the best.
+        "method": "ga",
+        "weights": {"rule": "uniform"},
+        "keep": {"which": "best", "forget_loss_at_least": 0.1},
+        "evaluation": {"every": 2},
+        "checkpoint_every": 1,
+    }
+    probe = RunDirectory(tmp_path / "probe")
+    probe.create(settings(tmp_path, **rules, max_steps=8)).release()
+    finish(probe, base)
+    reached = probe.rows("eval")[-1]["forget_nll"]["value"]
+    rules |= {"max_steps": 400, "stop": {"forget_loss_at_least": reached}}
+    whole, run = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "run")
+    for made in (whole, run):
+        made.create(settings(tmp_path, **rules)).release()
+    finish(whole, base)
+    killed = start(run, base)
+    until(lambda: any(c.step >= 3 for c in run.checkpoints()), f"step 3, log: {run.log_tail()}")
+    killed.kill()
+    killed.join(10)
+    assert killed.exitcode == -signal.SIGKILL
+    finish(run, base)
+    status = run.status()
+    assert (status.state, status.step, status.resumable) == ("done", 8, False)
+    assert status.message == whole.status().message
+    assert status.message.startswith("Ended early, at step 8 of 400: held-out forget loss ")
+    kept = run.facts()["kept"]
+    assert kept["sentence"] in status.message
+    assert kept == whole.facts()["kept"]
+    assert kept["step"] < 8
+    summary = json.loads((run.path / "report" / "summary.json").read_text())
+    assert (summary["kept"], summary["end"]["step"]) == (kept, kept["step"])
+    one, other = whole.model_folder(), run.model_folder()
+    assert one is not None
+    assert other is not None
+    assert weights(other) == weights(one)

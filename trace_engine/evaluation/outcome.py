@@ -8,9 +8,11 @@ interval, so that it carries an n like any other figure.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from trace_engine.evaluation.estimate import wilson
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def number(value: Any) -> float:
@@ -84,6 +86,13 @@ def forget_and_utility(
         figure_of(accuracy.get(forget_category)),
         pooled(cell for group, cell in accuracy.items() if group != forget_category),
     )
+
+
+def up_to_saved(evaluations: Sequence[Row], facts: Mapping[str, Any]) -> list[Row]:
+    """A run's evaluations up to that of the model that it saved: all of them, unless its facts say
+    that it kept an earlier step."""
+    step = (facts.get("kept") or {}).get("step")
+    return [row for row in evaluations if step is None or row["step"] <= step]
 
 
 def undominated(outcomes: Sequence[tuple[float, float]]) -> set[int]:

@@ -13,8 +13,7 @@ from trace_engine.models import make_trainable, open_model
 from trace_engine.progress import Progress, ProgressCallback
 from trace_engine.runs.checkpoints import newest_sound
 from trace_engine.runs.directory import RunDirectory
-
-_PREFIX = "trainable/"
+from trace_engine.unlearning.packing import under
 
 
 def write_adapter(
@@ -41,9 +40,8 @@ def write_adapter(
     trainable = make_trainable(opened, config.trainable, seed=config.seed)
     try:
         tensors, _ = checkpoint.load()
-        trainable.load(
-            {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}
-        )
+        best = under(tensors, "best")  # there where the run saved its best evaluation's model
+        trainable.load(best or under(tensors, "trainable"))
         trainable.save_adapter(folder)
     finally:
         trainable.close()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from trace_engine.config import UnlearnConfig
-from trace_engine.evaluation.outcome import number
+from trace_engine.evaluation.outcome import number, up_to_saved
 from trace_engine.export.measured import measured
 from trace_engine.export.words import base_model, lines, plain, shared_settings, short_source, table
 from trace_engine.methods import METHODS
@@ -36,7 +36,8 @@ def model_card(
     run: RunDirectory, config: UnlearnConfig, form: Form, hashes: Mapping[str, str] | None = None
 ) -> str:
     """README.md of an export: YAML front matter and Markdown. `hashes`: SHA-256 by file name."""
-    facts, evaluations = run.facts(), run.rows("eval")
+    facts = run.facts()
+    evaluations = up_to_saved(run.rows("eval"), facts)
     parts = [
         _front_matter(config, form),
         _opening(config, facts),
@@ -82,10 +83,16 @@ def _opening(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
     return lines(
         f"# {plain(_model_name(config))}, unlearned",
         "",
-        f"{plain(_model_name(config))} after {config.max_steps} updates that were to remove what "
-        f"**{forget}** holds and keep what **{retain}** holds, by {METHODS[config.method].title} "
-        f"{weighted}. How far that went is measured below; it is not a proof of removal.",
+        f"{plain(_model_name(config))} after {_updates(config, facts)} updates that were to remove "
+        f"what **{forget}** holds and keep what **{retain}** holds, by "
+        f"{METHODS[config.method].title} {weighted}. How far that went is measured below; it is "
+        "not a proof of removal.",
     )
+
+
+def _updates(config: UnlearnConfig, facts: Mapping[str, Any]) -> int:
+    """Updates that the saved model has had."""
+    return int((facts.get("kept") or {}).get("step", config.max_steps))
 
 
 def _set_name(config: UnlearnConfig, facts: Mapping[str, Any], side: str) -> str:
@@ -178,9 +185,14 @@ def _method(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
             f"{_count(trained.get('total'))} parameters (`{config.trainable.kind}`)."
         )
     told.append(
-        f"- **Training.** {config.max_steps} updates of {config.batch_size} documents a side, "
-        f"AdamW at {config.learning_rate:g}, seed {config.seed}."
+        f"- **Training.** {_updates(config, facts)} updates of {config.batch_size} documents a "
+        f"side, AdamW at {config.learning_rate:g}, seed {config.seed}."
     )
+    if facts.get("ended"):
+        told.append(f"- **Ended early**, before {config.max_steps} updates: {facts['ended']}.")
+    chosen = (facts.get("kept") or {}).get("sentence")
+    if chosen:
+        told.append(f"- **Which state.** {plain(chosen)}")
     return lines("", "## How", "", *told)
 
 

@@ -29,6 +29,7 @@ class Trainee(Protocol):
     """The part of `unlearning.Session` that durability needs: any training loop will do."""
 
     step: int
+    ended: str | None
 
     @property
     def config(self) -> UnlearnConfig: ...
@@ -39,6 +40,7 @@ class Trainee(Protocol):
     def state(self) -> tuple[dict[str, "Tensor"], dict[str, Any]]: ...
     def load_state(self, tensors: dict[str, "Tensor"], data: dict[str, Any]) -> None: ...
     def facts(self) -> dict[str, Any]: ...
+    def keep(self) -> dict[str, Any]: ...
     def save_model(self, folder: Path) -> object: ...
     def close(self) -> None: ...
 
@@ -129,10 +131,20 @@ def train(
         raise StopRequestedError(f"Stopped at step {session.step} of {config.max_steps}; saved.")
     # From here on everything can be repeated from the last checkpoint.
     report.armed = True
+    kept = session.keep()
+    outcome = {"ended": session.ended, "kept": kept}
+    write_json(run.path / "facts.json", facts | {"identity": identity} | outcome)
     place_folder(run.path / "model", session.save_model)
     place_folder(run.path / "profile-after", opened.save_profile_after)
-    _write_report(run)
-    return f"All {config.max_steps} steps done."
+    _write_report(run, outcome)
+    return " ".join(filter(None, [_end(session), kept["sentence"]]))
+
+
+def _end(session: Trainee) -> str:
+    """Why a run is done."""
+    if session.ended is None:
+        return f"All {session.step} steps done."
+    return f"Ended early, at step {session.step} of {session.config.max_steps}: {session.ended}."
 
 
 def _continue(run: RunDirectory, session: Trainee, identity: dict[str, Any]) -> None:
@@ -171,20 +183,24 @@ def _preflight(run: RunDirectory, session: Trainee) -> None:
     DiskFullError."""
     tensors, _ = session.state()
     size = sum(t.numel() * t.element_size() for t in tensors.values())
-    # Before the first update a state lacks AdamW's two moments of everything that trains.
-    require_space(run.path, 2 * size * (3 if session.step == 0 else 1))
+    # Before the first update a state lacks AdamW's two moments of everything that trains, and the
+    # best weights.
+    later = 3 + (session.config.keep.which == "best")
+    require_space(run.path, 2 * size * (later if session.step == 0 else 1))
 
 
-def _write_report(run: RunDirectory) -> None:
-    """report/summary.json: first and last evaluation and what was paid, for lists and
-    comparisons."""
+def _write_report(run: RunDirectory, outcome: dict[str, Any]) -> None:
+    """report/summary.json: the start's evaluation, that of the saved model, and what was paid, for
+    lists and comparisons."""
     evaluations, training = run.rows("eval"), run.rows("train")
+    saved = outcome["kept"]["step"]
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
     summary = {
         "run": run.id,
         "start": evaluations[0] if evaluations else None,
-        "end": evaluations[-1] if evaluations else None,
+        "end": next((r for r in reversed(evaluations) if r["step"] <= saved), None),
+        **outcome,
         "steps": training[-1]["step"] if training else 0,
         "train_seconds": sum(row["seconds"] for row in training),
         "attempts": run.status().attempt,

@@ -101,8 +101,9 @@ def _explain(run: RunDirectory, error: Exception) -> str:
             return str(full)
     if ran_out(error):
         return (
-            "out of memory. Lower batch_size or max_length, or train fewer parameters "
-            "(trainable.kind: selected_experts or lora). The last checkpoint is intact."
+            "out of memory. Set a smaller micro_batch_size (the same steps in less memory), lower "
+            "max_length, or train fewer parameters (trainable.kind: selected_experts or lora). The "
+            "last checkpoint is intact."
         )
     return f"an unexpected {name}; this is a bug in the engine. The traceback is in log.txt."
 

@@ -29,9 +29,11 @@ class UnlearnResult:
     rows: list[Row]
     """Train and eval rows in the order they came."""
     facts: dict[str, Any]
-    """What was decided before training."""
+    """What was decided before training, and at its end: `ended` and `kept`."""
     session: Session
     """Still open: `session.opened.model` is the unlearned model; `session.close()` releases it."""
+    kept: dict[str, Any]
+    """`step` whose weights the model has by `config.keep`, and the `sentence` that says why."""
 
     @property
     def notes(self) -> list[str]:
@@ -40,7 +42,7 @@ class UnlearnResult:
 
     @property
     def evaluations(self) -> list[Row]:
-        """The eval rows, first the start model's, last the final model's."""
+        """The eval rows, first the start model's, last that of the last step."""
         return [row for row in self.rows if row["kind"] == "eval"]
 
 
@@ -80,9 +82,7 @@ def _run(
         warnings.warn(sentence, stacklevel=3)
     if folder is not None:
         (folder / "config.yaml").write_text(to_yaml(session.config), encoding="utf-8")
-        (folder / "facts.json").write_text(
-            json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8"
-        )
+        _write_facts(folder, facts)
     rows: list[Row] = []
     meter = Meter("unlearning", session.config.max_steps, "steps", report)
 
@@ -97,9 +97,17 @@ def _run(
             on_row(row)
 
     drive(session, on_row=keep)
+    kept = session.keep()
+    facts |= {"ended": session.ended, "kept": kept}
     if folder is not None:
+        _write_facts(folder, facts)
         session.save_model(folder / "model")
-    return UnlearnResult(rows, facts, session)
+    return UnlearnResult(rows, facts, session, kept)
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    text = json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / "facts.json").write_text(text, encoding="utf-8")
 
 
 def _empty_folder(folder: Path) -> Path:

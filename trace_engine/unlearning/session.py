@@ -23,7 +23,7 @@ from trace_engine.errors import NonFiniteLossError, RunError
 from trace_engine.methods import needs_start_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import ALONE, Profile, Workers, profile
-from trace_engine.unlearning import packing, together
+from trace_engine.unlearning import judging, packing, together
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.forgetting import ForgetPass
 from trace_engine.unlearning.measure import evaluation_row
@@ -80,6 +80,10 @@ class Session:
         self.trainable = setup.trainable
         self.step = 0
         """Optimizer updates made so far."""
+        self.ended: str | None = None
+        """The rule of `config.stop` that an evaluation met, with its figure."""
+        self._best: judging.Best | None = None
+        self._best_tensors: dict[str, Tensor] = {}
         self._orders = {
             side: DocumentOrder(config.seed, side, len(documents.training), config.batch_size)
             for side, documents in ((FORGET, setup.forget), (RETAIN, setup.retain))
@@ -122,8 +126,8 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether all updates have been made."""
-        return self.step >= self.config.max_steps
+        """Whether all updates have been made, or an evaluation has ended the run."""
+        return self.ended is not None or self.step >= self.config.max_steps
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +164,8 @@ class Session:
         RunError when the run is finished.
         """
         if self.finished:
-            raise RunError(f"The run has made all its {self.config.max_steps} updates.")
+            ending = "" if self.ended is None else f" it will make: {self.ended}"
+            raise RunError(f"The run has made all its {self.step} updates{ending}.")
         reference_D = self._start().reference_nll_D
         started = time.monotonic()
         config = self.config
@@ -233,9 +238,36 @@ class Session:
     # Measuring ------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the model as it is now: one `eval` row."""
+        """Measure the model as it is now, one `eval` row, and judge it by the run's rules.
+
+        It may end the run (`ended`), and its weights may be the best so far.
+        """
         start_NLK = self._start().probe_NLK.numpy()
-        return evaluation_row(self.setup, self.step, start_NLK, self._report)
+        row = evaluation_row(self.setup, self.step, start_NLK, self._report)
+        if self.step:
+            found = judging.standing(row, self.config)
+            self.ended = judging.why_stop(self.config.stop, found)
+            if self.config.keep.which == "best":
+                self._remember(judging.better(self._best, self.step, found, self.config.keep))
+        return row
+
+    def _remember(self, best: judging.Best) -> None:
+        if best.step == self.step:
+            tensors = self.trainable.tensors()
+            self._best_tensors = {name: packing.snapshot(t) for name, t in tensors.items()}
+        self._best = best
+
+    def keep(self) -> dict[str, Any]:
+        """Give the model the weights that a finished run saves, by `config.keep`.
+
+        Returns `step`, whose evaluation is theirs, and a `sentence` that says why (empty for the
+        last step). The optimizer stays where it is: no update may follow.
+        """
+        if self._best is None:
+            return {"step": self.step, "sentence": ""}
+        self.trainable.load(self._best_tensors)
+        sentence = judging.why_kept(self._best, self.config)
+        return {"step": self._best.step, "sentence": sentence, "best": self._best.to_dict()}
 
     def facts(self) -> dict[str, Any]:
         """Everything that was decided or found before training, JSON values only."""
@@ -265,6 +297,7 @@ class Session:
             f"frozen/{index}": packing.snapshot(value)
             for index, value in self._weighting.frozen_active.items()
         }
+        tensors |= {f"best/{name}": value for name, value in self._best_tensors.items()}
         data = {
             "schema": packing.SCHEMA,
             "step": self.step,
@@ -272,6 +305,8 @@ class Session:
             "identity": self._identity(),
             "weights": self.weights.to_dict(),
             "knowledge": start.knowledge.to_dict(),
+            "ended": self.ended,
+            "best": None if self._best is None else self._best.to_dict(),
         }
         return tensors, data
 
@@ -295,6 +330,12 @@ class Session:
         self._weighting.frozen_active = {
             int(name): value.clone() for name, value in packing.under(tensors, "frozen").items()
         }
+        self._best_tensors = {
+            name: value.clone() for name, value in packing.under(tensors, "best").items()
+        }
+        best = data.get("best")  # runs from before the rules have neither
+        self._best = None if best is None else judging.Best.from_dict(best)
+        self.ended = data.get("ended")
         self.step = int(data["step"])
 
     def _identity(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from trace_engine.sets import (
     split_documents,
 )
 from trace_engine.unlearning.controls import control_facts, random_experts
+from trace_engine.unlearning.judging import check_rules
 from trace_engine.unlearning.schedule import FORGET, RETAIN
 from trace_engine.unlearning.steering import require_steered, steering_layer
 
@@ -110,6 +111,8 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     sets = load_set(config.forget), load_set(config.retain)
     overlap = check_pair(*sets)
     asked = read_chosen_questions(config.evaluation, config.seed)
+    if asked is not None:
+        check_rules(config, asked.values())
     opened = open_model(config.model)
     # Train mode would add dropout and, in some families, random routing: see design/0003.
     opened.model.eval()
