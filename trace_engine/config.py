@@ -272,6 +272,7 @@ _LATER_RUN_FIELDS = frozenset(
         "steering_layer",
         "micro_batch_size",
         "schedule",
+        "mixed_precision",
         "stop",
         "keep",
     }
@@ -341,6 +342,9 @@ class UnlearnConfig(_Settings):
     half a cosine or a straight line."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; empty: no clipping."""
+    mixed_precision: Literal["none", "bfloat16"] = "none"
+    """Narrow the products of the forwards that train, for speed on GPUs; weights, gradients and
+    losses keep their precision, and evaluations run without it."""
     stop: StopConfig = StopConfig()
     """When the run ends before its last step."""
     keep: KeepConfig = KeepConfig()

@@ -81,6 +81,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "threads": torch.get_num_threads(),
+        "mixed_precision": config.mixed_precision,
         "dropout": "off: the model trains in eval mode",
         "saved_model": "whole model; LoRA is merged into its weights",
     }

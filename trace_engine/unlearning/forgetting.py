@@ -18,6 +18,7 @@ from trace_engine.methods import METHODS
 from trace_engine.models import Batch, Encoded, OpenModel, collate
 from trace_engine.routing import ALONE, Workers
 from trace_engine.unlearning import losses, together
+from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.schedule import parts_of
 from trace_engine.unlearning.steering import STEERING, direction, steering_row
@@ -56,7 +57,8 @@ class ForgetPass:
         for where in parts_of(len(drawn), config.micro_batch_size, workers.rank, workers.size):
             own_labels, own_count = self._counts(drawn[where])
             batch = collate(self._training, drawn[where]).to(self._opened.device)
-            found = self._forward(batch, drawn[where], reference_D)
+            with mixed(config.mixed_precision, self._opened.device):
+                found = self._forward(batch, drawn[where], reference_D)
             if own_count:
                 share = own_count / count
                 loss = self._term(found, config.parameters())

@@ -9,6 +9,7 @@ first part trains; the accepted cost is one forward without gradients more, and 
 # Dims: B documents, S positions, T = S - 1 shifted positions, N labels of a batch, C selected cells
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from trace_engine.methods import METHODS
 from trace_engine.models import Batch, Encoded, OpenModel, backbone, collate
 from trace_engine.routing import ALONE, Workers
 from trace_engine.unlearning import controls, losses, together
+from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.retain import RetainWeighting, Weighed
 from trace_engine.unlearning.schedule import parts_of
@@ -108,22 +110,26 @@ class RetainPass:
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The tapped forward of a part: the term's token losses and the plain NLL."""
         if self._token_loss is None:
-            with self._weighting.tap():
+            with self._weighting.tap(), self._mixed():
                 nll_BT = forward_nll(self._opened, batch)
             return nll_BT, nll_BT
         assert self._copy is not None
-        start = self._copy.forward(batch, self._layer)
-        with self._weighting.tap():
+        with self._mixed():
+            start = self._copy.forward(batch, self._layer)
+        with self._weighting.tap(), self._mixed():
             found = forward_hidden(self._opened, batch, self._layer, cut=self._layer is not None)
         loss_BT = self._token_loss(found, start, batch.labels_BS)
         return loss_BT, losses.token_nll(found[0].detach(), batch.labels_BS)
+
+    def _mixed(self) -> AbstractContextManager[Any]:
+        return mixed(self._config.mixed_precision, self._opened.device)
 
     def _plain(self, batches: Sequence[Batch], labels: int) -> dict[str, float]:
         """The batch's NLL without gradient, for a method that does not retain."""
         plain = 0.0
         for batch in batches:
             mask_BT = losses.label_mask(batch.labels_BS)
-            with torch.no_grad():
+            with torch.no_grad(), self._mixed():
                 nll_BT = forward_nll(self._opened, batch)
             plain += int(mask_BT.sum()) / labels * float(nll_BT.sum() / mask_BT.sum())
         return {"retain_nll": together.total(self._workers, [plain])[0]}
@@ -134,7 +140,7 @@ class RetainPass:
         found = []
         for batch in batches:
             if not self._weighting.frozen:
-                with torch.no_grad(), self._weighting.tap():
+                with torch.no_grad(), self._weighting.tap(), self._mixed():
                     body(**batch.inputs, use_cache=False)
             found.append(self._weighting.activity(batch))
         return self._weighting.weigh_activity(self._all_rows(found), self._mask(drawn))

@@ -27,6 +27,7 @@ from trace_engine.unlearning import judging, packing, together
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.forgetting import ForgetPass
 from trace_engine.unlearning.measure import evaluation_row
+from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy
 from trace_engine.unlearning.retain import RetainWeighting
 from trace_engine.unlearning.retaining import RetainPass
@@ -149,7 +150,8 @@ class Session:
             )
             if self._weighting.frozen:
                 drawn = self._orders[RETAIN].drawn(steps)
-                self._weighting.freeze(self.opened, self.setup.retain.training, drawn)
+                with mixed(self.config.mixed_precision, self.opened.device):
+                    self._weighting.freeze(self.opened, self.setup.retain.training, drawn)
         return self._measured_start
 
     # One step -------------------------------------------------------------------------------------

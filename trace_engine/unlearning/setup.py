@@ -37,6 +37,7 @@ from trace_engine.sets import (
 )
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.judging import check_rules
+from trace_engine.unlearning.precision import check_mixed
 from trace_engine.unlearning.schedule import FORGET, RETAIN
 from trace_engine.unlearning.steering import require_steered, steering_layer
 
@@ -124,6 +125,7 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     held_out = asked is None
     forget = make_side(config, opened, sets[0], FORGET, held_out=held_out)
     retain = make_side(config, opened, sets[1], RETAIN, held_out=held_out)
+    check_mixed(opened, forget.training[0], config.mixed_precision)
     return Inputs(config, opened, forget, retain, overlap, asked, layer)
 
 

@@ -24,6 +24,7 @@ from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.sets import Question
 from trace_engine.unlearning.measure import probe
 from trace_engine.unlearning.packing import snapshot
+from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.setup import Setup, Side, read_inputs
 
 
@@ -84,9 +85,11 @@ class StartModel:
         reference_D = None
         if METHODS[setup.config.method].reference_nll:
             chosen = [setup.forget.training[index] for index in drawn]
-            nll, _ = document_nll(
-                setup.opened, chosen, phase="reference of the forget set", report=report
-            )
+            # As the forwards that are compared with it.
+            with mixed(setup.config.mixed_precision, setup.opened.device):
+                nll, _ = document_nll(
+                    setup.opened, chosen, phase="reference of the forget set", report=report
+                )
             reference_D = torch.full((len(setup.forget.training),), math.nan, dtype=torch.float64)
             reference_D[torch.tensor(drawn)] = torch.from_numpy(nll)
         return cls(knowledge, torch.from_numpy(probe(setup)), reference_D)
