@@ -30,6 +30,7 @@ FLOORS = {
     "runs": 8,
     "audit": 9,
     "export": 9,
+    "sweeps": 9,
     "benchmark": 9,
     "cli": 10,
 }
@@ -89,6 +90,8 @@ def test_app_does_not_import_pages(path: Path) -> None:
         "trace_engine.evaluation",
         "trace_engine.runs",
         "trace_engine.sets",
+        "trace_engine.export",
+        "trace_engine.sweeps",
     ],
 )
 def test_light_rooms_do_not_load_torch(module: str) -> None:

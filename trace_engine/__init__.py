@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         read_questions,
         split_documents,
     )
+    from trace_engine.sweeps import plan_sweep, sweep
     from trace_engine.unlearning import Session, UnlearnResult, check_knowledge, drive, unlearn
 
 _ROOMS: dict[str, tuple[str, ...]] = {
@@ -118,6 +119,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "read_questions",
         "split_documents",
     ),
+    "sweeps": ("plan_sweep", "sweep"),
     "unlearning": ("Session", "UnlearnResult", "check_knowledge", "drive", "unlearn"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

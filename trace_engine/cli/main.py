@@ -161,6 +161,20 @@ def build_parser() -> argparse.ArgumentParser:
     unlearn.add_argument("--out", type=Path, help="the run's folder (default: under the home)")
     unlearn.add_argument("--background", action="store_true", help="return at once")
 
+    sweep = command("sweep", "sweeping:sweep", "Every combination of a few values, as runs.")
+    sweep.add_argument("config", type=Path, help="the settings that all points share")
+    sweep.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,VALUE",
+        help="what varies: selection.top_k=1,2,4; repeatable",
+    )
+    sweep.add_argument("--name", default="", help="a label for lists and the runs' names")
+    sweep.add_argument("--out", type=Path, help="write the points to this new or empty folder")
+    sweep.add_argument("--background", action="store_true", help="return at once")
+    sweep.add_argument("--plan", action="store_true", help="only say which runs it would make")
+
     export = command("export", "exporting:export", "A finished run as a folder to give away.")
     export.add_argument("run", help="a run's id, or its folder")
     export.add_argument("--out", type=Path, required=True, help="a new or empty folder")
@@ -205,6 +219,23 @@ def build_parser() -> argparse.ArgumentParser:
 
     config = command("config", "configuring:config", "Print a commented settings file.")
     config.add_argument("--kind", choices=("unlearn", "profile", "bench"), default="unlearn")
+
+    sweeps = commands.add_parser("sweeps", help="List, show, stop, resume or forget sweeps.")
+    actions = sweeps.add_subparsers(required=True, metavar="ACTION")
+    for name, text in (
+        ("list", "All sweeps, newest first."),
+        ("show", "One sweep: its points and their front."),
+        ("stop", "Stop its runs, which save, and end."),
+        ("resume", "Make what is missing."),
+        ("delete", "Forget a sweep; its runs stay."),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(command=f"sweeping:sweeps_{name}")
+        add_json(action)
+        if name != "list":
+            action.add_argument("sweep", help="a sweep's id")
+        if name == "resume":
+            action.add_argument("--background", action="store_true", help="return at once")
 
     runs = commands.add_parser("runs", help="List, show, stop, resume, import or delete runs.")
     actions = runs.add_subparsers(required=True, metavar="ACTION")

@@ -52,6 +52,8 @@ class RunStatus:
     created: float = 0.0
     """When the run was first launched, in seconds since the epoch."""
     updated: float = 0.0
+    started: float = 0.0
+    """When the last attempt left the queue; 0 where that was not recorded."""
     repeats: bool = False
     """Failed of something that a new attempt with the same settings would meet again."""
 
@@ -135,6 +137,7 @@ class RunDirectory:
             process=recorded.get("process"),
             created=float(recorded.get("created", 0.0)),
             updated=updated,
+            started=float(recorded.get("started", 0.0)),
             repeats=state == "failed" and bool(recorded.get("repeats", False)),
         )
 
@@ -278,6 +281,12 @@ class RunDirectory:
         folder = recorded.get("folder") if isinstance(recorded, dict) else None
         known = isinstance(folder, str) and folder != "" and Path(folder).is_dir()
         return Path(str(folder)) if known else Path.cwd()
+
+    def sweep(self) -> str | None:
+        """The sweep that asked for the run, a label; None for a run of its own."""
+        recorded = read_json(self.path / "launch.json")
+        found = recorded.get("sweep") if isinstance(recorded, dict) else None
+        return found if isinstance(found, str) else None
 
     def update(self, **changes: Any) -> None:
         """Change fields of status.json. The caller holds the lock. `done` is never overwritten."""

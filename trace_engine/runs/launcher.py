@@ -46,14 +46,18 @@ class RunSummary:
 
 
 def launch(
-    config: ProfileConfig | UnlearnConfig, home: Path | None = None, token: str | None = None
+    config: ProfileConfig | UnlearnConfig,
+    home: Path | None = None,
+    token: str | None = None,
+    *,
+    sweep: str | None = None,
 ) -> str:
     """Start a detached worker on `config` and return the run's id.
 
     The same settings (name aside, source files untouched) that an active run already computes
     return that run's id: two tabs, or two clicks, are one run. With `token` (one per press of a
-    button) the same settings and token return the same run even after it has ended. Raises RunError
-    when no process starts.
+    button) the same settings and token return the same run even after it has ended. `sweep` is a
+    label, the sweep that asks for it. Raises RunError when no process starts.
     """
     question = _question(config)
     with _launching(home):
@@ -62,9 +66,8 @@ def launch(
             return known
         run = RunDirectory(places.subfolder("runs", home) / places.new_run_id())
         lock = run.create(config)
-        write_json(
-            run.path / "launch.json", {"question": question, "token": token, "folder": os.getcwd()}
-        )
+        launched = {"question": question, "token": token, "folder": os.getcwd(), "sweep": sweep}
+        write_json(run.path / "launch.json", launched)
         _start(run, lock, home, Path.cwd())
     return run.id
 

@@ -62,7 +62,7 @@ def work(
 
     try:
         with slot(run.config().kind, stop, queued, base):
-            run.update(state="running", message="")
+            run.update(state="running", message="", started=time.time())
             message = job(run, stop, _recorder(run, report), base)
             run.update(state="done", message=message)
     except StopRequestedError as stopped:

@@ -1,0 +1,155 @@
+"""A sweep's plan: every combination once, the same run told, what makes no sense refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unlearning.cases import tiny_config
+from trace_engine.config import UnlearnConfig
+from trace_engine.errors import InputError
+from trace_engine.sweeps.plan import label_of, parse_values, plan_sweep, what_trains
+from trace_engine.unlearning import unlearn
+
+
+def base(**changes: Any) -> UnlearnConfig:
+    values = {"forget": {"source": "demo:forget"}, "retain": {"source": "demo:retain"}}
+    return UnlearnConfig.model_validate(values | changes)
+
+
+def labels(plan: Any) -> list[str]:
+    return [point.label for point in plan.points]
+
+
+def test_every_combination_in_order() -> None:
+    plan = plan_sweep(
+        base(), [{"selection.top_k": (1, 2), "weights.rule": ("mean", "exact")}], "mine"
+    )
+    assert labels(plan) == [
+        "top-k 1, mean", "top-k 1, exact", "top-k 2, mean", "top-k 2, exact",
+    ]  # fmt: skip
+    assert not plan.repeats
+    third = plan.points[2].config
+    assert (third.selection.top_k, third.weights.rule) == (2, "mean")
+    assert third.name == "mine: top-k 2, mean"
+    assert third.max_steps == base().max_steps
+
+
+def test_what_is_the_same_run_is_made_once_and_said() -> None:
+    plan = plan_sweep(
+        base(), [{"selection.top_k": (1, 2, 4), "weights.rule": ("uniform", "exact"),
+                  "weights.strength": (0.5, 1.0)}],
+    )  # fmt: skip
+    # One uniform run and, as strength does nothing to exact, one exact run per top-k.
+    assert labels(plan) == ["uniform", "top-k 1, exact", "top-k 2, exact", "top-k 4, exact"]
+    assert len(plan.repeats) == 12 - 4
+    assert ("top-k 4, uniform, η 1", "uniform") in plan.repeats
+    assert "top-k 1, exact, η 1 is the same run as top-k 1, exact." in plan.sentences()
+
+
+def test_grids_follow_one_another() -> None:
+    plan = plan_sweep(
+        base(),
+        [{"weights.rule": ("mean",), "weights.strength": (0.5, 1)},
+         {"weights.rule": ("exact",), "weights.hardness": ("auto", 0.5)}],
+    )  # fmt: skip
+    assert labels(plan) == ["mean, η 0.5", "mean, η 1", "exact, κ auto", "exact, κ 0.5"]
+
+
+def test_top_k_matters_where_only_selected_experts_train() -> None:
+    chosen = base(trainable={"kind": "selected_experts"}, weights={"rule": "uniform"})
+    assert len(plan_sweep(chosen, [{"selection.top_k": (1, 2)}]).points) == 2
+    fixed = base(trainable={"kind": "layers", "layers": [1]}, weights={"rule": "uniform"})
+    assert len(plan_sweep(fixed, [{"selection.top_k": (1, 2)}]).points) == 1
+    derived = base(trainable={"kind": "layers"}, weights={"rule": "uniform"})
+    assert len(plan_sweep(derived, [{"selection.top_k": (1, 2)}]).points) == 2
+    threshold = base(selection={"scope": "threshold"})
+    assert len(plan_sweep(threshold, [{"selection.top_k": (1, 2)}]).points) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "rule", "same"),
+    [
+        ("selection.top_k", (1, 2), "uniform", True),
+        ("selection.top_k", (1, 2), "exact", False),
+        ("weights.strength", (0.5, 2.0), "exact", True),
+        ("weights.strength", (0.5, 2.0), "mean", False),
+        ("weights.clip", ([0.5, 1.5], [0.1, 20.0]), "exact", True),
+        ("weights.clip", ([0.9, 1.1], [0.1, 20.0]), "mean", False),
+        ("weights.hardness", (0.2, 0.9), "uniform", True),
+        ("weights.hardness", (0.2, 0.9), "mean", False),
+        ("weights.ess_floor", (0.3, 0.9), "uniform", True),
+        ("selection.threshold", (0.01, 0.2), "exact", True),
+    ],
+)
+def test_the_engine_agrees_on_what_is_the_same(
+    tmp_path: Path, field: str, values: tuple[Any, Any], rule: str, same: bool
+) -> None:
+    """Both settings train three updates; the plan must say "same" exactly when the bits are."""
+    settings = tiny_config(
+        tmp_path, weights={"rule": rule, "hardness": 0.5}, max_steps=3, evaluation={"every": 3}
+    )
+    first, second = (plan_sweep(settings, [{field: (value,)}]).points[0].config for value in values)
+    assert (what_trains(first) == what_trains(second)) is same
+    trained = [weights_after(config) for config in (first, second)]
+    equal = all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
+    assert equal is same
+
+
+def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
+    with unlearn(config).session as session:
+        return [value.clone() for value in session.opened.model.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    ("grid", "changes", "sentence"),
+    [
+        ({}, {}, "Nothing varies"),
+        ({"weights.rul": (1,)}, {}, "there is no setting 'rul'; there are rule, hardness"),
+        ({"weights": (1,)}, {}, "weights is a group of settings"),
+        ({"weights.rule.x": (1,)}, {}, "there is no setting 'x'"),
+        ({"weights.rule": ()}, {}, "weights.rule: give at least one value"),
+        ({"weights.rule": ("magic",)}, {}, "magic"),
+        ({"evaluation.every": (1, 2)}, {}, "cannot be swept"),
+        ({"model.source": ("a",)}, {}, "cannot be swept"),
+        ({"seed": tuple(range(65))}, {}, "That is 65 runs, and a sweep has at most 64"),
+        ({"seed": tuple(range(10**4)), "max_steps": tuple(range(1, 10**4))}, {}, "at most 64"),
+        ({"seed": (1,)}, {"evaluation": {"questions": "demo:questions/test"}},
+         "chosen on the test questions"),
+        ({"weights.rule": ("uniform",)}, {"control": "shuffled_weights"},
+         "there are no weights to control"),
+    ],
+)  # fmt: skip
+def test_refusals(grid: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence.replace(".", r"\.")):
+        plan_sweep(base(**changes), [grid])
+
+
+def test_64_runs_are_allowed() -> None:
+    assert len(plan_sweep(base(), [{"seed": tuple(range(64))}]).points) == 64
+
+
+def test_values_from_a_command_line() -> None:
+    assert parse_values(["selection.top_k=1, 2,4", "weights.hardness=auto,0.5"]) == {
+        "selection.top_k": [1, 2, 4],
+        "weights.hardness": ["auto", 0.5],
+    }
+    assert parse_values(["weights.clip=[[0.1, 20], [0.5, 2]]"]) == {
+        "weights.clip": [[0.1, 20], [0.5, 2]]
+    }
+    assert parse_values(["grad_clip=null,1"]) == {"grad_clip": [None, 1]}
+    # YAML takes 1e-4 for a word; the settings read it as the number it is.
+    [point] = plan_sweep(base(), [parse_values(["learning_rate=1e-4"])]).points
+    assert point.config.learning_rate == 1e-4
+    for text in ("weights.rule", "=1", "weights.rule=", "weights.rule=[a, b"):
+        with pytest.raises(InputError):
+            parse_values([text])
+    with pytest.raises(InputError, match="given twice"):
+        parse_values(["seed=1", "seed=2"])
+
+
+def test_labels_are_short_words() -> None:
+    assert label_of({"weights.clip": [0.1, 20], "learning_rate": 0.001}) == (
+        "weights.clip 0.1–20, learning_rate 0.001"
+    )

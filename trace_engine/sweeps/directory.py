@@ -1,0 +1,223 @@
+"""A sweep as a directory: what was asked, which run answers which point, and the state, derived.
+
+The runs are ordinary runs of the home; this only holds their ids. As with runs, a held lock means a
+driver lives, and a free one without a final word means `interrupted`.
+"""
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trace_engine.config import UnlearnConfig, parse_config
+from trace_engine.disk import read_json, write_json, write_text
+from trace_engine.errors import InputError, RunError
+from trace_engine.runs.lock import FileLock, is_locked
+from trace_engine.runs.places import is_run_id, new_run_id, subfolder
+from trace_engine.sweeps.plan import Grid, Plan
+
+FINAL_STATES = ("done", "stopped", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """One point: what it varies, and the run that answers it, once it has begun."""
+
+    number: int
+    label: str
+    values: dict[str, Any]
+    config: UnlearnConfig
+    run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatus:
+    state: str
+    """running, done, stopped, failed or interrupted."""
+    message: str
+    created: float
+    process: dict[str, Any] | None
+
+    @property
+    def active(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def resumable(self) -> bool:
+        return self.state in ("stopped", "failed", "interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDirectory:
+    path: Path
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).absolute())
+        object.__setattr__(self, "id", self.path.name)
+
+    @property
+    def home(self) -> Path:
+        """The home that it lies in, and its runs with it."""
+        return self.path.parent.parent
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def asked(self) -> dict[str, Any]:
+        """Name, grids and base settings. Raises RunError when the file is damaged or absent."""
+        try:
+            data = yaml.safe_load((self.path / "sweep.yaml").read_text(encoding="utf-8"))
+            return {"name": str(data["name"]), "grids": data["grids"], "base": data["base"]}
+        except FileNotFoundError:
+            raise RunError(f"{self.id} is not a sweep: it has no sweep.yaml.") from None
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+            raise RunError(f"Sweep {self.id} is damaged: sweep.yaml cannot be read.") from None
+
+    @property
+    def name(self) -> str:
+        return str(self.asked()["name"])
+
+    def base(self) -> UnlearnConfig:
+        """The settings that all points share but for what varies."""
+        return self._config(self.asked()["base"])
+
+    def points(self) -> list[SweepPoint]:
+        """All points in the order they are made. Raises RunError when they cannot be read."""
+        try:
+            recorded = read_json(self.path / "points.json")["points"]
+            return [
+                SweepPoint(
+                    number,
+                    str(item["label"]),
+                    dict(item["values"]),
+                    self._config(item["config"]),
+                    item["run"],
+                )
+                for number, item in enumerate(recorded)
+            ]
+        except (KeyError, TypeError, InputError):
+            raise RunError(f"Sweep {self.id} is damaged: points.json cannot be read.") from None
+
+    def repeats(self) -> list[tuple[str, str]]:
+        """Combinations that were left out because another point is the same run."""
+        found = (read_json(self.path / "points.json") or {}).get("repeats", [])
+        return [(str(left_out), str(kept)) for left_out, kept in found]
+
+    def status(self) -> SweepStatus:
+        """The state now. Raises RunError if there is no sweep."""
+        locked = is_locked(self.lock_path)
+        recorded = self._recorded()
+        state = recorded["state"]
+        if state not in FINAL_STATES and not locked and not is_locked(self.lock_path):
+            state = "interrupted"
+        message = str(recorded.get("message", ""))
+        if state == "interrupted":
+            message = (
+                "The process that starts the points one after another has ended; a point that was "
+                "running goes on by itself. Resume to make the rest."
+            )
+        return SweepStatus(state, message, float(recorded.get("created", 0)),
+                           recorded.get("process"))  # fmt: skip
+
+    def launch_folder(self) -> Path:
+        """Where the settings' relative names start."""
+        folder = Path(str(self._recorded().get("folder", "")))
+        return folder if folder.is_dir() else Path.cwd()
+
+    def _config(self, data: dict[str, Any]) -> UnlearnConfig:
+        config = parse_config(data, self.id, recorded=True)
+        assert isinstance(config, UnlearnConfig)
+        return config
+
+    def _recorded(self) -> dict[str, Any]:
+        recorded = read_json(self.path / "status.json")
+        if not isinstance(recorded, dict) or "state" not in recorded:
+            raise RunError(f"{self.id} is not a sweep: it has no status.json.")
+        return recorded
+
+    # ---- writing, under the lock ---------------------------------------------------------------
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "lock"
+
+    def lock(self) -> FileLock:
+        """Take the sweep. Raises LockedError when a driver has it."""
+        return FileLock.take(self.lock_path, f"Sweep {self.id} is at work already.")
+
+    def create(
+        self, base: UnlearnConfig, grids: list[Grid], plan: Plan, name: str, token: str | None
+    ) -> FileLock:
+        """Make the directory and take its lock before anyone can find it."""
+        self.path.mkdir(mode=0o700)
+        lock = self.lock()
+        data = {
+            "name": name,
+            "grids": [{key: list(values) for key, values in grid.items()} for grid in grids],
+            "base": base.model_dump(mode="json"),
+        }
+        write_text(
+            self.path / "sweep.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        )
+        points = [
+            {
+                "label": point.label,
+                "values": point.values,
+                "config": point.config.model_dump(mode="json"),
+                "run": None,
+            }
+            for point in plan.points
+        ]
+        write_json(self.path / "points.json", {"points": points, "repeats": list(plan.repeats)})
+        status = {"state": "running", "message": "", "created": time.time(), "process": None}
+        write_json(self.path / "status.json", status | {"token": token, "folder": str(Path.cwd())})
+        return lock
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of status.json."""
+        write_json(self.path / "status.json", self._recorded() | changes)
+
+    def record_run(self, number: int, run: str) -> None:
+        """Say which run answers a point."""
+        data = read_json(self.path / "points.json")
+        data["points"][number]["run"] = run
+        write_json(self.path / "points.json", data)
+
+    @property
+    def token(self) -> str | None:
+        """Of the press of a button that launched it."""
+        found = self._recorded().get("token")
+        return None if found is None else str(found)
+
+
+def new_sweep(home: Path | None = None) -> SweepDirectory:
+    """A directory that is not there yet, under a fresh id."""
+    return SweepDirectory(subfolder("sweeps", home) / new_run_id())
+
+
+def open_sweep(sweep_id: str, home: Path | None = None) -> SweepDirectory:
+    """The sweep with this id. Raises RunError when there is none, or when it is not an id."""
+    path = subfolder("sweeps", home) / sweep_id if is_run_id(sweep_id) else None
+    if path is None or path.is_symlink() or not path.is_dir():
+        shown = re.sub(r"[^\w.-]", "�", sweep_id)[:60]
+        raise RunError(f"There is no sweep {shown}; `trace-moe sweeps list` shows what there is.")
+    return SweepDirectory(path)
+
+
+def list_sweeps(home: Path | None = None) -> list[SweepDirectory]:
+    """Every sweep under the home, newest first; folders that cannot be read are left out."""
+    found = []
+    for path in sorted(subfolder("sweeps", home).iterdir(), reverse=True):
+        if not is_run_id(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        sweep = SweepDirectory(path)
+        try:
+            sweep.status()
+            sweep.asked()
+        except RunError:
+            continue
+        found.append(sweep)
+    return found

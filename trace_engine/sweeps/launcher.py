@@ -1,0 +1,134 @@
+"""Starting, stopping and continuing sweeps, in the foreground or by a detached process.
+
+It loads no torch: the runs that compute are processes of their own.
+"""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from trace_engine.config import UnlearnConfig
+from trace_engine.disk import read_json, write_json
+from trace_engine.errors import RunError
+from trace_engine.runs.detach import start_detached
+from trace_engine.runs.lock import FileLock, LockedError
+from trace_engine.runs.process import ProcessName
+from trace_engine.runs.stopping import StopFlag
+from trace_engine.sweeps.directory import SweepDirectory, list_sweeps, new_sweep, open_sweep
+from trace_engine.sweeps.drive import PointState, drive
+from trace_engine.sweeps.plan import Grid, plan_sweep
+
+WORKER = [sys.executable, "-m", "trace_engine.sweeps.worker"]
+
+
+def launch_sweep(
+    base: UnlearnConfig,
+    grids: Sequence[Grid],
+    name: str = "",
+    home: Path | None = None,
+    token: str | None = None,
+) -> str:
+    """Start a detached process that makes the sweep's runs; returns the sweep's id.
+
+    One `token` (a press of a button) is one sweep. Raises InputError as `plan_sweep` does, RunError
+    when no process starts.
+    """
+    if token is not None:
+        for known in list_sweeps(home):
+            if known.token == token:
+                return known.id
+    sweep, lock = _create(base, grids, name, home, token)
+    _detach(sweep, lock)
+    return sweep.id
+
+
+def sweep(
+    base: UnlearnConfig,
+    grids: Sequence[Grid] | Grid,
+    name: str = "",
+    home: Path | None = None,
+    *,
+    stop: StopFlag | None = None,
+    on_look: Callable[[list[PointState]], None] = lambda points: None,
+    on_start: Callable[[SweepDirectory], None] = lambda sweep: None,
+) -> SweepDirectory:
+    """Make every run of a grid, here: returns when they have ended. The runs are ordinary ones.
+
+    `sweep(base, {"selection.top_k": (1, 2), "weights.rule": ("mean", "exact")})`. What came of it:
+    `trace_engine.sweeps.outcomes(found)`. Raises InputError as `plan_sweep` does.
+    """
+    several = [grids] if isinstance(grids, Mapping) else list(grids)
+    made, lock = _create(base, several, name, home, None)
+    on_start(made)
+    with lock:
+        drive(made, stop or StopFlag(), on_look)
+    return made
+
+
+def resume_sweep(sweep_id: str, home: Path | None = None) -> None:
+    """Make what is missing of a sweep that ended before it was done, by a detached process.
+
+    Raises LockedError while it is at work, RunError when it is done.
+    """
+    found = open_sweep(sweep_id, home)
+    _detach(found, reopen_sweep(found))
+
+
+def reopen_sweep(found: SweepDirectory) -> FileLock:
+    """Take a sweep that ended. Raises as `resume_sweep` does."""
+    lock = found.lock()
+    if found.status().state == "done":
+        lock.release()
+        raise RunError(f"Sweep {found.id} is done; there is nothing to resume.")
+    found.update(state="running", message="", process=None)
+    return lock
+
+
+def stop_sweep(sweep_id: str, home: Path | None = None) -> None:
+    """Ask a sweep to stop its runs, which save, and to end. Raises RunError when it is not at
+    work."""
+    found = open_sweep(sweep_id, home)
+    status = found.status()
+    if not status.active:
+        raise RunError(f"Sweep {found.id} is {status.state}; there is nothing to stop.")
+    if status.process is None:
+        raise RunError(f"Sweep {found.id} is only just starting. Stop it in a moment.")
+    request = found.path / "stop.json"
+    process = ProcessName.of(status.process)
+    # A second signal would end the process before its runs have stopped.
+    if read_json(request) != process.to_dict():
+        write_json(request, process.to_dict())
+        process.terminate()
+
+
+def delete_sweep(sweep_id: str, home: Path | None = None) -> None:
+    """Forget a sweep; its runs stay. Raises LockedError while it is at work."""
+    found = open_sweep(sweep_id, home)
+    try:
+        lock = found.lock()
+    except LockedError:
+        raise LockedError(f"Sweep {found.id} is at work. Stop it first.") from None
+    with lock:
+        shutil.rmtree(found.path)
+
+
+def _create(
+    base: UnlearnConfig, grids: Sequence[Grid], name: str, home: Path | None, token: str | None
+) -> tuple[SweepDirectory, FileLock]:
+    name = " ".join(name.split())
+    plan = plan_sweep(base, grids, name)
+    found = new_sweep(home)
+    return found, found.create(base, list(grids), plan, name, token)
+
+
+def _detach(found: SweepDirectory, lock: FileLock) -> None:
+    command = [*WORKER, str(found.path)]
+    try:
+        start_detached(command, lock, found.path / "log.txt", found.launch_folder())
+    except OSError as error:
+        with contextlib.suppress(RunError):
+            found.update(state="failed", message=f"its process could not be started ({error}).")
+        lock.release()
+        raise RunError(f"Sweep {found.id} could not be started ({error}).") from error
