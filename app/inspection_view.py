@@ -75,6 +75,9 @@ def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any] | None:
 def show(answer: dict[str, Any]) -> None:
     """One inspection, as `trace-moe inspect --json` prints it."""
     shared = {True: "yes", False: "no", None: "unknown"}[answer["shared_experts"]]
+    if settings := answer["shared_settings"]:
+        said = ", ".join(f"{name} {wording.count(value)}" for name, value in settings.items())
+        shared += f" ({wording.plain(said)})"
     st.markdown(
         f"**{wording.plain(answer['architecture'])}** ({wording.plain(answer['model_type'])}) · "
         f"{wording.count(answer['parameters'])} parameters · {answer['dtype']} · experts run as "

@@ -71,7 +71,7 @@ def test_more_experts_a_token_than_a_layer_has_load_nothing(
 ) -> None:
     change_config(folder, num_experts_per_tok=20)
     monkeypatch.setattr("trace_engine.models.open._load", None)
-    assert "more experts than a layer has" in refused(folder)
+    assert "experts that no layer has (num_experts_per_tok is 20)" in refused(folder)
 
 
 def test_a_model_without_a_tokenizer_is_told(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.support.models import save, save_tiny, tiny_olmoe
-from tests.support.moe_types import tiny_model
+from tests.support.moe_types import tiny_config, tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
 from trace_engine.models import inspect_model, shift, sites, trial
@@ -100,6 +100,16 @@ def test_too_little_memory_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatc
     problem = inspect_closely(config(tiny_olmoe()), hashed=False).memory_problem
     assert problem is not None
     assert re.search(r"this machine has 1\sKiB free", problem)
+
+
+def test_shared_experts_are_shown_as_the_configuration_counts_them(tmp_path: Path) -> None:
+    found = inspect_closely(config(save_tiny("deepseek_v3", tmp_path)), hashed=False)
+    assert found.info.shared_experts is True
+    assert found.to_dict()["shared_settings"] == {"n_shared_experts": 1}
+    width = tiny_config("qwen2_moe").shared_expert_intermediate_size
+    found = inspect_closely(config(save(tiny_model("qwen2_moe"), tmp_path / "q")), hashed=False)
+    assert found.shared == {"shared_expert_intermediate_size": width}
+    assert inspect_closely(config(tiny_olmoe()), hashed=False).shared == {}
 
 
 def test_lora_needs_fused_experts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -48,6 +49,16 @@ def test_the_shell_weighs_what_the_loaded_model_weighs(family: str, tmp_path: Pa
         for each, number in zip(opened.info.expert_parameters, opened.info.num_experts, strict=True)
     )
     assert need.experts == experts
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_a_family_keeps_in_float32_is_weighed_so(dtype: Any, tmp_path: Path) -> None:
+    folder = save_tiny("deepseek_v3", tmp_path)
+    opened = open_model(ModelConfig(source=str(folder), dtype=dtype))
+    tensors = [*opened.model.parameters(), *opened.model.buffers()]
+    assert {t.dtype for t in tensors} == {getattr(torch, dtype), torch.float32}
+    need = need_of(folder, dtype=dtype)
+    assert need.weights == sum(t.numel() * t.element_size() for t in tensors)
 
 
 def test_half_the_precision_is_half_the_bytes() -> None:

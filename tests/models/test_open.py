@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,16 +27,19 @@ from transformers import (
 )
 
 from tests.support.models import (
+    save,
     save_tiny,
     save_tiny_dense,
     save_tiny_olmoe,
     tiny_olmoe,
     tiny_tokenizer,
 )
+from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import backbone, files, inspect_model, open_model
 from trace_engine.models.fit import unknown_layers
+from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine, MemoryNeed, memory_need
 from trace_engine.models.open import choose_place
 
@@ -124,8 +128,11 @@ def test_precision_is_the_checkpoints_or_the_settings(tmp_path: Path) -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ModelError, match="'gpu7' is no device"):
-        open_model(config(tiny_olmoe(), device="gpu7"))
+    for name in ("gpu7", "mps", "meta", "xpu:0", "cuda:-1", ""):
+        for door in (open_model, inspect_model):
+            with pytest.raises(ModelError, match=f"does not run on device '{name}': set device to"):
+                door(config(tiny_olmoe(), device=name))
+    assert inspect_model(config(tiny_olmoe(), device="cpu:0")).device == "cpu"
     with pytest.raises(ModelError, match="This machine has no device cuda:99"):
         open_model(config(tiny_olmoe(), device="cuda:99"))
 
@@ -185,6 +192,48 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         open_model(config(folder))
 
 
+def test_a_part_of_a_model_is_refused_alike_by_looking_and_loading(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    for door in (open_model, inspect_model):
+        with pytest.raises(
+            ModelError,
+            match=r"has model-00001-of-00002\.safetensors, and neither model\.safetensors nor "
+            r"model\.safetensors\.index\.json.*Bring the rest",
+        ):
+            door(config(folder))
+
+
+def test_an_adapter_is_no_model(folder: Path) -> None:
+    """transformers would put one that lies beside a model on it, and route by another model."""
+    (folder / "adapter_config.json").write_text("{}")
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match="holds an adapter beside a model"):
+            door(config(folder))
+    (folder / "adapter_config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"holds only an adapter .*Merge it into its base"):
+            inspect_model(config(folder))
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+def test_a_folder_has_no_revisions(folder: Path) -> None:
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match=r"has no revisions, and revision is 'v1'\. Leave"):
+            door(config(folder, revision="v1"))
+
+
+def test_a_precision_that_a_family_mixes_is_not_blamed_on_its_configuration(
+    tmp_path: Path,
+) -> None:
+    folder = save(tiny_model("deepseek_v4"), tmp_path)
+    with pytest.raises(ModelError, match=r"does not run in float16: transformers keeps \d+ of its"):
+        open_model(config(folder, dtype="float16"))
+    [note] = [n for n in inspect_closely(config(folder, dtype="float16")).notes if "float16" in n]
+    assert "of this family's tensors in float32" in note
+    assert not any("float32" in n for n in inspect_closely(config(folder, dtype="bfloat16")).notes)
+
+
 def test_an_index_cannot_point_outside_the_folder(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"lm_head.weight": "../../other.safetensors"}}
@@ -207,22 +256,39 @@ def change_config(folder: Path, **settings: Any) -> Path:
         ({"hidden_size": 64}, "25 of another shape"),
         ({"num_experts": 16}, r"6 of another shape \(model\.layers\.0\.mlp\.experts"),
         ({"vocab_size": 300}, r"2 of another shape \(lm_head"),
-        ({"num_experts_per_tok": 9}, "first forward fails .*does not describe a model that runs"),
+        ({"num_experts_per_tok": 9}, r"experts that no layer has \(num_experts_per_tok is 9\)"),
+        ({"num_experts_per_tok": 0}, r"experts that no layer has \(num_experts_per_tok is 0\)"),
+        ({"num_experts_per_tok": -1}, "num_experts_per_tok is -1, and it must be 0 or more"),
+        ({"hidden_size": -32}, "config.json says hidden_size is -32, and it must be 1 or more"),
+        ({"num_experts": -8}, "num_experts is -8, and it must be 0 or more"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, and it must be 1 or more"),
+        ({"rope_parameters": "x"}, "rope_parameters is 'x', and settings in braces are expected"),
+        ({"quantization_config": "x"}, "quantization_config is 'x', and settings in braces"),
+        ({"text_config": "x"}, "text_config is 'x', and settings in braces are expected"),
+        ({"model_type": ["olmoe"]}, r"model_type is \['olmoe'\], and a name is expected"),
         ({"hidden_size": "big"}, "refused by transformers .*'hidden_size'.*expected int, got str"),
-        ({"hidden_act": "nonsense"}, "cannot build this model .*nonsense"),
+        ({"hidden_act": "nonsense"}, "cannot build this model .*does not know 'nonsense'"),
         ({"num_experts": 0}, "No routed experts found"),
-        ({"dtype": "float7"}, "refused by transformers .*float7"),
+        ({"dtype": "float7"}, "dtype is 'float7', which is no precision that torch knows. Write"),
+        ({"torch_dtype": "nn"}, "torch_dtype is 'nn', which is no precision that torch knows"),
+        ({"text_config": {"dtype": "x"}}, r"text_config\.dtype is 'x', which is no precision"),
         ({"dtype": "float64"}, "is saved in float64, and TRACE computes in float32, bfloat16, fl"),
         ({"dtype": "float8_e4m3fn"}, "is saved in float8_e4m3fn"),
     ],
 )
 def test_weights_of_another_configuration_are_refused(
-    folder: Path, changes: dict[str, Any], sentence: str
+    folder: Path, changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    change_config(folder, **changes)
     with pytest.raises(ModelError, match=sentence) as refusal:
-        open_model(config(change_config(folder, **changes)))
+        open_model(config(folder))
     assert "\n" not in str(refusal.value)
+    assert "attribute" not in str(refusal.value)
     assert str(folder) in str(refusal.value)
+    monkeypatch.setattr("trace_engine.models.open._load", _never)
+    with pytest.raises(ModelError) as looked:
+        inspect_model(config(folder))
+    assert str(looked.value) == str(refusal.value)
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
@@ -244,6 +310,10 @@ def _drop(tensors: dict[str, torch.Tensor]) -> None:
     del tensors[EXPERT]
 
 
+def _drop_up(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["model.layers.1.mlp.experts.7.up_proj.weight"]
+
+
 def _rename(tensors: dict[str, torch.Tensor]) -> None:
     for name in list(tensors):
         tensors[f"other.{name}"] = tensors.pop(name)
@@ -258,7 +328,8 @@ def _as_integers(tensors: dict[str, torch.Tensor]) -> None:
     ("change", "sentence"),
     [
         (_shorten, "tensors of its experts do not fit together"),
-        (_drop, "1 of another shape"),
+        (_drop, rf"wrong: 1 missing \({re.escape(EXPERT)}\)"),
+        (_drop_up, r"wrong: 1 missing \(model\.layers\.1\.mlp\.experts\.7\.up_proj\.weight\)"),
         (_rename, "25 missing"),
         (_as_integers, "holds no floating-point tensor, and config.json does not say"),
     ],
@@ -266,9 +337,11 @@ def _as_integers(tensors: dict[str, torch.Tensor]) -> None:
 def test_tensors_that_do_not_fit_are_refused(
     folder: Path, change: Callable[[dict[str, torch.Tensor]], None], sentence: str
 ) -> None:
-    with pytest.raises(ModelError, match=sentence) as refusal:
-        open_model(config(rewrite(folder, change)))
-    assert "\n" not in str(refusal.value)
+    rewrite(folder, change)
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match=sentence) as refusal:
+            door(config(folder))
+        assert "\n" not in str(refusal.value)
 
 
 def test_a_tensor_of_a_type_that_nobody_knows(folder: Path) -> None:
@@ -375,7 +448,8 @@ def test_a_dense_model(tmp_path: Path) -> None:
     for door in (open_model, inspect_model):
         with pytest.raises(
             ModelError,
-            match=r"^No routed experts found in .* \(llama\)\. Supported families: OLMoE",
+            match=r"^No routed experts found in .* \(llama\): it is a dense model, and TRACE works "
+            r"on mixtures of experts\. docs/models\.md lists the types that work\.$",
         ):
             door(config(dense))
 

@@ -49,6 +49,8 @@ def inspect(options: argparse.Namespace) -> int:
 def _show(found: Inspection) -> None:
     info, need = found.info, found.need
     shared = {True: "yes", False: "no", None: "unknown"}[info.shared_experts]
+    if found.shared:
+        shared += f" ({', '.join(f'{name} {value:,}' for name, value in found.shared.items())})"
     print(f"{info.source}: {info.architecture} ({info.model_type})")
     print(f"{info.parameters:,} parameters, {info.dtype}, vocabulary {info.vocab_size:,}")
     print(

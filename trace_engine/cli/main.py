@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -73,14 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    if os.environ.get("RANK", "0") == "0":
+        return parser.parse_args(arguments)
     # Every process that torchrun starts is given the same words; one is enough to complain.
-    others = ExitStack()
-    if os.environ.get("RANK", "0") != "0":
-        silence = others.enter_context(Path(os.devnull).open("w"))
-        others.enter_context(redirect_stderr(silence))
-        others.enter_context(redirect_stdout(silence))
-    with others:
-        return build_parser().parse_args(arguments)
+    with Path(os.devnull).open("w") as silence, redirect_stderr(silence), redirect_stdout(silence):
+        return parser.parse_args(arguments)
 
 
 def _count(text: str) -> int:

@@ -16,11 +16,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-SUPPORTED = (
-    "OLMoE, FlexOlmo, Mixtral, Qwen2/3-MoE, Qwen3-Next, DeepSeek-V2/V3, GPT-OSS, GLM-4-MoE, "
-    "Phi-3.5-MoE, Granite-MoE, DBRX, Ernie-4.5-MoE, MiniMax, Jamba, Llama 4, JetMoE and others "
-    "that transformers builds the same way"
-)
+SEE = "docs/models.md lists the types that work."
+"""What a refusal of a type points to."""
 UNTAPPED = {
     "doge": "it retrieves experts by product keys and has no experts modules",
     "diffusion_gemma": "it denoises blocks of text with an encoder and a decoder that both route",

@@ -47,6 +47,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
 )
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -83,6 +84,11 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
         is_folder, is_file = path.is_dir(), path.is_file()
     except OSError:  # a name too long for the file system
         is_folder = is_file = False
+    if (is_folder or is_file) and revision is not None:
+        raise ModelError(
+            f"{source} is on this machine, where a model has no revisions, and revision is "
+            f"{revision!r}. Leave revision out, or give a hub id."
+        )
     if is_folder:
         folder, commit = path, None
     elif is_file:
@@ -99,6 +105,7 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
             "demo:target."
         )
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    _refuse_adapter(source, names)
     config = _read_config(source, folder)
     _refuse_remote_code(source, config)
     weights = _weights(source, folder, names)
@@ -198,6 +205,11 @@ def _refuse_remote_code(source: str, config: dict[str, Any]) -> None:
     from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise ModelError(
+            f"{source}: config.json does not name its architecture: model_type is "
+            f"{repr(kind)[:40]}, and a name is expected."
+        )
     if kind in CONFIG_MAPPING:
         return
     if config.get("auto_map"):
@@ -227,9 +239,9 @@ def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
     weights = _named_in_index(source, folder)
     if weights is None:
         found = [name for name in names if name.endswith(".safetensors")]
-        weights = ["model.safetensors"] if "model.safetensors" in found else found
-    if not weights:
-        raise ModelError(f"{source} has no weights: expected *.safetensors beside config.json.")
+        if _WHOLE not in found:
+            raise ModelError(_without_whole(source, found))
+        weights = [_WHOLE]
     for name in weights:
         path = folder / name
         if not path.is_file():
@@ -252,9 +264,30 @@ def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(weights))
 
 
+def _without_whole(source: str, found: list[str]) -> str:
+    """Why there is nothing to load: what transformers looks for is one file, or an index of all."""
+    if not found:
+        return f"{source} has no weights: expected *.safetensors beside config.json."
+    return (
+        f"{source} has {', '.join(found[:3])}, and neither {_WHOLE} nor {_INDEX}, which says what "
+        "belongs together: a part of a model that was downloaded or copied in part. Bring the rest."
+    )
+
+
+def _refuse_adapter(source: str, names: list[str]) -> None:
+    # transformers would put it on the model unasked, and routing would be that of another model.
+    alone = not {_WHOLE, _INDEX} & set(names)
+    if "adapter_config.json" in names or ("adapter_model.safetensors" in names and alone):
+        raise ModelError(
+            f"{source} holds {'only an adapter' if alone else 'an adapter beside a model'} (PEFT, "
+            "for example LoRA). Merge it into its base model (merge_and_unload) and save that, or "
+            "give the base model."
+        )
+
+
 def _named_in_index(source: str, folder: Path) -> list[str] | None:
-    path = folder / "model.safetensors.index.json"
-    if not path.is_file() or (folder / "model.safetensors").is_file():
+    path = folder / _INDEX
+    if not path.is_file() or (folder / _WHOLE).is_file():
         return None
     try:
         named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from trace_engine.exhaustion import ran_out, says_so
 from trace_engine.models.files import ModelFiles, stored_tensors
 
 _LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
+_EXPERT_KEY = re.compile(r"(?P<owner>.*experts\.)(?P<number>\d+)(?P<rest>\..+)")
 _STACKED = "automatic conversion"
 """In transformers' words for experts that cannot be stacked."""
 
@@ -64,6 +66,8 @@ def loading(files: ModelFiles) -> Iterator[None]:
             raise MemoryError(first_line(error)) from None
         if _STACKED in str(error):
             # Experts are stored one by one and stacked; its own words are in a report on the log.
+            if missing := missing_experts(files):
+                raise ModelError(_misfit(files, missing, [], [])) from None
             raise ModelError(
                 f"{files.source}: the tensors of its experts do not fit together: one is missing "
                 "or has another shape. The weights do not belong to this configuration, or are "
@@ -94,18 +98,50 @@ def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
     extra = unknown_layers(report["unexpected_keys"], files.config)
+    if mismatched and (experts := missing_experts(files)):
+        # Fewer than all are stacked to a tensor of another shape.
+        mismatched = [n for n in mismatched if not n.startswith(tuple(_owners(experts)))]
+        missing = sorted([*missing, *experts])
     if missing or mismatched or extra:
-        names = ", ".join([*missing, *mismatched, *extra][:3])
-        counts = (
-            (len(missing), "missing"),
-            (len(mismatched), "of another shape"),
-            (len(extra), "of layers that there are not"),
-        )
-        said = ", ".join(f"{number} {what}" for number, what in counts if number)
-        raise ModelError(
-            f"{files.source}: against config.json, tensors are wrong: {said} ({names}). The "
-            "weights do not belong to this configuration, or are incomplete."
-        )
+        raise ModelError(_misfit(files, missing, mismatched, extra))
+
+
+def _misfit(files: ModelFiles, missing: list[str], mismatched: list[str], extra: list[str]) -> str:
+    names = ", ".join([*missing, *mismatched, *extra][:3])
+    counts = (
+        (len(missing), "missing"),
+        (len(mismatched), "of another shape"),
+        (len(extra), "of layers that there are not"),
+    )
+    said = ", ".join(f"{number} {what}" for number, what in counts if number)
+    return (
+        f"{files.source}: against config.json, tensors are wrong: {said} ({names}). The weights "
+        "do not belong to this configuration, or are incomplete."
+    )
+
+
+def missing_experts(files: ModelFiles) -> list[str]:
+    """Tensors of single experts that other experts have and these lack, by name, sorted.
+
+    Told from the stored names alone (`...experts.7.down_proj.weight`); empty where experts are
+    stored fused, or all alike.
+    """
+    stored: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for name, _, _ in stored_tensors(files):
+        if at := _EXPERT_KEY.fullmatch(name):
+            stored[at["owner"], at["rest"]].add(int(at["number"]))
+    every = set().union(*stored.values())
+    return sorted(
+        f"{owner}{number}{rest}"
+        for (owner, rest), numbers in stored.items()
+        for number in every - numbers
+    )
+
+
+def _owners(experts: list[str]) -> set[str]:
+    """What the names of these experts' stacked tensors begin with."""
+    found = (_EXPERT_KEY.fullmatch(name) for name in experts)
+    return {at["owner"] for at in found if at is not None}
 
 
 def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
@@ -123,6 +159,10 @@ def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[
 
 def first_line(error: Exception) -> str:
     """What a package says first, as a part of a sentence of ours."""
+    if isinstance(error, KeyError):
+        return f"it does not know {str(error)[:80]}"
+    if isinstance(error, (AttributeError, TypeError, ZeroDivisionError)):
+        return f"a setting has a kind or value that its code cannot use: {str(error)[:120]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

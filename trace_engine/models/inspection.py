@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import ModelFiles, locate, weights_size
@@ -31,11 +33,12 @@ from trace_engine.models.open import (
     open_model,
     open_tokenizer,
     outline,
-    refuse_too_many_chosen,
+    why_no_forward,
 )
-from trace_engine.models.probe import NOT_WITHOUT_DATA
+from trace_engine.models.probe import NOT_WITHOUT_DATA, asks_for_values
 from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
+from trace_engine.models.settings import shared_settings
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
 from trace_engine.models.trainable import NO_ADAPTERS, fused_names
@@ -63,6 +66,8 @@ class Inspection:
     info: ModelInfo
     routers: tuple[str, ...]
     """Kind of router of each site."""
+    shared: dict[str, int]
+    """What config.json says of shared experts, their number and width, in its own words."""
     need: MemoryNeed
     machine: Machine
     memory_problem: str | None
@@ -84,6 +89,7 @@ class Inspection:
         ]
         return self.info.to_dict() | {
             "sites": sites,
+            "shared_settings": self.shared,
             "memory": self.need.to_dict() | {"free": self.machine.to_dict()},
             "memory_problem": self.memory_problem,
             "support": [
@@ -116,7 +122,8 @@ def inspect_closely(
     try:
         info = describe(files, model, sites, config, place, experts, hashed=hashed)
     except NOT_WITHOUT_DATA as error:
-        refuse_too_many_chosen(files, error)
+        if not asks_for_values(error):
+            raise ModelError(why_no_forward(files, model, error)) from None
         # No type of the installed transformers comes here; memory is compared before it loads.
         _say(report, "loading the weights, which this family needs to be looked at", 2)
         opened = open_model(config, hashed=hashed)
@@ -138,6 +145,7 @@ def inspect_closely(
     return Inspection(
         info=info,
         routers=kinds,
+        shared=shared_settings(model.config.get_text_config()),
         need=need,
         machine=machine,
         memory_problem=too_little(files.source, need, place, config, machine),
@@ -146,6 +154,7 @@ def inspect_closely(
             *notes,
             *_not_here(files, config, model),
             *_unmapped(model),
+            *_mixed(model),
             *_notes(info, need, files.config, free_on(machine, place)),
         ),
     )
@@ -193,6 +202,18 @@ def _unmapped(model: Any) -> list[str]:
     for why in unmapped_blocks(model).values():
         blocks[why] = blocks.get(why, 0) + 1
     return [f"{number} routed blocks are not on the map: {why}." for why, number in blocks.items()]
+
+
+def _mixed(model: Any) -> list[str]:
+    """What float16 leaves open where a family keeps some tensors in float32."""
+    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    kept = dtypes.count(torch.float32)
+    if torch.float16 not in dtypes or not kept:
+        return []
+    return [
+        f"In float16, transformers keeps {kept} of this family's tensors in float32. Whether its "
+        "code runs so, only a first forward tells; bfloat16 or float32 is safer."
+    ]
 
 
 def _not_here(files: ModelFiles, config: ModelConfig, model: Any) -> list[str]:

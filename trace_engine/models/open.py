@@ -8,15 +8,17 @@ bits.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
+from transformers.core_model_loading import build_glob_alternation
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.families import SUPPORTED, UNTAPPED, loader_for
+from trace_engine.models.families import SEE, UNTAPPED, loader_for
 from trace_engine.models.files import (
     ModelFiles,
     file_hashes,
@@ -34,8 +36,9 @@ from trace_engine.models.memory import (
     memory_need,
     require_memory,
 )
-from trace_engine.models.probe import NOT_WITHOUT_DATA
+from trace_engine.models.probe import NOT_WITHOUT_DATA, asks_for_values
 from trace_engine.models.quantised import check_stored, quantised_options
+from trace_engine.models.settings import check_settings, chosen_per_token
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
 
@@ -76,10 +79,7 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
             files, model, found, config, place, experts, parameters=count(shell), hashed=hashed
         )
     except NOT_WITHOUT_DATA as error:
-        raise ModelError(
-            f"{files.source}: a first forward fails ({first_line(error)}), so config.json does not "
-            "describe a model that runs."
-        ) from None
+        raise ModelError(why_no_forward(files, model, error)) from None
     return OpenModel(model, open_tokenizer(files, model), found, info)
 
 
@@ -103,18 +103,52 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
     try:
         return describe(files, shell, sites, config, place, experts)
     except NOT_WITHOUT_DATA as error:
-        refuse_too_many_chosen(files, error)
+        if not asks_for_values(error):
+            raise ModelError(why_no_forward(files, shell, error)) from None
         return open_model(config).info
 
 
-def refuse_too_many_chosen(files: ModelFiles, error: Exception) -> None:
-    """Refuse a configuration whose tokens choose more experts than there are, which no loading
-    would change; returns where `error` says something else."""
+def why_no_forward(files: ModelFiles, model: Any, error: Exception) -> str:
+    """Why a first forward of two tokens fails, which no loading would change."""
+    chosen = chosen_per_token(model.config.get_text_config())
     # The words of two devices for a top-k of more than there are.
-    if any(words in str(error) for words in ("index k out of range", "k not in range")):
-        raise ModelError(
-            f"{files.source}: config.json lets every token choose more experts than a layer has."
-        ) from None
+    if any(words in str(error) for words in ("index k out of range", "k not in range")) or (
+        chosen is not None and chosen[1] < 1
+    ):
+        said = "" if chosen is None else f" ({chosen[0]} is {chosen[1]})"
+        return (
+            f"{files.source}: config.json lets every token choose a number of experts that no "
+            f"layer has{said}."
+        )
+    kept = [name for name, p in model.named_parameters() if p.dtype == torch.float32]
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if "dtype" in str(error) and len(dtypes) > 1:
+        return (
+            f"{files.source} does not run in {_spelled(dtypes - {torch.float32})}: transformers "
+            f"keeps {len(kept)} of its tensors in float32 ({kept[0]}), and the code of "
+            f"{model.config.model_type} does not convert between the two. Set dtype to another "
+            "precision."
+        )
+    return (
+        f"{files.source}: a first forward fails ({first_line(error)}), so config.json does not "
+        "describe a model that runs."
+    )
+
+
+def keep_float32(shell: Any, dtype: torch.dtype) -> None:
+    """Give the shell's tensors the precision that loading will: some families keep a few, such as
+    a router's bias, in float32 whatever is asked for."""
+    plan = shell._get_dtype_plan(dtype)
+    if not plan:
+        return
+    kept, _, _ = build_glob_alternation(list(plan))
+    for name, tensor in chain(shell.named_parameters(), shell.named_buffers()):
+        if tensor.is_floating_point() and kept.search(name):
+            tensor.data = tensor.data.float()
+
+
+def _spelled(dtypes: set[torch.dtype]) -> str:
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
 def backbone(model: Any) -> nn.Module:
@@ -136,6 +170,7 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
     """The model's shell on the meta device, in the precision that loading would give; no weight is
     read."""
     source = files.source
+    check_settings(source, files.config)
     try:
         settings = AutoConfig.from_pretrained(files.folder, local_files_only=True)
     except Exception as error:  # whatever strange settings make a configuration class raise
@@ -144,22 +179,17 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
         ) from None
     if getattr(settings, "is_encoder_decoder", False):
         raise ModelError(
-            f"{source} is an encoder-decoder ({settings.model_type}). TRACE works on decoder-only "
-            "language "
-            f"models: {SUPPORTED}."
+            f"{source} is an encoder-decoder ({settings.model_type}), and TRACE works on "
+            f"decoder-only language models. {SEE}"
         )
     if settings.model_type in UNTAPPED:
         raise ModelError(
             f"{source} ({settings.model_type}) has routed experts, but TRACE cannot tap its "
-            "routing yet: "
-            f"{UNTAPPED[settings.model_type]}. Supported families: {SUPPORTED}."
+            f"routing yet: {UNTAPPED[settings.model_type]}."
         )
     build = loader_for(settings.model_type)
     if build is None:
-        raise ModelError(
-            f"{source} ({settings.model_type}) is not a causal language model. Supported families: "
-            f"{SUPPORTED}."
-        )
+        raise ModelError(f"{source} ({settings.model_type}) is not a causal language model. {SEE}")
     dtype = _dtype(files, config, settings)
     try:
         with torch.device("meta"):
@@ -169,6 +199,7 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
             f"{source}: transformers cannot build this model ({first_line(error)})."
         ) from None
     shell.eval()
+    keep_float32(shell, dtype)
     sites = find_sites(shell)
     if not sites or any(site.num_experts < 1 for site in sites):
         raise ModelError(_no_sites(source, settings))
@@ -184,12 +215,11 @@ def _no_sites(source: str, settings: Any) -> str:
     if declared:
         return (
             f"{source} ({settings.model_type}) declares {getattr(text, declared[0])} experts, but "
-            "they are "
-            f"laid out in a way TRACE does not know. Supported families: {SUPPORTED}."
+            f"they are laid out in a way TRACE does not know. {SEE}"
         )
     return (
-        f"No routed experts found in {source} ({settings.model_type}). "
-        f"Supported families: {SUPPORTED}."
+        f"No routed experts found in {source} ({settings.model_type}): it is a dense model, and "
+        f"TRACE works on mixtures of experts. {SEE}"
     )
 
 
@@ -230,8 +260,15 @@ def choose_place(name: str, need: MemoryNeed) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"{name!r} is no device; expected auto, cpu, cuda, or cuda:1.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ModelError(
+            f"TRACE does not run on device {name[:40]!r}: set device to auto, cpu, cuda, or "
+            "cuda:1 (a GPU's number)."
+        )
+    if device.type == "cpu":
+        return "cpu"
+    if (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"This machine has no device {name}; set device to cpu or auto.")
     return str(device)
 

@@ -40,6 +40,11 @@ class _Counts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def asks_for_values(error: Exception) -> bool:
+    """Whether a forward failed because the meta device has no values."""
+    return isinstance(error, NotImplementedError) or "meta tensor" in str(error)
+
+
 def send_tokens(model: Any, sites: Sequence[Site]) -> None:
     """Run two tokens through the model, or on the meta device at least through its sites' blocks.
 
@@ -56,6 +61,8 @@ def send_tokens(model: Any, sites: Sequence[Site]) -> None:
         model(input_ids=ids_BS, use_cache=True)
         return
     except NOT_WITHOUT_DATA as error:
+        if not asks_for_values(error):
+            raise
         first = error
     try:
         model(input_ids=ids_BS, past_key_values=DynamicCache(config=text))
