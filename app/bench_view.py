@@ -50,6 +50,23 @@ def lines(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def same_lines(same: pd.DataFrame) -> pd.DataFrame:
+    """One line per row that is compared at the same settings."""
+    found = [
+        {
+            "retain": row["retain"],
+            "method": row["method"],
+            "weighting": row["weighting"],
+            "difference": row["value"],
+            "95 % CI": _interval(row, ""),
+            "higher in": f"{row['higher']} of {row['both']}",
+            "only one forgot": row["only_this"] + row["only_compared"],
+        }
+        for _, row in same.iterrows()
+    ]
+    return pd.DataFrame(found)
+
+
 def _interval(figure: Any, prefix: str) -> str:
     if figure is None or pd.isna(figure[f"{prefix}low"]):
         return ""
@@ -99,4 +116,30 @@ def draw(folder: Path = FOLDER) -> None:
         "interval, and the paired difference to the compared weighting.",
         column_config=tables.numbers("utility", "difference"),
         missing="not reached",
+    )
+    _draw_same(folder, config)
+
+
+def _draw_same(folder: Path, config: dict[str, Any]) -> None:
+    """The comparison in which nothing is chosen; a table of an earlier version has none."""
+    if not (folder / "same-settings.csv").is_file():
+        return
+    same = pd.read_csv(folder / "same-settings.csv")
+    if same.empty:
+        return
+    st.markdown("**At the same settings**")
+    st.caption(
+        "The table above compares settings that were chosen for each row, and a lucky choice can "
+        f"look like a gain. Here every tuning run stands against the one with "
+        f"{config['compare_to']} weights that shares its settings and its seed: validation "
+        f"utility at forget accuracy {config['levels'][0]:g}, mean over pairs. Pairs in which one "
+        "of the two never forgot so far have no difference and are counted in the last column."
+    )
+    tables.show(
+        same_lines(same),
+        "benchmark-same",
+        alt="One line per weighting: paired difference of utility at the same settings with "
+        "interval, in how many pairs it is higher, and pairs without a difference.",
+        column_config=tables.numbers("difference"),
+        missing="no pair",
     )

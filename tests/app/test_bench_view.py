@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -24,6 +25,30 @@ def test_a_table_that_the_command_made_is_shown_as_it_is(tmp_path: Path) -> None
     assert list(shown["seeds"]) == ["2 of 2", "2 of 2"]
     assert shown["difference 95 % CI"].iloc[0] == ""
     assert " to " in shown["difference 95 % CI"].iloc[1]
+    same = bench_view.same_lines(pd.read_csv(tmp_path / "out" / "same-settings.csv"))
+    assert list(same["weighting"]) == ["mean"]
+    assert same["higher in"].iloc[0].endswith(" of 2")
+    assert same["difference"].iloc[0] == pytest.approx(table.same["value"].iloc[0], abs=1e-4)
+
+
+def test_the_page_shows_both_comparisons(
+    tmp_path: Path,
+    bundled: object,
+    open_page: Callable[..., AppTest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_table(tiny_bench(tmp_path), tmp_path / "out")
+    monkeypatch.setattr(bench_view.draw, "__defaults__", (tmp_path / "out",))
+    app = open_page("compare")
+    assert not app.exception
+    shown = [set(frame.value.columns) for frame in app.dataframe]
+    assert any({"utility", "difference 95 % CI", "seeds"} <= columns for columns in shown)
+    assert any({"higher in", "only one forgot"} <= columns for columns in shown)
+    # An earlier version's table has one comparison and is shown too.
+    (tmp_path / "out" / "same-settings.csv").unlink()
+    app = open_page("compare")
+    assert not app.exception
+    assert not any("higher in" in frame.value.columns for frame in app.dataframe)
 
 
 def test_headlines_are_sentences_with_and_without_a_number() -> None:

@@ -17,6 +17,7 @@ from trace_engine.disk import write_json, write_text
 from trace_engine.spelling import NINETY_FIVE, number
 
 TABLE, SUMMARY, CURVES, FIGURE = "table.csv", "table.json", "curves.csv", "figure.svg"
+SAME = "same-settings.csv"
 
 
 def write_report(folder: Path, config: BenchConfig, table: Table, results: pd.DataFrame) -> None:
@@ -24,6 +25,7 @@ def write_report(folder: Path, config: BenchConfig, table: Table, results: pd.Da
     write_text(folder / "results.csv", _csv(results))
     write_text(folder / TABLE, _csv(table.figures))
     write_text(folder / CURVES, _csv(table.curves))
+    write_text(folder / SAME, _csv(table.same))
     write_json(folder / SUMMARY, summary(config, table))
     write_text(folder / FIGURE, svg(config, table))
     write_text(folder / "benchmark.md", markdown(config, table))
@@ -61,6 +63,7 @@ def markdown(config: BenchConfig, table: Table) -> str:
         parts += [f"## Retain set: {retain}", _retained(config, table, retain)]
         parts += [_utilities(config, table, retain), _costs(config, table, retain)]
         parts += ["Chosen on validation questions:", _choices(table, retain)]
+        parts += [_same_words(config), _same(table, retain)]
         missing = _missing(config, table, retain)
         if missing:
             parts.append(missing)
@@ -169,6 +172,34 @@ def _choices(table: Table, retain: str) -> str:
     return _table(["method", "weights", "settings", "validation utility", "can be chosen"], lines)
 
 
+def _same_words(config: BenchConfig) -> str:
+    return (
+        f"At the same settings, nothing chosen: every tuning run against the one with "
+        f"{config.compare_to} weights that shares its settings and seed, validation utility at "
+        f"{config.levels[0]:g}. “Only one” counts pairs in which one of the two never comes down "
+        "to it; they are in no mean."
+    )
+
+
+def _same(table: Table, retain: str) -> str:
+    head = ["method", "weights", "pairs", "higher in", "only this", "only compared", "difference"]
+    lines = []
+    for _, row in table.same[table.same["retain"] == retain].iterrows():
+        signed = {f"difference_{name}": row[name] for name in ("value", "low", "high")}
+        lines.append(
+            [
+                row["method"],
+                row["weighting"],
+                f"{row['both']} of {row['pairs']}",
+                f"{row['higher']} of {row['both']}",
+                str(row["only_this"]),
+                str(row["only_compared"]),
+                _cell(signed, "difference_"),
+            ]
+        )
+    return _table(head, lines)
+
+
 def _missing(config: BenchConfig, table: Table, retain: str) -> str:
     first = config.levels[0]
     lines = []
@@ -212,6 +243,8 @@ def _method(config: BenchConfig) -> str:
             "underestimated by (S − 1)/S. No interval where more than 5 % of the resamples lack "
             "the number. No correction for the number of rows: one in twenty differences without "
             "an effect lies outside zero.",
+            "- **At the same settings**: intervals resample pairs and questions; pairs that share "
+            "a seed or a setting are treated as independent.",
             "- **Drift**: share of chosen experts that are still those of the start model, mean "
             "over layers.",
         ]

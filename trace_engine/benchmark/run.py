@@ -64,8 +64,8 @@ def run_table(
     report: ProgressCallback = ignore_progress,
     tell: Tell = lambda _: None,
 ) -> Finished:
-    """Compute what is missing and write `results.csv`, `table.csv`, `table.json`, `figure.svg` and
-    `benchmark.md` into `out`.
+    """Compute what is missing and write `results.csv`, `table.csv`, `same-settings.csv`,
+    `table.json`, `curves.csv`, `figure.svg` and `benchmark.md` into `out`.
 
     The same call goes on where an earlier one ended or was killed; more seeds, rows or budget
     compute only what is new. Raises a TraceError when the table cannot be made.
@@ -91,7 +91,7 @@ def run_table(
             store, trials, materials.fingerprints, workers, report, "measuring on test questions"
         )
         measured = list(zip(trials, results, strict=True))
-        table = make_table(config, chosen, measured, _facts(config, materials))
+        table = make_table(config, chosen, measured, _facts(config, materials), tuned)
         frame = results_frame(config, [*tuned, *measured])
         write_report(folder, config, table, frame)
     return Finished(folder, table, frame)

@@ -26,6 +26,7 @@ from trace_engine.benchmark.resampling import (
     relative_gain,
 )
 from trace_engine.benchmark.results import Measured
+from trace_engine.benchmark.same_settings import same_settings
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.store import Result
 
@@ -47,6 +48,8 @@ class Table:
     baseline, both by validation score."""
     curves: pd.DataFrame
     """Mean attained utility of each row over levels of forget accuracy, for the figure."""
+    same: pd.DataFrame
+    """Each weighting against `compare_to` at the same settings (`same_settings`)."""
     facts: dict[str, Any]
     """What was asked of what."""
 
@@ -56,6 +59,7 @@ def make_table(
     chosen: Mapping[RowId, Choice],
     measured: list[Measured],
     facts: dict[str, Any],
+    tuned: list[Measured],
 ) -> Table:
     """The table of all rows, also of those without a number."""
     draws = Draws.of(facts["questions"], config.resamples, config.seed)
@@ -81,6 +85,7 @@ def make_table(
         ],
         headlines=[_headline(config, retain, chosen, samples, draws) for retain in config.retain],
         curves=_curves(config, runs),
+        same=same_settings(config, tuned),
         facts=facts,
     )
 
