@@ -59,10 +59,23 @@ TERMS: tuple[Term, ...] = (
         ("unlearn", "compare"),
     ),
     Term(
+        "cross-entropy unlearning (CE-U)",
+        "Forget loss: cross-entropy against the model's own predictions of an answer with the true "
+        "token taken out. Its gradient stays bounded, and is there where the model is sure.",
+        ("unlearn",),
+    ),
+    Term(
         "difference map",
         "Forget-side minus retain-side activation frequency for every cell, on one scale "
         "symmetric about 0.",
         ("start", "routing_map", "selection"),
+    ),
+    Term(
+        "direct preference optimisation (DPO, IdkDPO)",
+        "Forget loss that makes a preferred answer likelier than the true one, relative to the "
+        "start model: the set's own, or for IdkDPO a bundled \"I don't know\". It needs prompts "
+        "with answers.",
+        ("unlearn",),
     ),
     Term(
         "drift",

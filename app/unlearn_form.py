@@ -14,12 +14,25 @@ from pydantic import ValidationError
 
 from app import forms, state
 from trace_engine.bundled import PACK
-from trace_engine.config import EvaluationConfig, ProfileConfig, TrainableConfig, UnlearnConfig
+from trace_engine.config import (
+    EvaluationConfig,
+    ProfileConfig,
+    SetConfig,
+    TrainableConfig,
+    UnlearnConfig,
+)
 from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
 from trace_engine.errors import TraceError
 from trace_engine.methods import METHODS, RETAIN_TERMS, needs_start_model
 from trace_engine.runs import home
-from trace_engine.sets import Overlap, bytes_to_read, check_pair, load_set, read_questions
+from trace_engine.sets import (
+    Overlap,
+    bytes_to_read,
+    check_answers,
+    check_pair,
+    load_set,
+    read_questions,
+)
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
 SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ", "steering": "c steering"}
@@ -434,7 +447,31 @@ def overlap(base: ProfileConfig) -> Pair:
     )
 
 
-def stamps(base: ProfileConfig) -> tuple[int, ...]:
+def answer_troubles(config: UnlearnConfig) -> list[str]:
+    """Why the method cannot work on the forget set's documents, where the page may look at them."""
+    if not METHODS[config.method].pairs:
+        return []
+    size = bytes_to_read(config.forget)
+    if size is None or size > MOST_COMPARED:
+        return []
+    refusal = _answers(config.method, config.forget.model_dump_json(), stamps(config))
+    return [] if refusal is None else [refusal]
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading the forget set …")
+def _answers(method: str, forget: str, stamps: tuple[int, ...]) -> str | None:
+    source = SetConfig.model_validate_json(forget)
+    try:
+        # The retain set and the weights play no part in this.
+        check_answers(
+            UnlearnConfig.model_validate({"method": method, "forget": source, "retain": source})
+        )
+    except TraceError as error:
+        return str(error)
+    return None
+
+
+def stamps(base: ProfileConfig | UnlearnConfig) -> tuple[int, ...]:
     """Modification times of the sets' files, so that an edited file is read again."""
     from pathlib import Path
 

@@ -91,6 +91,8 @@ else:
     common, pair_refusal, later = unlearn_form.overlap(base)
     if pair_refusal is not None:
         troubles.append(pair_refusal)
+    elif config is not None:
+        troubles += unlearn_form.answer_troubles(config)
     if later is not None:
         st.caption(later)
     if common is not None and common.count:

@@ -95,6 +95,9 @@ def test_what_a_method_does_not_have_is_refused(changes: dict[str, Any], sentenc
         ("satimp", {"gamma": 1, "beta1": 5, "beta2": 1}),
         ("undial", {"gamma": 1, "beta": 10}),
         ("rmu", {"gamma": 1, "steering": 20}),
+        ("ceu", {"gamma": 1}),
+        ("dpo", {"gamma": 1, "beta": 0.1}),
+        ("idkdpo", {"gamma": 1, "beta": 0.1}),
     ],
 )
 def test_defaults_left_out_and_written_out_are_the_same_run(

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-MethodName = Literal["npo", "simnpo", "graddiff", "ga", "wga", "satimp", "undial", "rmu"]
+MethodName = Literal[
+    "npo", "simnpo", "graddiff", "ga", "wga", "satimp", "undial", "rmu", "ceu", "dpo", "idkdpo"
+]
 RetainTerm = Literal["nll", "kl", "hidden"]
 
 
@@ -31,9 +33,17 @@ class Method:
     reference_nll: bool = False
     """Whether it compares with each document's NLL under the start model, measured once."""
     start_logits: bool = False
-    """Whether every step needs the start model's logits, hence a second copy of the model."""
+    """Whether every step needs the start model's predictions too, hence a second copy of it."""
     retain_term: RetainTerm = "nll"
     """Default of what is kept on the retain set."""
+    logits: bool = False
+    """Whether it reads the model's whole predictions, and not only the labels' losses."""
+    pairs: bool = False
+    """Whether every forget document must be an answer to a prompt."""
+    preferred: Literal["", "set", "unknown"] = ""
+    """Whether an answer is to be preferred to each: the set's own, or a bundled "I don't know"."""
+    least_labels: int = 1
+    """Tokens to predict that a document must have for its loss to see any."""
     steers: bool = False
     """Whether it moves a decoder layer's hidden states, and no prediction."""
 
@@ -89,6 +99,7 @@ METHODS: dict[MethodName, Method] = {
         "Dong et al., UNDIAL: Self-Distillation with Adjusted Logits, 2024; defaults of "
         "OpenUnlearning",
         {"beta": 10.0},
+        logits=True,
         start_logits=True,
     ),
     "rmu": Method(
@@ -99,6 +110,38 @@ METHODS: dict[MethodName, Method] = {
         {"steering": 20.0},
         retain_term="hidden",
         steers=True,
+    ),
+    "ceu": Method(
+        "CE-U: cross-entropy unlearning",
+        "Teaches the model its own predictions of an answer without the true token, so that its "
+        "gradient neither vanishes at sure tokens nor explodes at forgotten ones. The answer's "
+        "first token is left out.",
+        "Yang, CE-U: Cross Entropy Unlearning, 2025",
+        logits=True,
+        pairs=True,
+        least_labels=2,
+    ),
+    "dpo": Method(
+        "DPO: direct preference optimisation",
+        "Makes a preferred answer, which the set gives, likelier than the true one, relative to "
+        "the start model.",
+        "Rafailov et al., Direct Preference Optimization, 2023; as a forget term in Maini et al., "
+        "TOFU, 2024; scaled by 2/β as NPO is",
+        {"beta": 0.1},
+        reference_nll=True,
+        pairs=True,
+        preferred="set",
+    ),
+    "idkdpo": Method(
+        'IdkDPO: DPO towards "I don\'t know"',
+        "As DPO, where the preferred answer is one of a dozen ways to say that nothing is known, "
+        "drawn for each document with the seed.",
+        "Maini et al., TOFU: A Task of Fictitious Unlearning for LLMs, 2024; scaled by 2/β as NPO "
+        "is",
+        {"beta": 0.1},
+        reference_nll=True,
+        pairs=True,
+        preferred="unknown",
     ),
 }
 

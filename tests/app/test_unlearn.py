@@ -361,6 +361,23 @@ def test_rmu_holds_hidden_states_at_its_layer_unless_told_otherwise(
     assert config.kept == "hidden"
 
 
+def test_a_method_on_answers_needs_a_set_of_them(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_method="idkdpo")
+    assert not app.exception
+    assert any("idkdpo works on answers to prompts" in said for said in troubles(app))
+    assert app.button(key="u_launch").disabled
+    lines = [json.dumps({"question": f"q{i}?", "answer": f"a{i}"}) for i in range(5)]
+    own_sets["forget"].write_text("\n".join(lines), encoding="utf-8")
+    app = open_page("unlearn", u_method="idkdpo", u_idkdpo_beta="0.2")
+    assert troubles(app) == []
+    app.button(key="u_launch").click().run()
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.method, config.beta) == ("idkdpo", 0.2)
+
+
 def test_ga_with_token_weights_is_refused_in_a_sentence(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:

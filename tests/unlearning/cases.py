@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.support.models import tiny_olmoe
 from trace_engine.config import UnlearnConfig
+from trace_engine.methods import METHODS
 
 FORGET_LETTERS = "0123456789#%"
 RETAIN_LETTERS = "abcdefghij k"
@@ -32,6 +33,26 @@ def write_sets(folder: Path, documents: int = 24, seed: int = 0) -> tuple[Path, 
     return paths[0], paths[1]
 
 
+def write_pairs(folder: Path, documents: int = 24, seed: int = 0) -> Path:
+    """A forget set of questions with ragged answers, and answers that are preferred to them."""
+    rng = np.random.default_rng(seed)
+
+    def words(pool: str, least: int, most: int) -> str:
+        return "".join(rng.choice(list(pool), int(rng.integers(least, most))))
+
+    rows = [
+        {
+            "question": f"{words(FORGET_LETTERS, 2, 5)}{number}?",
+            "answer": words(FORGET_LETTERS, 3, 14),
+            "preferred": words(RETAIN_LETTERS, 4, 9).strip() + "!",
+        }
+        for number in range(documents)
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def write_questions(folder: Path) -> Path:
     """Eight questions in two categories."""
     rows = [
@@ -50,8 +71,13 @@ def write_questions(folder: Path) -> Path:
 
 
 def tiny_config(folder: Path, **settings: Any) -> UnlearnConfig:
-    """Six updates of four documents a side on the tiny model, CPU, one thread."""
+    """Six updates of four documents a side on the tiny model, CPU, one thread.
+
+    The forget set is one of answers where the method needs them.
+    """
     forget, retain = write_sets(folder)
+    if METHODS[settings.get("method", "npo")].pairs:
+        forget = write_pairs(folder)
     base: dict[str, Any] = {
         "model": {"source": str(tiny_olmoe()), "device": "cpu", "dtype": "float32"},
         "forget": {"source": str(forget)},

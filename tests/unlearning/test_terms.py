@@ -35,11 +35,16 @@ PARAMETERS_OF: dict[str, dict[str, float]] = {
     "satimp": {"beta1": 2.0, "beta2": 0.5},
     "undial": {"beta": 3.0},
     "rmu": {"steering": 2.5},
+    "ceu": {},
+    "dpo": {"beta": 0.7},
+    "idkdpo": {"beta": 0.3},
 }
 DIRECTION_D = torch.tensor([0.1, 0.7, 0.1, 0.5, 0.5], dtype=torch.float64)
 ON_PREDICTIONS = [name for name, method in METHODS.items() if not method.steers]
 """Methods whose loss reads logits; RMU's reads hidden states, for which these stand in here."""
 REFERENCE_B = torch.tensor([4.0, 1.0, 2.0, 3.0], dtype=torch.float64)
+PREFERRED_B = torch.tensor([2.0, 5.0, 1.5, 0.5], dtype=torch.float64)
+PREFERRED_REFERENCE_B = torch.tensor([3.0, 4.5, 1.0, 2.5], dtype=torch.float64)
 
 
 def random_logits(seed: int, labels_BS: Tensor = LABELS_BS, size: int = 5) -> Tensor:
@@ -50,7 +55,17 @@ def random_logits(seed: int, labels_BS: Tensor = LABELS_BS, size: int = 5) -> Te
 def forget(method: MethodName, logits: Tensor, start: Tensor, labels: Tensor) -> Tensor:
     nll_BT = losses.token_nll(logits, labels)
     reference_B = REFERENCE_B[: len(labels)]
-    batch = ForgetBatch(labels, nll_BT, reference_B, logits, start, logits, DIRECTION_D)
+    batch = ForgetBatch(
+        labels_BS=labels,
+        nll_BT=nll_BT,
+        reference_nll_B=reference_B,
+        logits_BSV=logits,
+        start_logits_BSV=start,
+        hidden_BSD=logits,
+        direction_D=DIRECTION_D,
+        preferred_nll_B=PREFERRED_B[: len(labels)],
+        preferred_reference_nll_B=PREFERRED_REFERENCE_B[: len(labels)],
+    )
     return FORGET_TERMS[method](batch, PARAMETERS_OF[method])
 
 
@@ -88,6 +103,20 @@ def by_loops(method: str, logits: Tensor, start: Tensor, labels: Tensor) -> floa
     if method == "npo":
         pairs = zip(sums, REFERENCE_B.tolist(), strict=True)
         return -2 / at["beta"] * mean([log_sigmoid(at["beta"] * (a - b)) for a, b in pairs])
+    if method in ("dpo", "idkdpo"):
+        gains = (PREFERRED_REFERENCE_B - PREFERRED_B).tolist()
+        rows_of = zip(sums, REFERENCE_B.tolist(), gains, strict=True)
+        return (
+            -2 / at["beta"] * mean([log_sigmoid(at["beta"] * (a - b + c)) for a, b, c in rows_of])
+        )
+    if method == "ceu":
+        later = [pair for document in documents for pair in document[1:]]
+        return mean(
+            [
+                -sum(p / (1 - q[y]) * math.log(p) for token, p in enumerate(q) if token != y)
+                for q, y in later
+            ]
+        )
     if method == "simnpo":
         means = [total / len(document) for total, document in zip(sums, p_D, strict=True)]
         margins = [at["beta"] * (value - at["delta"]) for value in means]
@@ -187,6 +216,18 @@ def test_a_forget_terms_gradient_treats_weights_and_start_as_constants(method: M
     assert start.grad is None
     assert logits.grad is not None
     at = PARAMETERS_OF[method]
+    if method == "ceu":
+        # softmax - target at each label but a document's first, over their number.
+        shown = logits.detach().softmax(dim=-1)
+        wanted = torch.zeros_like(shown)
+        later = losses.later_labels(LABELS_BS)
+        for row, t in later.nonzero().tolist():
+            y = int(LABELS_BS[row, t + 1])
+            target = shown[row, t] / (1 - shown[row, t, y])
+            target[y] = 0
+            wanted[row, t] = (shown[row, t] - target) / later.sum()
+        torch.testing.assert_close(logits.grad, wanted, rtol=1e-9, atol=1e-12)
+        return
     if method not in ("wga", "satimp"):
         assert torch.autograd.gradcheck(
             lambda value: forget(method, value, start.detach(), LABELS_BS), (logits,)
@@ -319,7 +360,15 @@ def test_weights_act_on_the_kl_term(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "term"),
-    [("npo", "kl"), ("graddiff", "hidden"), ("undial", "nll"), ("rmu", "hidden")],
+    [
+        ("npo", "kl"),
+        ("graddiff", "hidden"),
+        ("undial", "nll"),
+        ("rmu", "hidden"),
+        ("ceu", "kl"),
+        ("idkdpo", "nll"),
+        ("dpo", "hidden"),
+    ],
 )
 @pytest.mark.parametrize("trainable", ["all", "lora"])
 def test_a_run_with_a_start_model_resumes_bit_for_bit(

@@ -31,6 +31,7 @@ from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
+from trace_engine.sets import check_answers
 from trace_engine.spelling import percent
 
 _SHARES = ("overlap", "low", "high")
@@ -39,6 +40,7 @@ _STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.
 
 def unlearn(options: argparse.Namespace) -> int:
     config = read_run(options.config)
+    check_answers(config)
     if options.background:
         if options.out is not None:
             raise InputError("--background keeps its run under the home; leave --out away.")

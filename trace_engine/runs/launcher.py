@@ -26,6 +26,7 @@ from trace_engine.runs.detach import start_detached
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
+from trace_engine.sets import check_answers
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
@@ -57,8 +58,11 @@ def launch(
     The same settings (name aside, source files untouched) that an active run already computes
     return that run's id: two tabs, or two clicks, are one run. With `token` (one per press of a
     button) the same settings and token return the same run even after it has ended. `sweep` is a
-    label, the sweep that asks for it. Raises RunError when no process starts.
+    label, the sweep that asks for it. Raises RunError when no process starts, InputError for a
+    forget set that the method cannot work on.
     """
+    if isinstance(config, UnlearnConfig):
+        check_answers(config)
     question = _question(config)
     with _launching(home):
         known = _known(question, token, home)

@@ -1,5 +1,11 @@
 """Documents in: read, validate, fingerprint, compare and split; multiple-choice questions."""
 
+from trace_engine.sets.answers import (
+    check_answers,
+    require_answers,
+    unknown_answer,
+    with_answer,
+)
 from trace_engine.sets.documents import Document, Documents, DocumentSet, fingerprint, to_jsonl
 from trace_engine.sets.load import bytes_to_read, load_set, open_set, read_documents
 from trace_engine.sets.pairs import Overlap, check_pair, overlap, split_documents
@@ -15,6 +21,7 @@ __all__ = [
     "Overlap",
     "Question",
     "bytes_to_read",
+    "check_answers",
     "check_pair",
     "fingerprint",
     "load_set",
@@ -23,7 +30,10 @@ __all__ = [
     "parse_documents",
     "read_documents",
     "read_questions",
+    "require_answers",
     "safe_label",
     "split_documents",
     "to_jsonl",
+    "unknown_answer",
+    "with_answer",
 ]

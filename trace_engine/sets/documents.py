@@ -24,6 +24,8 @@ class Document:
     """All of it, the prompt included; never blank."""
     prompt: str | None = None
     """Leading part of `text` that is given, not predicted."""
+    preferred: str | None = None
+    """What should follow the prompt instead, for preference methods; never blank."""
 
 
 class Documents(Protocol):
@@ -49,7 +51,7 @@ class DocumentSet:
     source: str
     documents: tuple[Document, ...]
     fingerprint: str
-    """SHA-256 over one JSON line `[id, prompt, text]` per document, in order, UTF-8."""
+    """SHA-256 over one JSON line per document, in order, UTF-8: see `fingerprint`."""
 
     @classmethod
     def of(cls, name: str, source: str, documents: Iterable[Document]) -> Self:
@@ -74,13 +76,22 @@ class DocumentSet:
 
 
 def fingerprint(documents: Iterable[Document]) -> str:
-    """SHA-256 over one JSON line `[id, prompt, text]` per document, in order, UTF-8; hex."""
+    """SHA-256 over one JSON line `[id, prompt, text]` per document, in order, UTF-8; hex.
+
+    A preferred answer is a fourth entry, and none where there is none.
+    """
     digest = hashlib.sha256()
     for document in documents:
-        line = json.dumps([document.id, document.prompt, document.text], ensure_ascii=False)
-        digest.update(line.encode())
-        digest.update(b"\n")
+        digest.update(fingerprint_line(document))
     return digest.hexdigest()
+
+
+def fingerprint_line(document: Document) -> bytes:
+    """A document's part of its set's fingerprint."""
+    row = [document.id, document.prompt, document.text]
+    if document.preferred is not None:
+        row.append(document.preferred)
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def normalised(text: str) -> str:
@@ -95,5 +106,7 @@ def to_jsonl(documents: Iterable[Document]) -> bytes:
         row = {"id": document.id, "text": document.text}
         if document.prompt is not None:
             row["prompt"] = document.prompt
+        if document.preferred is not None:
+            row["preferred"] = document.preferred
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(lines).encode()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -99,7 +100,7 @@ def _stream_files(path: Path, config: SetConfig) -> Iterator[Document]:
         for file in _files(path):
             name = file.relative_to(path).as_posix()
             for document in file_documents(name, file, config.text_field):
-                yield Document(f"{name}#{document.id}", document.text, document.prompt)
+                yield replace(document, id=f"{name}#{document.id}")
 
     with _named(path):
         yield from islice(documents(), config.limit)
@@ -174,7 +175,7 @@ def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -
             break
         name = file.relative_to(folder).as_posix()
         documents += [
-            Document(f"{name}#{d.id}", d.text, d.prompt)
+            replace(d, id=f"{name}#{d.id}")
             for d in parse_file(name, file.read_bytes(), text_field, left)
         ]
     return documents

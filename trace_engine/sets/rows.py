@@ -7,7 +7,7 @@ row is an error and never a document made of another field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ def documents_of(
             fields = _fields(row, text_field)
         parts = [_text(row, field) for field in fields]
         if all(part.strip() for part in parts):
-            yield _compose(_id(row.value, number), row.value, fields, parts)
+            yield _compose(_id(row.value, number), row, fields, parts)
         elif not skip_blank:
             field = next(f for f, part in zip(fields, parts, strict=True) if not part.strip())
             raise _refused(row.where, f'"{field}" is empty. Each row needs non-empty text.')
@@ -108,17 +108,20 @@ def _text(row: Row, field: str) -> str:
     return _valid(value, row.where, f'"{field}"')
 
 
-def _compose(
-    id_: str, value: Mapping[str, Any], fields: tuple[str, ...], parts: list[str]
-) -> Document:
+def _compose(id_: str, row: Row, fields: tuple[str, ...], parts: list[str]) -> Document:
+    preferred = row.value.get("preferred")
+    if not isinstance(preferred, str) or not preferred.strip():
+        preferred = None
+    else:
+        preferred = _valid(preferred, row.where, '"preferred"')
     if len(fields) == 1:
-        text, prompt = parts[0], value.get("prompt")
+        text, prompt = parts[0], row.value.get("prompt")
         # A set saved by `to_jsonl` keeps its prompts beside the whole text.
         leads = isinstance(prompt, str) and prompt and text.startswith(prompt)
-        return Document(id_, text, prompt if leads else None)
+        return Document(id_, text, prompt if leads else None, preferred)
     prompt, continuation = parts
     joint = "" if prompt[-1:].isspace() or continuation[:1].isspace() else " "
-    return Document(id_, prompt + joint + continuation, prompt)
+    return Document(id_, prompt + joint + continuation, prompt, preferred)
 
 
 def _id(value: Mapping[str, Any], number: int) -> str:
@@ -145,7 +148,7 @@ def _unique_ids(documents: list[Document]) -> list[Document]:
             repeat += 1
             id_ = f"{document.id}#{repeat}"
         seen.add(id_)
-        unique.append(Document(id_, document.text, document.prompt))
+        unique.append(replace(document, id=id_))
     return unique
 
 

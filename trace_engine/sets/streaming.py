@@ -8,14 +8,19 @@ pass parses again, and a `.csv` or `.json` file is held whole while its document
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trace_engine.errors import InputError
-from trace_engine.sets.documents import Document, Documents, DocumentSet, normalised
+from trace_engine.sets.documents import (
+    Document,
+    Documents,
+    DocumentSet,
+    fingerprint_line,
+    normalised,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +55,7 @@ class StreamedSet:
             for document in unique_ids(opened(), renamed):
                 ids.append(_key(document.id))
                 texts.append(text_key(document.text))
-                digest.update(line_of(document))
+                digest.update(fingerprint_line(document))
             sorted_ids = np.sort(np.frombuffer(ids, dtype=np.uint64))
             twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]
             if not len(twice):
@@ -67,7 +72,7 @@ class StreamedSet:
         """The documents, in order. Raises InputError at the end when the source has changed."""
         digest = hashlib.sha256()
         for document in unique_ids(self.opened(), self.renamed):
-            digest.update(line_of(document))
+            digest.update(fingerprint_line(document))
             yield document
         if digest.hexdigest() != self.fingerprint:
             raise InputError(
@@ -90,7 +95,7 @@ def unique_ids(documents: Iterable[Document], renamed: frozenset[int]) -> Iterat
                 id_ = f"{document.id}#{repeat}"
             last[base] = repeat
             seen.add(id_)
-        yield Document(id_, document.text, document.prompt)
+        yield replace(document, id=id_)
 
 
 def text_keys(documents: Documents) -> NDArray[np.uint64]:
@@ -105,12 +110,6 @@ def text_keys(documents: Documents) -> NDArray[np.uint64]:
 def text_key(text: str) -> int:
     """64 bits of a text after case and white space are evened out; equal texts have equal keys."""
     return _key(normalised(text))
-
-
-def line_of(document: Document) -> bytes:
-    """A document's part of the fingerprint."""
-    row = [document.id, document.prompt, document.text]
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def held(documents: Documents) -> bool:

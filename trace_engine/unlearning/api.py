@@ -16,6 +16,7 @@ from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import InputError
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.routing import Profile
+from trace_engine.sets import check_answers
 from trace_engine.unlearning.facts import warnings_of
 from trace_engine.unlearning.loop import Row, drive
 from trace_engine.unlearning.session import Session
@@ -62,6 +63,7 @@ def unlearn(
     progress of profiling and training. `profiles` keeps a computed profile for the next call, as
     `runs.profiles.ProfileCache` does.
     """
+    check_answers(config)
     folder = None if out is None else _empty_folder(Path(out))
     session = Session(config, profile=profile, profiles=profiles, report=report)
     try:

@@ -53,6 +53,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
             "gamma": config.forget_weight,
             "alpha": config.retain_weight,
             "layer": setup.steering_layer,
+            "preferred": METHODS[config.method].preferred or None,
             "retain_term": config.kept if METHODS[config.method].retains else None,
             "start_model_copy": needs_start_model(config.method, config.kept),
         },

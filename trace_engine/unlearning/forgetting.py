@@ -21,6 +21,7 @@ from trace_engine.unlearning import losses, together
 from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.schedule import parts_of
+from trace_engine.unlearning.start import StartModel
 from trace_engine.unlearning.steering import STEERING, direction, steering_row
 from trace_engine.unlearning.terms import FORGET_TERMS, MEANS, ForgetBatch, labels_of
 
@@ -33,18 +34,18 @@ class ForgetPass:
         config: UnlearnConfig,
         opened: OpenModel,
         training: Sequence[Encoded],
+        preferred: Sequence[Encoded] | None = None,
         steering_layer: int | None = None,
         copy: StartCopy | None = None,
         workers: Workers = ALONE,
     ) -> None:
         self._config, self._opened, self._training = config, opened, training
+        self._preferred = preferred
         self._layer, self._copy, self._workers = steering_layer, copy, workers
         self._method = METHODS[config.method]
         self._term, self._mean_over = FORGET_TERMS[config.method], MEANS[config.method]
 
-    def backward(
-        self, drawn: Sequence[int], reference_D: Tensor | None
-    ) -> tuple[float, dict[str, float]]:
+    def backward(self, drawn: Sequence[int], start: StartModel) -> tuple[float, dict[str, float]]:
         """Forward and backward of the documents that this process takes of a step's batch.
 
         Returns the term's value and what is logged, both over the whole batch. Gradients are this
@@ -58,7 +59,7 @@ class ForgetPass:
             own_labels, own_count = self._counts(drawn[where])
             batch = collate(self._training, drawn[where]).to(self._opened.device)
             with mixed(config.mixed_precision, self._opened.device):
-                found = self._forward(batch, drawn[where], reference_D)
+                found = self._forward(batch, drawn[where], start)
             if own_count:
                 share = own_count / count
                 loss = self._term(found, config.parameters())
@@ -74,13 +75,12 @@ class ForgetPass:
         found = [self._training[index] for index in documents]
         return labels_of(found), self._mean_over(found)
 
-    def _forward(
-        self, batch: Batch, documents: Sequence[int], reference_D: Tensor | None
-    ) -> ForgetBatch:
-        logits_BSV = start_BSV = reference_B = hidden_BSD = direction_D = None
+    def _forward(self, batch: Batch, documents: Sequence[int], start: StartModel) -> ForgetBatch:
+        logits_BSV = start_BSV = hidden_BSD = direction_D = preferred_B = None
         if self._method.start_logits:
             assert self._copy is not None
             start_BSV, _ = self._copy.forward(batch)
+        if self._method.logits:
             logits_BSV, _ = forward_hidden(self._opened, batch)
             nll_BT = losses.token_nll(logits_BSV, batch.labels_BS)
         elif self._method.steers:
@@ -89,10 +89,25 @@ class ForgetPass:
             direction_D = direction(hidden_BSD.shape[-1], self._config.seed)
         else:
             nll_BT = forward_nll(self._opened, batch)
-        if reference_D is not None:
-            reference_B = reference_D[torch.tensor(documents)].to(nll_BT)
+        if self._preferred is not None:
+            # Two graphs are alive here: the loss compares an answer with its alternative.
+            instead = collate(self._preferred, documents).to(self._opened.device)
+            preferred_B = losses.sequence_nll(forward_nll(self._opened, instead))
+
+        def of_start(reference_D: Tensor | None) -> Tensor | None:
+            rows = torch.tensor(documents)
+            return None if reference_D is None else reference_D[rows].to(nll_BT)
+
         return ForgetBatch(
-            batch.labels_BS, nll_BT, reference_B, logits_BSV, start_BSV, hidden_BSD, direction_D
+            labels_BS=batch.labels_BS,
+            nll_BT=nll_BT,
+            reference_nll_B=of_start(start.reference_nll_D),
+            logits_BSV=logits_BSV,
+            start_logits_BSV=start_BSV,
+            hidden_BSD=hidden_BSD,
+            direction_D=direction_D,
+            preferred_nll_B=preferred_B,
+            preferred_reference_nll_B=of_start(start.preferred_nll_D),
         )
 
     def _describe(self, found: ForgetBatch) -> dict[str, float]:

@@ -14,8 +14,11 @@ from torch import Tensor
 from trace_engine.evaluation.nll import NO_LOSS, label_mask, sequence_nll, token_nll
 
 __all__ = [
+    "ceu_forget",
+    "dpo_forget",
     "graddiff_forget",
     "label_mask",
+    "later_labels",
     "npo_forget",
     "retain_mean",
     "rmu_forget",
@@ -97,6 +100,48 @@ def undial_forget(
     rows_N = torch.arange(len(adjusted_NV), device=adjusted_NV.device)
     adjusted_NV[rows_N, labels_BS[:, 1:][mask_BT]] -= beta
     return F.cross_entropy(_at_labels(logits_BSV, mask_BT), adjusted_NV.softmax(dim=-1))
+
+
+def ceu_forget(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Forget term of CE-U: mean cross-entropy against the model's own softmax with the label's
+    logit at minus infinity, which carries no gradient.
+
+    Over each answer's labels but the first: what an answer begins with is form more than knowledge.
+    The gradient by the logits is softmax - target: bounded, and 0 where the label has no
+    probability left. Source: Yang, "CE-U: Cross Entropy Unlearning", 2025 (the first token by its
+    footnote on training).
+    """
+    mask_BT = later_labels(labels_BS)
+    now_NV = _at_labels(logits_BSV, mask_BT)
+    target_NV = now_NV.detach().clone()
+    rows_N = torch.arange(len(target_NV), device=target_NV.device)
+    target_NV[rows_N, labels_BS[:, 1:][mask_BT]] = -torch.inf
+    return F.cross_entropy(now_NV, target_NV.softmax(dim=-1))
+
+
+def later_labels(labels_BS: Tensor) -> Tensor:
+    """Shifted positions in the loss but each document's first: (B, S) -> bool (B, S-1)."""
+    mask_BT = label_mask(labels_BS)
+    return mask_BT & (mask_BT.cumsum(dim=1) > 1)
+
+
+def dpo_forget(
+    nll_B: Tensor,
+    reference_nll_B: Tensor,
+    preferred_nll_B: Tensor,
+    preferred_reference_nll_B: Tensor,
+    beta: float,
+) -> Tensor:
+    """Forget term of DPO: -(2/beta) mean log sigmoid(beta ((NLL - NLL_ref) - (NLL' - NLL'_ref))).
+
+    Primed is the preferred answer's; all are sums over one answer's labels, those of the start
+    model without gradient. Source: Rafailov et al., "Direct Preference Optimization", 2023, eq. 7
+    with log(pi/pi_ref) = NLL_ref - NLL; the factor 2/beta is NPO's, as in OpenUnlearning. Equals
+    (2/beta) log 2 at the start.
+    """
+    lost_B = nll_B - reference_nll_B.detach()
+    gained_B = preferred_reference_nll_B.detach() - preferred_nll_B
+    return -(2.0 / beta) * F.logsigmoid(beta * (lost_B + gained_B)).mean()
 
 
 def rmu_forget(

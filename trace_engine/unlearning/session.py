@@ -97,6 +97,7 @@ class Session:
             config,
             setup.opened,
             setup.forget.training,
+            setup.forget.preferred,
             setup.steering_layer,
             self._copy,
             workers,
@@ -168,13 +169,13 @@ class Session:
         if self.finished:
             ending = "" if self.ended is None else f" it will make: {self.ended}"
             raise RunError(f"The run has made all its {self.step} updates{ending}.")
-        reference_D = self._start().reference_nll_D
+        start = self._start()
         started = time.monotonic()
         config = self.config
         refitted = self._refit()
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        forget_loss, forget_row = self._forget_pass(reference_D)
+        forget_loss, forget_row = self._forget_pass(start)
         retain_loss, weight_row = self._retain_pass()
         self.trainable.after_backward()
         together.sum_gradients(self._workers, self._parameters)
@@ -217,9 +218,9 @@ class Session:
         self._weighting.refit(self.weights)
         return {"refitted": True, "hardness": self.weights.hardness}
 
-    def _forget_pass(self, reference_D: Tensor | None) -> tuple[float, dict[str, float]]:
+    def _forget_pass(self, start: StartModel) -> tuple[float, dict[str, float]]:
         """Forward and backward of the forget term: its value and what is logged of the batch."""
-        value, row = self._forget.backward(self._orders[FORGET].batch(self.step), reference_D)
+        value, row = self._forget.backward(self._orders[FORGET].batch(self.step), start)
         return self._require_finite(value, "loss"), row
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:

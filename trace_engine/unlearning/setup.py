@@ -22,6 +22,7 @@ from trace_engine.calibration import (
 from trace_engine.config import EvaluationConfig, UnlearnConfig
 from trace_engine.errors import CalibrationError, InputError
 from trace_engine.evaluation.loss import encode_documents
+from trace_engine.methods import METHODS
 from trace_engine.models import Encoded, OpenModel, Trainable, make_trainable, open_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Layout, Profile, profile, profile_key
@@ -33,7 +34,10 @@ from trace_engine.sets import (
     check_pair,
     load_set,
     read_questions,
+    require_answers,
     split_documents,
+    unknown_answer,
+    with_answer,
 )
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.judging import check_rules
@@ -57,7 +61,11 @@ class Side:
     training: tuple[Encoded, ...]
     """Documents with at least one label, as token ids; an order's indices point here."""
     without_labels: int
-    """Training documents that tokenize to nothing to predict; left out."""
+    """Training documents that tokenize to nothing to predict, or to fewer tokens than the method
+    needs; left out."""
+    preferred: tuple[Encoded, ...] | None
+    """For each training document, its prompt with the answer that is preferred to its own; only for
+    methods that prefer one."""
     truncated: int
     """Training documents cut at `max_length`."""
     measured: tuple[Document, ...]
@@ -110,6 +118,7 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     Raises a TraceError with the sentence to show.
     """
     sets = load_set(config.forget), load_set(config.retain)
+    require_answers(config, sets[0].name, sets[0].documents)
     overlap = check_pair(*sets)
     asked = read_chosen_questions(config.evaluation, config.seed)
     if asked is not None:
@@ -193,23 +202,43 @@ def make_side(
     training: Sequence[Document] = documents.documents
     measured: Sequence[Document] = documents.documents
     if held_out:
-        kept, out = split_documents(documents, config.evaluation.held_out, config.seed)
-        training, measured = kept.documents, out.documents
+        inside, out = split_documents(documents, config.evaluation.held_out, config.seed)
+        training, measured = inside.documents, out.documents
     encoded = encode_documents(opened, training, config.max_length)
-    usable = tuple(item for item in encoded if item.labels)
+    method = METHODS[config.method]
+    least = method.least_labels if side == FORGET else 1
+    preferred = None
+    if side == FORGET and method.preferred:
+        instead = [preferred_to(document, config) for document in training]
+        preferred = encode_documents(opened, instead, config.max_length)
+    kept = [
+        place
+        for place, item in enumerate(encoded)
+        if item.labels >= least and (preferred is None or preferred[place].labels)
+    ]
+    usable = tuple(encoded[place] for place in kept)
     if not usable:
         raise InputError(
-            f"{documents.name}: none of its {len(encoded)} documents has a token to predict "
-            "after tokenizing, "
-            f"so there is nothing to train on."
+            f"{documents.name}: none of its {len(encoded)} documents has "
+            f"{'a token' if least == 1 else f'{least} tokens'} to predict after tokenizing, so "
+            "there is nothing to train on."
         )
     return Side(
         documents=documents,
         training=usable,
+        preferred=None if preferred is None else tuple(preferred[place] for place in kept),
         without_labels=len(encoded) - len(usable),
         truncated=sum(item.truncated for item in usable),
         measured=sample_documents(measured, config.evaluation.max_documents, (config.seed, side)),
     )
+
+
+def preferred_to(document: Document, config: UnlearnConfig) -> Document:
+    """The document's prompt with the answer that the method prefers to its own."""
+    if METHODS[config.method].preferred == "unknown":
+        return with_answer(document, unknown_answer(document, config.seed))
+    assert document.preferred is not None  # as `require_answers` has seen to
+    return with_answer(document, document.preferred)
 
 
 def sample_documents(

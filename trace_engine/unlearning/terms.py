@@ -28,12 +28,17 @@ class ForgetBatch:
     reference_nll_B: Tensor | None = None
     """Summed NLL of each document under the start model; with `Method.reference_nll`."""
     logits_BSV: Tensor | None = None
-    """With `Method.start_logits`, as `start_logits_BSV`."""
+    """With `Method.logits`; with `Method.start_logits` as `start_logits_BSV`."""
     start_logits_BSV: Tensor | None = None
     hidden_BSD: Tensor | None = None
     """Of the steered layer, with `Method.steers`, as `direction_D`; then nothing flows through the
     others."""
     direction_D: Tensor | None = None
+
+    preferred_nll_B: Tensor | None = None
+    """Summed NLL of the answer that is preferred to each document's; with `Method.preferred`, as
+    the same under the start model."""
+    preferred_reference_nll_B: Tensor | None = None
 
     @property
     def mask_BT(self) -> Tensor:
@@ -82,6 +87,24 @@ def _rmu(batch: ForgetBatch, parameters: Parameters) -> Tensor:
     return losses.rmu_forget(batch.hidden_BSD, batch.labels_BS, batch.direction_D, **parameters)
 
 
+def _ceu(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    assert batch.logits_BSV is not None
+    return losses.ceu_forget(batch.logits_BSV, batch.labels_BS)
+
+
+def _dpo(batch: ForgetBatch, parameters: Parameters) -> Tensor:
+    assert batch.reference_nll_B is not None
+    assert batch.preferred_nll_B is not None
+    assert batch.preferred_reference_nll_B is not None
+    return losses.dpo_forget(
+        losses.sequence_nll(batch.nll_BT),
+        batch.reference_nll_B,
+        batch.preferred_nll_B,
+        batch.preferred_reference_nll_B,
+        parameters["beta"],
+    )
+
+
 FORGET_TERMS: dict[MethodName, ForgetTerm] = {
     "npo": _npo,
     "simnpo": _simnpo,
@@ -91,6 +114,9 @@ FORGET_TERMS: dict[MethodName, ForgetTerm] = {
     "satimp": _satimp,
     "undial": _undial,
     "rmu": _rmu,
+    "ceu": _ceu,
+    "dpo": _dpo,
+    "idkdpo": _dpo,
 }
 
 Count = Callable[[Sequence[Encoded]], int]
@@ -99,6 +125,11 @@ Count = Callable[[Sequence[Encoded]], int]
 def labels_of(documents: Sequence[Encoded]) -> int:
     """Number of labels."""
     return sum(item.labels for item in documents)
+
+
+def later_labels_of(documents: Sequence[Encoded]) -> int:
+    """Number of labels but each document's first."""
+    return sum(max(0, item.labels - 1) for item in documents)
 
 
 def documents_of(documents: Sequence[Encoded]) -> int:
@@ -115,6 +146,9 @@ MEANS: dict[MethodName, Count] = {
     "satimp": labels_of,
     "undial": labels_of,
     "rmu": labels_of,
+    "ceu": later_labels_of,
+    "dpo": documents_of,
+    "idkdpo": documents_of,
 }
 """What each forget term is a mean over. A batch that is gone through in parts is the sum of its
 parts' means, each by its share of this count."""
