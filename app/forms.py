@@ -20,6 +20,7 @@ from trace_engine.config import (
     to_yaml,
 )
 from trace_engine.refusal import describe
+from trace_engine.runs.preflight import why_not
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -135,7 +136,10 @@ def unlearn_python(file_name: str) -> str:
 
 def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[str]:
     """Why the settings alone forbid a launch, as sentences; empty when they do not."""
-    return [] if config is not None else [refusal or "The settings are not complete."]
+    if config is None:
+        return [refusal or "The settings are not complete."]
+    reason = why_not(config)
+    return [] if reason is None else [reason]
 
 
 def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:

@@ -19,16 +19,15 @@ from tests.models import table
 from tests.models.conformance import BY_LOGITS, CHECKS, opened, outcome
 from tests.support.models import save
 from tests.support.moe_types import moe_types, tiny_model
+from trace_engine.adapters import NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import find_sites, open_model, unmapped_blocks
 from trace_engine.models.families import UNTAPPED
 from trace_engine.models.routers import router_kinds
 from trace_engine.models.sites import experts_per_token
-from trace_engine.models.trainable import NO_ADAPTERS
 
 COVERED = [name for name in moe_types() if name not in UNTAPPED]
-LORA_REFUSED = {"dbrx"}
 REROUTED_IN_PART = {"deepseek_v4"}
 # Dense, with settings that the builder's tiny sizes break, or with a package that may be missing.
 NOT_TINY = {
@@ -79,7 +78,7 @@ def test_families_whose_next_best_must_be_told_from_logits_have_such_routers(
 @pytest.mark.parametrize("model_type", COVERED)
 def test_every_type(model_type: str, check: str) -> None:
     why = outcome(model_type, check)
-    if check == "LoRA" and model_type in LORA_REFUSED:
+    if check == "LoRA" and model_type in WITHOUT_ADAPTERS:
         assert NO_ADAPTERS in why
     elif check == "reroute" and model_type in REROUTED_IN_PART:
         assert why

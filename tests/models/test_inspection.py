@@ -13,13 +13,13 @@ import torch
 
 from tests.support.models import save, save_tiny, tiny_olmoe
 from tests.support.moe_types import tiny_config, tiny_model
+from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
 from trace_engine.models import inspect_model, shift, sites, trial
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine
 from trace_engine.models.shift import dtype_shift
-from trace_engine.models.trainable import NO_ADAPTERS
 from trace_engine.models.trial import try_experts
 from trace_engine.progress import Progress
 

@@ -61,6 +61,18 @@ def test_what_a_family_keeps_in_float32_is_weighed_so(dtype: Any, tmp_path: Path
     assert need.weights == sum(t.numel() * t.element_size() for t in tensors)
 
 
+def test_loading_peaks_one_layers_experts_above_the_weights() -> None:
+    """Checkpoints keep experts one by one, and the largest layer's are stacked beside them."""
+    # Eight experts of (2 * 16, 32) gate and up and (32, 16) down, in float32.
+    one_layer = 8 * (2 * 16 * 32 + 32 * 16) * 4
+    for layers in (1, 2):
+        need = need_of(tiny_olmoe(layers=layers))
+        assert need.experts == layers * one_layer
+        assert need.loading == need.weights + one_layer
+    half = need_of(tiny_olmoe(), dtype="bfloat16")
+    assert half.loading == half.weights + one_layer // 2
+
+
 def test_half_the_precision_is_half_the_bytes() -> None:
     full, half = need_of(tiny_olmoe()), need_of(tiny_olmoe(), dtype="bfloat16")
     assert half.training * 2 == full.training

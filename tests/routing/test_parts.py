@@ -1,5 +1,6 @@
 """A profile in parts: one window or many, resumed, damaged, in blocks, always the same integers."""
 
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +28,8 @@ from trace_engine.routing import (
     windows,
 )
 from trace_engine.routing.sampling import Drawn, least
-from trace_engine.routing.shards import Shards
+from trace_engine.routing.shards import IDENTITY, Shards
+from trace_engine.routing.storage import Arrays
 from trace_engine.routing.windows import block_of
 from trace_engine.sets import Document, DocumentSet
 from trace_engine.sets.streaming import StreamedSet
@@ -154,6 +156,85 @@ def test_a_damaged_part_is_computed_again_and_said(opened: OpenModel, tmp_path: 
     found = in_parts(opened, tmp_path / "work", say=said.append)
     assert_same_profile(found, expected, bits=True)
     assert sum("is computed again" in sentence for sentence in said) == len(shards)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("damaged", [(0,), (4,), (0, 1, 11), (3, 4, 5, 6)])
+def test_a_part_that_is_damaged_after_it_was_written_is_computed_again_at_once(
+    opened: OpenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: tuple[int, ...]
+) -> None:
+    expected = profile(opened, MANY, RETAIN, config(sample_tokens=1000))
+    names = {f"forget-counts-{index:06d}" for index in damaged}
+    write = Shards.write
+    routed: list[int] = []
+    route = profiler._Side._route
+
+    def spoil(self: Shards, name: str, arrays: Arrays) -> None:
+        write(self, name, arrays)
+        if name in names:
+            self._path(name).write_bytes(b"0" * 100)
+
+    def count(self: profiler._Side, window: windows.Window, *rest: object) -> Arrays:
+        if self.name == "forget":
+            routed.append(window.index)
+        return route(self, window, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Shards, "write", spoil)
+    monkeypatch.setattr(profiler._Side, "_route", count)
+    said: list[str] = []
+    found = in_parts(opened, tmp_path / "work", say=said.append)
+    assert_same_profile(found, expected, bits=True)
+    assert routed == [*range(12), *damaged]
+    assert len(said) == len(damaged)
+    assert all("is damaged" in s and "it is computed again" in s for s in said)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_parts_of_another_device_are_not_added_to_this_ones(
+    opened: OpenModel, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        in_parts(opened, tmp_path / "work", report=stop_after(300))
+    asked = tmp_path / "work" / IDENTITY
+    identity = json.loads(asked.read_text())
+    assert identity["device"] == "cpu"
+    asked.write_text(json.dumps(identity | {"device": "cuda"}))
+    said: list[str] = []
+    expected = profile(opened, MANY, RETAIN, config(sample_tokens=1000))
+    assert_same_profile(in_parts(opened, tmp_path / "work", say=said.append), expected, bits=True)
+    assert any("starting again" in sentence for sentence in said)
+
+
+def test_folding_reads_and_writes_each_window_a_bounded_number_of_times(
+    opened: OpenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the windows are twice the work, and the folder never holds more than a fold's worth."""
+    monkeypatch.setattr(windows, "WINDOW_DOCUMENTS", 1)
+    monkeypatch.setattr(windows, "MOST_DOCUMENTS", 5)
+    monkeypatch.setattr(windows, "BLOCKS", 4)
+    read, written, held = [0], [0], [0]
+    plain_read, plain_write = Shards.read, Shards.write
+
+    def reading(self: Shards, name: str) -> Arrays | None:
+        read[-1] += self._path(name).stat().st_size if self._path(name).exists() else 0
+        return plain_read(self, name)
+
+    def writing(self: Shards, name: str, arrays: Arrays) -> None:
+        plain_write(self, name, arrays)
+        written[-1] += self._path(name).stat().st_size
+        held[-1] = max(held[-1], sum("-counts-" in n or "-sum-" in n for n in self.names()))
+
+    monkeypatch.setattr(Shards, "read", reading)
+    monkeypatch.setattr(Shards, "write", writing)
+    for number in (32, 64):
+        many = texts("many", number, 5)
+        asked = config(sample_tokens=1000, max_length=8)
+        assert profile_in_parts(opened, many, RETAIN, asked, tmp_path / str(number)) is not None
+        for each in (read, written, held):
+            each.append(0)
+    assert read[1] < 2.2 * read[0]
+    assert written[1] < 2.2 * written[0]
+    assert held[1] == held[0] <= profiler.FOLDED + 2
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,11 @@ def _spread_tokens(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("router.gate.weight") and not parameter.is_meta and not parameter.any():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    # Biases are made 0, where a tap or a mask that forgets them would go unnoticed.
+    for name, bias in chain(model.named_parameters(), model.named_buffers()):
+        loose = bias.is_floating_point() and bias.ndim > 0 and not bias.is_meta
+        if "bias" in name.rsplit(".", 1)[-1] and loose and not bias.any():
+            bias.copy_(torch.randn(bias.shape, generator=generator) * 0.03)
     for name, table in model.named_buffers():
         if name.endswith("tid2eid") and not table.is_meta:
             ranks = torch.rand(len(table), EXPERTS, generator=generator).argsort(-1)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import ModelFiles, locate, weights_size
@@ -41,7 +42,7 @@ from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.settings import shared_settings
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
-from trace_engine.models.trainable import NO_ADAPTERS, fused_names
+from trace_engine.models.trainable import fused_names
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.spelling import size
 

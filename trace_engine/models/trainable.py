@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from trace_engine.adapters import INSTEAD, NO_ADAPTERS
 from trace_engine.config import Cell, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models.info import OpenModel
@@ -31,12 +32,6 @@ from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 
 Kind = Literal["all", "selected_experts", "layers", "lora"]
-
-NO_ADAPTERS = (
-    "LoRA's adapters fit tensors of three dimensions with the experts on the first, and these "
-    "experts are stored otherwise"
-)
-"""Why LoRA is refused (DBRX): the same words in the refusal, in `inspect` and in docs/models.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +312,7 @@ class _Lora(Trainable):
         super().__init__(opened)
         for site in opened.sites:
             if not fused_names(site):
-                raise ModelError(
-                    f"{site.name}: {NO_ADAPTERS}. Train all parameters or selected experts instead."
-                )
+                raise ModelError(f"{site.name}: {NO_ADAPTERS}. {INSTEAD}")
         options: dict[str, Any] = {"lora_alpha": config.lora_alpha}  # PEFT's annotation says int
         settings = LoraConfig(
             r=config.lora_rank,
@@ -336,7 +329,7 @@ class _Lora(Trainable):
                 raise ModelError(
                     f"PEFT cannot put LoRA adapters on {type(opened.model).__name__} "
                     f"({str(error).splitlines()[0].rstrip('.')}). "
-                    "Train all parameters or selected experts instead."
+                    f"{INSTEAD}"
                 ) from None
         self._freeze()
         self._parameters = {}

@@ -8,8 +8,8 @@ model.
 Dims: B documents of a batch, S padded length, D documents, L MoE sites, K experts per token.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trace_engine.config import ProfileConfig
-from trace_engine.errors import InputError, ModelError
+from trace_engine.errors import ModelError
 from trace_engine.models import (
     Batch,
     OpenModel,
@@ -119,12 +119,12 @@ def _profile(
             ]
             for side in sides:
                 side.run(workers, report)
+            workers.wait()
+            if not workers.leads:
+                return None
+            done = {side.name: side.result(report) for side in sides}
     finally:
         opened.model.train(was_training)
-    workers.wait()
-    if not workers.leads:
-        return None
-    done = {side.name: side.result() for side in sides}
     mentioned = set(token_ids_V.tolist())
     for _, sample in done.values():
         mentioned |= set(np.unique(sample.token_N).tolist())
@@ -191,35 +191,44 @@ class _Side:
         workers.wait()
         tokens = sum(self._scan.tokens[index] for index in todo)
         meter = Meter(f"profiling {self.name} set", tokens, "tokens", report)
-        if todo:
-            with (
-                torch.no_grad(),
-                RoutingTap(self._opened.sites, self._on_routing),
-                ExitStack() as stack,
-            ):
-                for window in cut.windows(self._documents.stream()):
-                    if window.index not in todo:
-                        continue
-                    part = self._route(window, meter, stack)
-                    if self._shards is None:
-                        self._total.add(part)
-                        continue
-                    self._shards.write(self._shard(window.index), part)
-                    if workers.leads:
-                        self._fold()
+        with closing(self._routed(todo, meter)) as routed:
+            for index, part in routed:
+                if self._shards is None:
+                    self._total.add(part)
+                    continue
+                self._shards.write(self._shard(index), part)
+                if workers.leads:
+                    self._fold()
 
-    def result(self) -> tuple[RoutingCounts, TokenSample]:
-        """Counts and sample of the side, once every process is done."""
+    def result(self, report: ProgressCallback) -> tuple[RoutingCounts, TokenSample]:
+        """Counts and sample of the side, once every process is done.
+
+        A part that was damaged after it was written is routed again here, and only it.
+        """
         while self._total.windows < len(self._scan.tokens):
             index = self._total.windows
             part = self._shards.read(self._shard(index)) if self._shards else None
             if part is None:
-                raise InputError(
-                    f"{self._documents.name}: part {index + 1} of {len(self._scan.tokens)} was "
-                    "damaged after it was written. Start again: the other parts are kept."
+                meter = Meter(
+                    f"profiling {self.name} set", self._scan.tokens[index], "tokens", report
                 )
+                [(_, part)] = self._routed({index}, meter)
             self._total.add(part)
         return self._total.result()
+
+    def _routed(self, todo: Collection[int], meter: Meter) -> Generator[tuple[int, Arrays]]:
+        """These windows of the set, each with what its tokens chose."""
+        if not todo:
+            return
+        self._fired, self._cut_short = [], False
+        with (
+            torch.no_grad(),
+            RoutingTap(self._opened.sites, self._on_routing),
+            ExitStack() as stack,
+        ):
+            for window in cut.windows(self._documents.stream()):
+                if window.index in todo:
+                    yield window.index, self._route(window, meter, stack)
 
     def _shard(self, index: int) -> str:
         return f"{self.name}-counts-{index:06d}"
@@ -266,6 +275,8 @@ class _Side:
                 break
             self._total.add(part)
         windows = self._total.windows
+        if windows == first:
+            return  # the first of them is damaged: `result` routes it again
         self._shards.write(f"{self.name}-sum-{windows:06d}", self._total.part())
         for name in there:
             kind, _, number = name.rpartition("-")

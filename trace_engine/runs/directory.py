@@ -17,6 +17,7 @@ from trace_engine.disk import read_json, read_last_line, read_lines, write_json,
 from trace_engine.errors import RunError
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.preflight import require_possible
 
 FINAL_STATES = ("done", "stopped", "failed")
 """States that a worker writes as its last word; without one, a free lock means `interrupted`."""
@@ -217,8 +218,10 @@ class RunDirectory:
 
     def create(self, config: ProfileConfig | UnlearnConfig) -> FileLock:
         """Make the directory and take its lock before anyone can find it. Raises RunError if it is
-        there, unless it is a run that ended before its first update: that one starts anew.
+        there, unless it is a run that ended before its first update: that one starts anew; and
+        ModelError for what the model cannot be trained as (see `preflight`).
         """
+        require_possible(config)
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:

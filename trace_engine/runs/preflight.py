@@ -1,0 +1,47 @@
+"""What forbids a run before its directory is made, told from files and settings alone.
+
+Whatever needs the model itself is refused by the worker. Trade-off: a hub model that was never
+fetched is not looked at here.
+"""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from trace_engine.adapters import INSTEAD, NO_ADAPTERS, WITHOUT_ADAPTERS
+from trace_engine.bundled import resolve_source
+from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
+from trace_engine.errors import ModelError, TraceError
+
+
+def why_not(config: ProfileConfig | UnlearnConfig) -> str | None:
+    """Why a run of these settings would be refused, or None."""
+    if not isinstance(config, UnlearnConfig) or config.trainable.kind != "lora":
+        return None
+    model_type = _model_type(config.model)
+    if model_type not in WITHOUT_ADAPTERS:
+        return None
+    return f"{config.model.source} ({model_type}): {NO_ADAPTERS}. {INSTEAD}"
+
+
+def require_possible(config: ProfileConfig | UnlearnConfig) -> None:
+    """Raise ModelError where `why_not` has a reason."""
+    reason = why_not(config)
+    if reason is not None:
+        raise ModelError(f"{reason} No run was made.")
+
+
+def _model_type(model: ModelConfig) -> str | None:
+    """What the model's config.json calls it; None where there is none to read here."""
+    try:
+        path = Path(resolve_source(model.source)).expanduser() / "config.json"
+        if not path.is_file():
+            cached = try_to_load_from_cache(model.source, "config.json", revision=model.revision)
+            if not isinstance(cached, str):
+                return None
+            path = Path(cached)
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
+    except (TraceError, OSError, ValueError, AttributeError, HFValidationError):
+        return None  # the worker refuses it with a sentence of its own
