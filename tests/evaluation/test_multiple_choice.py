@@ -6,7 +6,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, OlmoeConfig, OlmoeForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    JambaConfig,
+    JambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+)
 
 from trace_engine.demo.recipe.batches import train_tokenizer
 from trace_engine.errors import InputError
@@ -122,6 +131,98 @@ def test_a_model_that_changes_its_logits_after_the_head_is_scored_whole(tokenize
     for question, got in zip(questions, scores.loglikelihoods, strict=True):
         context, continuations = prompt_of(question, "continuation")
         expected = [naive_loglikelihood(capped, tokenizer, context, c)[0] for c in continuations]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+class Tokens:
+    """Counts the real tokens that a model's backbone reads."""
+
+    def __init__(self, model) -> None:
+        self.read, self.rows = 0, 0
+        self._handle = model.model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, kwargs) -> None:
+        self.rows += len(kwargs["input_ids"])
+        mask = kwargs["attention_mask"]
+        # A mask of branches blocks padding from all but itself: its last column tells nothing.
+        self.read += int(mask.sum()) if mask.dim() == 2 else kwargs["input_ids"].numel()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._handle.remove()
+
+
+def test_choices_share_one_reading_of_their_question(model, tokenizer) -> None:
+    long = " ".join(WORDS * 12)
+    questions = [
+        dataclasses.replace(question, question=long + f" {n}:")
+        for n, question in enumerate(make_questions(20))
+    ]
+    with Tokens(model) as tokens:
+        scores = score_questions(model, tokenizer, questions, tokens_per_batch=1)
+    ids = [
+        len(tokenizer(f"{question.question} {choice}")["input_ids"])
+        for question in questions
+        for choice in question.choices
+    ]
+    # The checks on one question come on top, and still it is less than half.
+    assert tokens.read < sum(ids) / 2
+    for question, got in zip(questions, scores.loglikelihoods, strict=True):
+        expected = [
+            naive_loglikelihood(model, tokenizer, question.question, f" {choice}")[0]
+            for choice in question.choices
+        ]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def windowed(tokenizer):
+    """Looks back eight tokens only: a choice would see another one instead of its question."""
+    return MixtralForCausalLM(
+        MixtralConfig(**shape(tokenizer), num_local_experts=4, sliding_window=8)
+    )
+
+
+def stateful(tokenizer):
+    """Carries a state along the row, whatever the mask says."""
+    return JambaForCausalLM(
+        JambaConfig(
+            **shape(tokenizer),
+            num_experts=4,
+            use_mamba_kernels=False,
+            attn_layer_period=2,
+            attn_layer_offset=1,
+            mamba_d_state=4,
+            mamba_dt_rank=4,
+        )
+    )
+
+
+def shape(tokenizer):
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.5,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+@pytest.mark.parametrize("make", [windowed, stateful])
+def test_a_model_that_cannot_keep_choices_apart_reads_them_one_by_one(tokenizer, make) -> None:
+    torch.manual_seed(0)
+    other = make(tokenizer).eval()
+    questions = make_questions(8, seed=3)
+    with Tokens(other) as tokens:
+        scores = score_questions(other, tokenizer, questions, tokens_per_batch=1)
+    assert tokens.rows >= 4 * len(questions)
+    for question, got in zip(questions, scores.loglikelihoods, strict=True):
+        context, continuations = prompt_of(question, "continuation")
+        expected = [naive_loglikelihood(other, tokenizer, context, c)[0] for c in continuations]
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 

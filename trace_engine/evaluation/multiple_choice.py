@@ -1,8 +1,10 @@
 """Multiple-choice accuracy by log-likelihood, as EleutherAI's lm-evaluation-harness scores it.
 
-Every choice is a continuation of the question; the most likely one is the model's answer. Rows are
-sorted by length and batched by tokens, and the output head runs on the choice positions only,
-unless the model does more than a head after its backbone (a self-check on the first row decides).
+Every choice is a continuation of the question; the most likely one is the model's answer. A
+question is read once and its choices branch off it, each blind to the others, where the model obeys
+such an attention mask; else every choice has a row of its own. Rows are sorted by length and
+batched by tokens, and the output head runs on the choice positions only, unless the model does more
+than a head after its backbone. Both are decided by value, on a row of the questions at hand.
 """
 
 # Dims: B rows of a batch, T tokens of a row, P choice positions of a batch, D hidden, V vocabulary
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trace_engine.errors import InputError
 from trace_engine.evaluation.estimate import Estimate, wilson
@@ -63,17 +66,49 @@ class ChoiceScores:
         return {name: self.accuracy(name) for name in sorted(set(self.categories))}
 
 
+LONGEST_SHARED = 2048
+"""Tokens of a row up to which choices share it: its mask grows with the square."""
+
+
 @dataclass(slots=True)
 class _Row:
-    """One row of the forward pass: a context and one continuation, or several of one token each."""
+    """One row of the forward pass: a context, and one or more continuations that branch off it."""
 
     question: int
     choices: range
-    tokens: list[int]
-    start: int
-    """Position that predicts the first continuation token."""
+    context: list[int]
     targets: list[list[int]]
     """Per choice its continuation tokens."""
+
+    def __len__(self) -> int:
+        """Tokens of the row; the last one of a continuation is predicted and never read."""
+        return len(self.context) + sum(len(target) - 1 for target in self.targets)
+
+    @property
+    def branches(self) -> bool:
+        """Whether two continuations lie side by side, so that a mask must keep them apart."""
+        return sum(len(target) > 1 for target in self.targets) > 1
+
+    def layout(self) -> tuple[list[int], list[int], list[int], list[list[int]]]:
+        """Token ids, position ids, branch of each token (0 the context), and per choice the places
+        whose logits predict its tokens.
+        """
+        tokens, end = list(self.context), len(self.context)
+        positions, branches, places = list(range(end)), [0] * end, []
+        for number, target in enumerate(self.targets, start=1):
+            first = len(tokens)
+            tokens += target[:-1]
+            positions += range(end, end + len(target) - 1)
+            branches += [number] * (len(target) - 1)
+            places.append([end - 1, *range(first, len(tokens))])
+        return tokens, positions, branches, places
+
+    def alone(self) -> list[_Row]:
+        """The same continuations in rows of their own."""
+        return [
+            _Row(self.question, range(choice, choice + 1), self.context, [target])
+            for choice, target in zip(self.choices, self.targets, strict=True)
+        ]
 
 
 def score_questions(
@@ -106,6 +141,7 @@ def score_questions(
     try:
         with torch.inference_mode():
             split = _splits_into_backbone_and_head(model, rows[0])
+            rows = _apart(model, rows, split)
             for batch in _batches(rows, tokens_per_batch):
                 for row, values in zip(batch, _score_batch(model, batch, split), strict=True):
                     sums[row.question][row.choices.start : row.choices.stop] = values
@@ -153,21 +189,28 @@ def _rows(tokenizer: Any, questions: Sequence[Question], style: Style) -> list[_
     rows = []
     for number, (context, (_, choices)) in enumerate(zip(contexts, prompts, strict=True)):
         targets = [next(whole_iterator)[len(context) :] for _ in choices]
-        start = len(prefix) + len(context) - 1
-        if all(len(target) == 1 for target in targets):  # one forward answers for every choice
-            rows.append(_Row(number, range(len(targets)), prefix + context, start, targets))
-            continue
-        for choice, target in enumerate(targets):
-            tokens = prefix + context + target[:-1]
-            rows.append(_Row(number, range(choice, choice + 1), tokens, start, [target]))
+        rows.append(_Row(number, range(len(targets)), prefix + context, targets))
     return rows
+
+
+def _apart(model: nn.Module, rows: list[_Row], split: bool) -> list[_Row]:
+    """The rows as they are where choices may share one, else a row for every choice."""
+    short = [row for row in rows if row.branches and len(row) <= LONGEST_SHARED]
+    shared = bool(short) and _keeps_branches_apart(model, max(short, key=len), split)
+    return [
+        part
+        for row in rows
+        for part in (
+            [row] if not row.branches or (shared and len(row) <= LONGEST_SHARED) else row.alone()
+        )
+    ]
 
 
 def _batches(rows: list[_Row], tokens_per_batch: int) -> list[list[_Row]]:
     """Rows sorted by length, longest first, so that padded tokens per batch stay in the budget."""
     batches: list[list[_Row]] = []
-    for row in sorted(rows, key=lambda row: (-len(row.tokens), row.question, row.choices.start)):
-        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0].tokens) > tokens_per_batch:
+    for row in sorted(rows, key=lambda row: (-len(row), row.question, row.choices.start)):
+        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0]) > tokens_per_batch:
             batches.append([])
         batches[-1].append(row)
     return batches
@@ -175,49 +218,74 @@ def _batches(rows: list[_Row], tokens_per_batch: int) -> list[list[_Row]]:
 
 def _score_batch(model: nn.Module, batch: list[_Row], split: bool) -> list[list[float]]:
     """Per row, the log-likelihood of each of its choices."""
-    device = next(model.parameters()).device
-    width = max(len(row.tokens) for row in batch)
-    # Right padding never reaches a real token of a causal model; its id only has to exist.
-    ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
-    mask_BT = torch.zeros(len(batch), width, dtype=torch.long)
-    for number, row in enumerate(batch):
-        ids_BT[number, : len(row.tokens)] = torch.tensor(row.tokens)
-        mask_BT[number, : len(row.tokens)] = 1
-    row_P: list[int] = []
-    position_P: list[int] = []
-    for number, row in enumerate(batch):
-        steps = len(row.targets[0])
-        row_P += [number] * steps
-        position_P += range(row.start, row.start + steps)
-    logits_PV = _logits(model, ids_BT.to(device), mask_BT.to(device), row_P, position_P, split)
-    normaliser_P = torch.logsumexp(logits_PV, dim=-1)
-    values, offset = [], 0
+    logits_PV = _row_logits(model, batch, split)
+    targets_P = torch.tensor([token for row in batch for target in row.targets for token in target])
+    found_P = -functional.cross_entropy(
+        logits_PV, targets_P.to(logits_PV.device), reduction="none"
+    ).double()
+    found, values, offset = found_P.tolist(), [], 0
     for row in batch:
-        steps = len(row.targets[0])
-        span = slice(offset, offset + steps)
-        targets = torch.tensor(row.targets, device=device)  # (choices, steps)
-        picked = logits_PV[span].gather(1, targets.T) - normaliser_P[span, None]
-        values.append(picked.double().sum(0).tolist())
-        offset += steps
+        of_row = []
+        for target in row.targets:
+            of_row.append(sum(found[offset : offset + len(target)]))
+            offset += len(target)
+        values.append(of_row)
     return values
 
 
+def _row_logits(model: nn.Module, batch: list[_Row], split: bool) -> Tensor:
+    """Logits (P, V) in float32 that predict every token of every choice, row by row."""
+    parameter = next(model.parameters())
+    width = max(len(row) for row in batch)
+    # Right padding never reaches a real token of a causal model; its id only has to exist.
+    ids_BT, position_BT, branch_BT, real_BT = torch.zeros(4, len(batch), width, dtype=torch.long)
+    row_P: list[int] = []
+    place_P: list[int] = []
+    for number, row in enumerate(batch):
+        tokens, positions, branches, places = row.layout()
+        for values_BT, values in (
+            (ids_BT, tokens),
+            (position_BT, positions),
+            (branch_BT, branches),
+        ):
+            values_BT[number, : len(values)] = torch.tensor(values)
+        real_BT[number, : len(tokens)] = 1
+        for of_choice in places:
+            row_P += [number] * len(of_choice)
+            place_P += of_choice
+    inputs = {"input_ids": ids_BT, "attention_mask": real_BT}
+    if any(row.branches for row in batch):
+        mask_BTT = _branch_mask(branch_BT, real_BT)
+        lowest = torch.finfo(parameter.dtype).min
+        blocked_BTT = torch.zeros(mask_BTT.shape, dtype=parameter.dtype).masked_fill(
+            ~mask_BTT, lowest
+        )
+        inputs |= {"attention_mask": blocked_BTT[:, None], "position_ids": position_BT}
+    placed = {name: value.to(parameter.device) for name, value in inputs.items()}
+    return _logits(model, placed, row_P, place_P, split)
+
+
+def _branch_mask(branch_BT: Tensor, real_BT: Tensor) -> Tensor:
+    """Which place may attend to which, bool (B, T, T): what comes before it in the context or in
+    its own branch; padding attends to itself, so that no row of the softmax is empty.
+    """
+    width = branch_BT.shape[1]
+    causal_TT = torch.ones(width, width, dtype=torch.bool).tril()
+    own_BTT = (branch_BT[:, None, :] == 0) | (branch_BT[:, None, :] == branch_BT[:, :, None])
+    seen_BTT = causal_TT & own_BTT & (real_BT[:, None, :] == 1)
+    return seen_BTT | torch.eye(width, dtype=torch.bool)
+
+
 def _logits(
-    model: nn.Module,
-    ids_BT: Tensor,
-    mask_BT: Tensor,
-    row_P: list[int],
-    position_P: list[int],
-    split: bool,
+    model: nn.Module, inputs: dict[str, Tensor], row_P: list[int], place_P: list[int], split: bool
 ) -> Tensor:
-    """Logits (P, V) in float32 at the given positions."""
-    inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": False}
+    """Logits (P, V) in float32 at the given places."""
     if split:
-        hidden_BTD = model.model(**inputs).last_hidden_state  # type: ignore[operator]
+        hidden_BTD = model.model(**inputs, use_cache=False).last_hidden_state  # type: ignore[operator]
         head = model.get_output_embeddings()  # type: ignore[operator]
-        logits_PV: Tensor = head(hidden_BTD[row_P, position_P])
+        logits_PV: Tensor = head(hidden_BTD[row_P, place_P])
     else:
-        logits_PV = model(**inputs).logits[row_P, position_P]
+        logits_PV = model(**inputs, use_cache=False).logits[row_P, place_P]
     return logits_PV.float()
 
 
@@ -229,12 +297,25 @@ def _splits_into_backbone_and_head(model: nn.Module, row: _Row) -> bool:
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if not isinstance(getattr(model, "model", None), nn.Module) or not isinstance(head, nn.Module):
         return False
-    device = next(model.parameters()).device
-    ids_BT = torch.tensor([row.tokens], device=device)
-    at = ([0], [row.start])
+    one = row.alone()[:1]
     try:
-        short = _logits(model, ids_BT, torch.ones_like(ids_BT), *at, split=True)
+        short = _row_logits(model, one, split=True)
     except (TypeError, AttributeError, RuntimeError):
         return False
-    full = _logits(model, ids_BT, torch.ones_like(ids_BT), *at, split=False)
+    full = _row_logits(model, one, split=False)
     return short.shape == full.shape and torch.allclose(short, full, rtol=1e-3, atol=1e-3)
+
+
+def _keeps_branches_apart(model: nn.Module, row: _Row, split: bool) -> bool:
+    """Whether a row of branches gives each choice the logits that it has in a row of its own.
+
+    It does not where layers carry a state along, look back a window only, or take no such mask.
+    Checked by value on the longest row, not by class.
+    """
+    try:
+        together = _row_logits(model, [row], split)
+    except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+        return False
+    apart = torch.cat([_row_logits(model, [one], split) for one in row.alone()])
+    rounding = torch.finfo(next(model.parameters()).dtype).eps ** 0.5
+    return bool((together - apart).abs().max() <= rounding * apart.abs().max())
