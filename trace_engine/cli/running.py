@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from trace_engine.cli.output import (
 )
 from trace_engine.errors import InputError
 from trace_engine.progress import Progress
+from trace_engine.routing import ALONE, Workers, joined
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.launcher import not_listed, reopen
 from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
-from trace_engine.runs.stopping import StopFlag
-from trace_engine.runs.worker import work
+from trace_engine.runs.stopping import StopFlag, StopRequestedError
+from trace_engine.runs.worker import Job, default_job, work
 from trace_engine.sets import check_answers
 from trace_engine.spelling import percent
 
@@ -39,15 +41,48 @@ _STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.
 
 
 def unlearn(options: argparse.Namespace) -> int:
+    with joined() as workers:
+        return _unlearn(options, workers)
+
+
+def _unlearn(options: argparse.Namespace, workers: Workers) -> int:
     config = read_run(options.config)
     check_answers(config)
     if options.background:
+        _require_one(workers)
         if options.out is not None:
             raise InputError("--background keeps its run under the home; leave --out away.")
         run = runs.open_run(runs.launch(config))
         return _launched(run, options.json)
-    run = RunDirectory(options.out or subfolder("runs") / new_run_id())
-    return in_foreground(run, run.create(config), options.json)
+    new = RunDirectory(options.out or subfolder("runs") / new_run_id())
+    return _take(lambda: (new, new.create(config)), options.json, workers)
+
+
+def _take(
+    begin: Callable[[], tuple[RunDirectory, FileLock]], as_json: bool, workers: Workers
+) -> int:
+    """Let the leading process take a run and be its worker, and the others follow it."""
+    taken = begin() if workers.leads else None
+    path = Path(workers.share(lambda: "" if taken is None else str(taken[0].path)))
+    if taken is not None:
+        return in_foreground(*taken, as_json, workers)
+    stop = StopFlag()
+    stop.install()
+    run = RunDirectory(path)
+    from trace_engine.runs.jobs import follow  # torch and transformers: seconds
+
+    with contextlib.chdir(run.launch_folder()), contextlib.suppress(StopRequestedError):
+        follow(run, stop, runs.home(), workers)
+        return 0
+    return 130
+
+
+def _require_one(workers: Workers) -> None:
+    if workers.size > 1:
+        raise InputError(
+            f"--background starts one process of its own, and there are {workers.size}. Leave it "
+            "out; torchrun itself can be put in the background."
+        )
 
 
 def _launched(run: RunDirectory, as_json: bool) -> int:
@@ -59,11 +94,16 @@ def _launched(run: RunDirectory, as_json: bool) -> int:
     return 0
 
 
-def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
-    """Be the run's worker until it ends; returns the exit code. The caller holds the lock."""
+def in_foreground(
+    run: RunDirectory, lock: FileLock, as_json: bool, workers: Workers = ALONE
+) -> int:
+    """Be the run's worker until it ends, perhaps with others; returns the exit code. The caller
+    holds the lock."""
     stop = StopFlag(_STOPPING)
     stop.install()
     note(f"Run {run.id} in {run.path}")
+    if workers.size > 1:
+        note(f"{workers.size} processes share every step.")
     base = runs.home()
     with lock, contextlib.chdir(run.launch_folder()):
         status = work(
@@ -72,7 +112,10 @@ def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
             base=base,
             report=Narrator(run),
             on_wait=lambda ahead: note(run.status().message),
+            job=_job(workers),
         )
+    if status.state != "done":
+        workers.leave()
     clear_progress()
     if as_json:
         emit_json(describe(run, status))
@@ -82,6 +125,14 @@ def in_foreground(run: RunDirectory, lock: FileLock, as_json: bool) -> int:
         note(f"Continue with `trace-moe runs resume {handle(run)}`.")
         return 130
     return 0 if status.state == "done" else 2
+
+
+def _job(workers: Workers) -> Job:
+    if workers.size == 1:
+        return default_job
+    from trace_engine.runs.jobs import lead  # torch and transformers: seconds
+
+    return lead(workers)
 
 
 class Narrator:
@@ -242,11 +293,13 @@ def runs_stop(options: argparse.Namespace) -> int:
 
 
 def runs_resume(options: argparse.Namespace) -> int:
-    run = find(options.run)
-    if options.background:
-        runs.resume_directory(run)
-        return _launched(run, options.json)
-    return in_foreground(run, reopen(run), options.json)
+    with joined() as workers:
+        run = find(options.run)
+        if options.background:
+            _require_one(workers)
+            runs.resume_directory(run)
+            return _launched(run, options.json)
+        return _take(lambda: (run, reopen(run)), options.json, workers)
 
 
 def runs_delete(options: argparse.Namespace) -> int:

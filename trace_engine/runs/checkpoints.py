@@ -46,9 +46,7 @@ class Checkpoint:
 
     def load(self) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         """The tensors (on the CPU) and the JSON state. Call `verify` first."""
-        from safetensors.torch import load_file  # readers of runs must not pay for torch
-
-        return load_file(self.path / _TENSORS), read_json(self.path / _STATE)
+        return load_state(self.path)
 
     def verify(self) -> None:
         """Raise RunError naming the first file that is missing or differs from its recorded
@@ -61,6 +59,13 @@ class Checkpoint:
                 raise RunError(
                     f"Checkpoint {self.path.name} is damaged: {name} differs from its hash."
                 )
+
+
+def load_state(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """The tensors (on the CPU) and the JSON state of a checkpoint that has been verified."""
+    from safetensors.torch import load_file  # readers of runs must not pay for torch
+
+    return load_file(path / _TENSORS), read_json(path / _STATE)
 
 
 def save_checkpoint(

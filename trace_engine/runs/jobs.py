@@ -9,30 +9,74 @@ from pathlib import Path
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
 from trace_engine.disk import write_json
-from trace_engine.progress import Progress, ProgressCallback
+from trace_engine.errors import AlreadySaidError, RunError, TraceError
+from trace_engine.progress import Progress, ProgressCallback, ignore_progress
+from trace_engine.routing import ALONE, Workers
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.places import find_profile
 from trace_engine.runs.profiles import ProfileAnswer, ProfileCache, keep_profile, save_with_map
 from trace_engine.runs.stopping import StopFlag
-from trace_engine.runs.training import Interruptible, Opened, train
+from trace_engine.runs.training import Interruptible, Opened, train, train_along
+from trace_engine.runs.worker import Job
 from trace_engine.unlearning import Session
 
 
-def perform(run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: Path | None) -> str:
+def perform(
+    run: RunDirectory,
+    stop: StopFlag,
+    report: ProgressCallback,
+    base: Path | None,
+    workers: Workers = ALONE,
+) -> str:
     """Do what the run's settings ask for; returns the sentence of its end.
 
-    Raises StopRequestedError when it was asked to stop, and whatever the engine raises.
+    Of several `workers` the leading one calls this, through `lead`. Raises StopRequestedError when
+    it was asked to stop, and whatever the engine raises.
     """
     config = run.config()
     reports = Interruptible(stop, report)
     if isinstance(config, ProfileConfig):
         return make_profile(run, config, reports, base)
     reports(Progress("opening the model and the sets", 0, 1, "steps", None, None))
-    opened = open_session(config, reports, base)
+    opened = open_session(config, reports, base, workers)
     try:
-        return train(run, config, stop, reports, opened)
+        return train(run, config, stop, reports, opened, workers)
     finally:
         opened.session.close()
+
+
+def lead(workers: Workers) -> Job:
+    """`perform` for the leading one of several processes: all begin when it has its turn, and when
+    it ends otherwise than done, they end with it."""
+
+    def job(run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: Path | None) -> str:
+        try:
+            workers.wait()
+            return perform(run, stop, report, base, workers)
+        except AlreadySaidError:
+            raise RunError(workers.reason()) from None
+        except TraceError as error:
+            workers.refuse(error)
+            raise
+
+    return job
+
+
+def follow(run: RunDirectory, stop: StopFlag, base: Path | None, workers: Workers) -> None:
+    """What each other process does: wait for the leading one's turn, then its share of the work.
+
+    Raises StopRequestedError when the run was stopped, and whatever the engine raises.
+    """
+    workers.wait()
+    config = run.config()
+    if not isinstance(config, UnlearnConfig):
+        raise RunError(f"Run {run.id} makes a profile; share one with `trace-moe profile`.")
+    reports = Interruptible(stop, ignore_progress)
+    session = open_session(config, reports, base, workers).session
+    try:
+        train_along(session, stop, reports, workers)
+    finally:
+        session.close()
 
 
 def make_profile(
@@ -62,9 +106,14 @@ def make_profile(
     return " ".join([end, *said])
 
 
-def open_session(config: UnlearnConfig, report: ProgressCallback, base: Path | None) -> Opened:
-    """The engine's session, its profile taken from the cache or put there."""
-    session = Session(config, profiles=ProfileCache(base, report), report=report)
+def open_session(
+    config: UnlearnConfig, report: ProgressCallback, base: Path | None, workers: Workers = ALONE
+) -> Opened:
+    """The engine's session, its profile taken from the cache or put there; several processes share
+    the work on one that is not there."""
+    if workers.size > 1:
+        ProfileAnswer(config.profile_config()).get(report, base, workers)
+    session = Session(config, profiles=ProfileCache(base, report), workers=workers, report=report)
     setup = session.setup
     fingerprints = {
         "model": setup.opened.info.fingerprint,

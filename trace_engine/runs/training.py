@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.disk import Appender, place_folder, require_space, write_json
 from trace_engine.progress import Progress, ProgressCallback
-from trace_engine.runs.checkpoints import newest_sound, require_same, save_checkpoint
+from trace_engine.routing import ALONE, Workers
+from trace_engine.runs.checkpoints import load_state, newest_sound, require_same, save_checkpoint
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 from trace_engine.unlearning import drive
@@ -72,16 +73,22 @@ class Interruptible:
 
 
 def train(
-    run: RunDirectory, config: UnlearnConfig, stop: StopFlag, report: Interruptible, opened: Opened
+    run: RunDirectory,
+    config: UnlearnConfig,
+    stop: StopFlag,
+    report: Interruptible,
+    opened: Opened,
+    workers: Workers = ALONE,
 ) -> str:
     """Bring the run to its end from wherever it is; returns the sentence of its end.
 
-    Raises StopRequestedError when stopped (saved at the step it names), RunError when the run's
-    directory belongs to another question, and whatever the session raises.
+    Of several `workers` the leading one calls this, and the others `train_along`. Raises
+    StopRequestedError when stopped (saved at the step it names), RunError when the run's directory
+    belongs to another question, and whatever the session raises.
     """
     session, attempt = opened.session, run.status().attempt
     identity = {"config": identity_of(config), **opened.fingerprints}
-    _continue(run, session, identity)
+    _continue(run, session, identity, workers)
     if run.profile_before() is None:
         place_folder(
             run.path / "profile-before", lambda to: shutil.copytree(opened.profile_before, to)
@@ -121,7 +128,7 @@ def train(
             session,
             on_row=on_row,
             on_checkpoint=on_checkpoint,
-            should_stop=lambda: stop.requested,
+            should_stop=lambda: workers.any(stop.requested),
         )
         rows.sync()
     finally:
@@ -140,6 +147,24 @@ def train(
     return " ".join(filter(None, [_end(session), kept["sentence"]]))
 
 
+def train_along(session: Trainee, stop: StopFlag, report: Interruptible, workers: Workers) -> None:
+    """What another process than the leading one does meanwhile: its share of every step.
+
+    It writes nothing. Raises StopRequestedError when the run is stopped.
+    """
+    found = workers.share(lambda: None)
+    if found is not None:
+        tensors, state = load_state(Path(found))
+        session.load_state(tensors, state)
+    session.facts()
+    report.armed = False
+    reason = drive(
+        session, on_row=lambda row: None, should_stop=lambda: workers.any(stop.requested)
+    )
+    if reason == "stopped":
+        raise StopRequestedError
+
+
 def _end(session: Trainee) -> str:
     """Why a run is done."""
     if session.ended is None:
@@ -147,7 +172,9 @@ def _end(session: Trainee) -> str:
     return f"Ended early, at step {session.step} of {session.config.max_steps}: {session.ended}."
 
 
-def _continue(run: RunDirectory, session: Trainee, identity: dict[str, Any]) -> None:
+def _continue(
+    run: RunDirectory, session: Trainee, identity: dict[str, Any], workers: Workers
+) -> None:
     """Load the newest sound checkpoint, if any, and say what was passed over.
 
     Raises RunError when the run was begun on another question.
@@ -156,6 +183,7 @@ def _continue(run: RunDirectory, session: Trainee, identity: dict[str, Any]) -> 
     recorded = checkpoint.identity if checkpoint else run.facts().get("identity")
     if recorded:
         require_same(recorded, identity)
+    workers.share(lambda: None if checkpoint is None else str(checkpoint.path))
     if checkpoint is not None:
         tensors, state = checkpoint.load()
         session.load_state(tensors, state)

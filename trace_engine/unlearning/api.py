@@ -15,7 +15,7 @@ from typing import Any
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import InputError
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
-from trace_engine.routing import Profile
+from trace_engine.routing import ALONE, Profile, Workers
 from trace_engine.sets import check_answers
 from trace_engine.unlearning.facts import warnings_of
 from trace_engine.unlearning.loop import Row, drive
@@ -55,17 +55,19 @@ def unlearn(
     profiles: ProfileStore | None = None,
     report: ProgressCallback = ignore_progress,
     on_row: Callable[[Row], None] | None = None,
+    workers: Workers = ALONE,
 ) -> UnlearnResult:
     """Run `config` to its end in this process. Raises a TraceError when it cannot.
 
     `out`, a folder that does not exist yet or is empty, gets `config.yaml`, `facts.json`,
     `metrics.jsonl` (row by row) and `model/`. `on_row` sees each row as it comes; `report` gets
     progress of profiling and training. `profiles` keeps a computed profile for the next call, as
-    `runs.profiles.ProfileCache` does.
+    `runs.profiles.ProfileCache` does. Of several `workers` (`with joined() as workers`, started by
+    torchrun) each calls this and gets the same result; the leading one writes `out`.
     """
     check_answers(config)
-    folder = None if out is None else _empty_folder(Path(out))
-    session = Session(config, profile=profile, profiles=profiles, report=report)
+    folder = None if out is None or not workers.leads else _empty_folder(Path(out))
+    session = Session(config, profile=profile, profiles=profiles, workers=workers, report=report)
     try:
         return _run(session, folder, report, on_row)
     except BaseException:

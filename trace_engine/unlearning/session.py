@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from trace_engine.calibration import fit_weights
+from trace_engine.calibration import FittedWeights, fit_weights
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
 from trace_engine.methods import needs_start_model
@@ -214,7 +214,7 @@ class Session:
         every = self.config.weights.refresh_every
         if every is None or self.step == 0 or self.step % every:
             return {}
-        self.weights = fit_weights(self.profile_after(), self.selection, self.config.weights)
+        self.weights = self._fit_anew()
         self._weighting.refit(self.weights)
         return {"refitted": True, "hardness": self.weights.hardness}
 
@@ -222,6 +222,16 @@ class Session:
         """Forward and backward of the forget term: its value and what is logged of the batch."""
         value, row = self._forget.backward(self._orders[FORGET].batch(self.step), start)
         return self._require_finite(value, "loss"), row
+
+    def _fit_anew(self) -> FittedWeights:
+        """Weights by the routing as it is now; the leading process finds them for all."""
+
+        def fit() -> FittedWeights:
+            return fit_weights(self.profile_after(), self.selection, self.config.weights)
+
+        if self._workers.size == 1:
+            return fit()
+        return FittedWeights.from_dict(self._workers.share(lambda: fit().to_dict()))
 
     def _retain_pass(self) -> tuple[float, dict[str, Any]]:
         """Forward and backward of the retain term: its value and what is logged of its weights."""
@@ -246,7 +256,10 @@ class Session:
         It may end the run (`ended`), and its weights may be the best so far.
         """
         start_NLK = self._start().probe_NLK.numpy()
-        row = evaluation_row(self.setup, self.step, start_NLK, self._report)
+        together.require_same(self._workers, self._parameters)
+        row: dict[str, Any] = self._workers.share(
+            lambda: evaluation_row(self.setup, self.step, start_NLK, self._report)
+        )
         if self.step:
             found = judging.standing(row, self.config)
             self.ended = judging.why_stop(self.config.stop, found)
@@ -274,7 +287,8 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Everything that was decided or found before training, JSON values only."""
-        return collect_facts(self.setup, self._start().knowledge)
+        found = collect_facts(self.setup, self._start().knowledge)
+        return found | {"processes": self._workers.size}
 
     def profile_after(self) -> Profile:
         """Profile both sets with the model as it is now, under the settings of the profile

@@ -10,14 +10,16 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from trace_engine.errors import RunError
 from trace_engine.routing import Workers
 from trace_engine.unlearning.controls import Gradients, norm_of
 
 BUCKET = 2**24
 """Numbers that are summed at once: 64 MiB of float32 beside the gradients."""
+_SAME = 1e-4
+"""Relative difference of a tensor's squared norm that rounding on another machine may make."""
 
 
 def total(workers: Workers, values: Sequence[float]) -> list[float]:
@@ -25,7 +27,7 @@ def total(workers: Workers, values: Sequence[float]) -> list[float]:
     if workers.size == 1:
         return list(values)
     summed = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(summed)
+    workers.sum(summed)
     return [float(value) for value in summed]
 
 
@@ -35,14 +37,13 @@ def all_rows(workers: Workers, own_NX: Tensor) -> Tensor:
         return own_NX
     sizes = torch.zeros(workers.size, dtype=torch.int64)
     sizes[workers.rank] = len(own_NX)
-    dist.all_reduce(sizes)
+    workers.sum(sizes)
     longest = int(sizes.max())
     wire = torch.uint8 if own_NX.dtype == torch.bool else own_NX.dtype
     padded = torch.zeros((longest, *own_NX.shape[1:]), dtype=wire)
     padded[: len(own_NX)] = own_NX.cpu().to(wire)
-    found = [torch.empty_like(padded) for _ in range(workers.size)]
-    dist.all_gather(found, padded)
-    parts = [part[:size] for part, size in zip(found, sizes.tolist(), strict=True)]
+    found = zip(workers.gather(padded), sizes.tolist(), strict=True)
+    parts = [part[:size] for part, size in found]
     return torch.cat(parts).to(own_NX.dtype).to(own_NX.device)
 
 
@@ -54,10 +55,10 @@ def sum_gradients(workers: Workers, parameters: Sequence[nn.Parameter]) -> None:
     """
     if workers.size == 1:
         return
-    gradients = _aligned(parameters, [p.grad for p in parameters])
+    gradients = _aligned(workers, parameters, [p.grad for p in parameters])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    for bucket, flat in _sums(gradients):
+    for bucket, flat in _sums(workers, gradients):
         sizes = [gradient.numel() for gradient in bucket]
         for gradient, part in zip(bucket, torch.split(flat, sizes), strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -70,22 +71,40 @@ def norm_of_sum(
     if workers.size == 1:
         return norm_of(gradients)
     squares = [
-        float(flat.double().square().sum()) for _, flat in _sums(_aligned(parameters, gradients))
+        float(flat.double().square().sum())
+        for _, flat in _sums(workers, _aligned(workers, parameters, gradients))
     ]
     return math.sqrt(sum(squares))
 
 
-def _aligned(parameters: Sequence[nn.Parameter], gradients: Gradients) -> Gradients:
+def require_same(workers: Workers, parameters: Sequence[nn.Parameter]) -> None:
+    """Raise RunError where the processes no longer hold the same weights: steps would be summed
+    over different models from then on."""
+    if workers.size == 1:
+        return
+    squares = [parameter.detach().double().square().sum().cpu() for parameter in parameters]
+    first, *others = workers.gather(torch.stack(squares))
+    for rank, other in enumerate(others, start=1):
+        if not torch.allclose(first, other, rtol=_SAME, atol=0, equal_nan=True):
+            raise RunError(
+                f"Process {rank} no longer has the weights of process 0. Give all processes the "
+                "same kind of machine and the same versions, and start the run again."
+            )
+
+
+def _aligned(
+    workers: Workers, parameters: Sequence[nn.Parameter], gradients: Gradients
+) -> Gradients:
     """The same tensors in every process: 0 where only others have a gradient."""
     there = torch.tensor([g is not None for g in gradients], dtype=torch.uint8)
-    dist.all_reduce(there, op=dist.ReduceOp.MAX)
+    workers.largest(there)
     return [
         torch.zeros_like(parameter) if known and gradient is None else gradient
         for parameter, gradient, known in zip(parameters, gradients, there.tolist(), strict=True)
     ]
 
 
-def _sums(gradients: Gradients) -> Iterator[tuple[list[Tensor], Tensor]]:
+def _sums(workers: Workers, gradients: Gradients) -> Iterator[tuple[list[Tensor], Tensor]]:
     """Buckets of gradients, each with its sum over all processes as one flat tensor on the CPU.
 
     Narrow precisions are summed in float32.
@@ -93,7 +112,7 @@ def _sums(gradients: Gradients) -> Iterator[tuple[list[Tensor], Tensor]]:
     for bucket in _buckets([gradient for gradient in gradients if gradient is not None]):
         wide = torch.float64 if bucket[0].dtype == torch.float64 else torch.float32
         flat = torch.cat([gradient.flatten().to("cpu", wide) for gradient in bucket])
-        dist.all_reduce(flat)
+        workers.sum(flat)
         yield bucket, flat
 
 
