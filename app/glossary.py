@@ -156,6 +156,12 @@ TERMS: tuple[Term, ...] = (
         ("start",),
     ),
     Term(
+        "model card",
+        "The page that goes along with a model: what was unlearned, how, what was measured with "
+        "which uncertainty, and what was not tested.",
+        ("unlearn",),
+    ),
+    Term(
         "negative preference optimisation (NPO)",
         "Forget loss −(2/β)·log σ(−β·(log p − log p_ref)) per sequence: like gradient ascent, but"
         " it fades once the text has become unlikely.",
@@ -230,6 +236,13 @@ TERMS: tuple[Term, ...] = (
     Term(
         "simple NPO (SimNPO)",
         "NPO without a reference model: −(2/β)·log σ(β·(loss per token − δ)) per sequence.",
+        ("unlearn",),
+    ),
+    Term(
+        "sweep",
+        "A small grid of settings, made as ordinary runs, one point each on the plane of "
+        "forgetting and utility. Its best point is chosen on the questions it is drawn with, and "
+        "looks a little better than it is.",
         ("unlearn",),
     ),
     Term(

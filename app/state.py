@@ -301,6 +301,16 @@ def set_run_id(run: str | None) -> None:
     put(run=run)
 
 
+def sweep_id() -> str | None:
+    """The sweep in the URL, if any. Not validated here, as with `run_id`."""
+    return core().get("sweep")
+
+
+def set_sweep_id(sweep: str | None) -> None:
+    """Put a sweep in focus, or none; the run in focus goes with the sweep it was opened from."""
+    put(sweep=sweep, run=None)
+
+
 def job_id() -> str | None:
     """The profiling job in the URL, if any. Not validated here, as with `run_id`."""
     return core().get("job")

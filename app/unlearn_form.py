@@ -198,8 +198,11 @@ def _take_defaults(model: str) -> None:
     st.session_state[_DEFAULTS] = defaults
 
 
-def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
-    """All widgets; returns values for `build`, and why the questions cannot be asked."""
+def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any], str | None]:
+    """All widgets; returns values for `build`, and why the questions cannot be asked.
+
+    A sweep names its runs itself: not `labelled`.
+    """
     _take_defaults(base.model.source)
     left, right = st.columns(2, gap="large")
     with left:
@@ -208,13 +211,7 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
         trainable = _trainable()
         control = _control()
         evaluation, trouble = _evaluation(base)
-    name = st.text_input(
-        "Label of the run (optional)",
-        key="u_name",
-        max_chars=100,
-        help=forms.help_of(UnlearnConfig, "name"),
-        persist_state="session",
-    )
+    name = _label() if labelled else ""
     values = {
         "name": name,
         **values,
@@ -223,6 +220,16 @@ def draw(base: ProfileConfig) -> tuple[dict[str, Any], str | None]:
         "evaluation": evaluation,
     }
     return values, trouble
+
+
+def _label() -> str:
+    return st.text_input(
+        "Label of the run (optional)",
+        key="u_name",
+        max_chars=100,
+        help=forms.help_of(UnlearnConfig, "name"),
+        persist_state="session",
+    )
 
 
 def _method() -> dict[str, Any]:

@@ -12,17 +12,29 @@ from app import (
     past_runs,
     selection_view,
     state,
+    sweep_form,
+    sweep_view,
     teaching,
     unlearn_form,
     wording,
 )
-from trace_engine import runs
+from trace_engine import runs, sweeps
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 
 navigation.shell()
 st.title("Is it forgetting without breaking?")
 teaching.panel("unlearn")
+
+chosen_sweep = state.sweep_id()
+if chosen_sweep is not None:
+    try:
+        sweep = sweeps.open_sweep(chosen_sweep)
+        with st.container(border=True):
+            sweep_view.show(sweep)
+    except TraceError as error:
+        st.error(wording.plain(f"The sweep cannot be shown. {error}"), icon=":material/error:")
+        st.button("Close it", on_click=state.set_sweep_id, args=(None,), key="sweep_forget")
 
 chosen_run = state.run_id()
 opened = None
@@ -33,6 +45,15 @@ if chosen_run is not None:
         if isinstance(settings, UnlearnConfig):
             with st.container(border=True):
                 live.show(opened, settings)
+            belongs = opened.sweep()
+            if belongs is not None and chosen_sweep is None:
+                st.button(
+                    "Open its sweep",
+                    icon=":material/scatter_plot:",
+                    on_click=state.set_sweep_id,
+                    args=(belongs,),
+                    key="run_sweep",
+                )
         else:
             st.info("This run made a profile; Data & model shows it.", icon=":material/info:")
     except TraceError as error:
@@ -66,7 +87,8 @@ else:
         f"Model: {findings.model_name(view.profile.meta)}    Forget: {view.forget_name}    "
         f"Retain: {view.retain_name}"
     )
-    values, question_trouble = unlearn_form.draw(base)
+    sweeping = sweep_form.mode() == sweep_form.MANY
+    values, question_trouble = unlearn_form.draw(base, labelled=not sweeping)
     config, refusal = unlearn_form.build(base, values)
     troubles = forms.launch_troubles(config, refusal)
     if question_trouble is not None:
@@ -81,10 +103,11 @@ else:
             st.markdown(f"**What trains.** {sentence}")
             names = ", ".join(state.cell_name(cell) for cell in cells[:12])
             more = f" and {len(cells) - 12} more" if len(cells) > 12 else ""
-            st.markdown(
-                f"**What is calibrated.** {len(cells)} experts by {config.weights.rule} weights"
-                + (f": {names}{more}." if cells else ".")
-            )
+            if not sweeping:
+                st.markdown(
+                    f"**What is calibrated.** {len(cells)} experts by {config.weights.rule} weights"
+                    + (f": {names}{more}." if cells else ".")
+                )
             troubles += forms.selection_troubles(config, len(cells))
         except TraceError as error:
             troubles.append(str(error))
@@ -104,27 +127,51 @@ else:
         )
         if not st.checkbox("Run all the same", key="u_overlap"):
             troubles.append("The two sets overlap: tick the box above to run all the same.")
+    planned = grids = None
+    sweep_name = ""
+    if sweeping:
+        st.subheader("What varies")
+        grids, sweep_name = sweep_form.draw(min(view.profile.num_experts_L))
+        if config is not None:
+            planned, refusal = sweep_form.plan(config, grids, sweep_name)
+            troubles += [refusal] if refusal is not None else []
     for trouble in troubles:
         st.error(wording.plain(trouble), icon=":material/block:")
-    st.button(
-        "Launch",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=bool(troubles) or config is None,
-        on_click=launch,
-        args=(config,),
-        key="u_launch",
-        help="Starts a process of its own: closing this page does not end it.",
-    )
-    if config is not None and question_trouble is None:
-        with st.expander("The same from a file, a shell, Python", icon=":material/terminal:"):
-            name = unlearn_form.file_name(config)
-            st.code(forms.unlearn_command(name), language="bash")
-            st.code(forms.unlearn_python(name), language="python")
-            st.code(to_yaml(config), language="yaml", height=360)
-            st.download_button(
-                name, to_yaml(config), file_name=name, on_click="ignore", key="u_yaml"
-            )
+    if config is not None and planned is not None and grids is not None:
+        sweep_form.describe(config, planned)
+        st.button(
+            "Launch the sweep",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=bool(troubles),
+            on_click=sweep_form.launch,
+            args=(config, grids, sweep_name),
+            key="sw_launch",
+            help="Starts processes of their own: closing this page does not end them.",
+        )
+        if not troubles:
+            sweep_form.the_same(config, grids, sweep_name)
+    elif not sweeping:
+        st.button(
+            "Launch",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=bool(troubles) or config is None,
+            on_click=launch,
+            args=(config,),
+            key="u_launch",
+            help="Starts a process of its own: closing this page does not end it.",
+        )
+        if config is not None and question_trouble is None:
+            with st.expander("The same from a file, a shell, Python", icon=":material/terminal:"):
+                name = unlearn_form.file_name(config)
+                st.code(forms.unlearn_command(name), language="bash")
+                st.code(forms.unlearn_python(name), language="python")
+                st.code(to_yaml(config), language="yaml", height=360)
+                st.download_button(
+                    name, to_yaml(config), file_name=name, on_click="ignore", key="u_yaml"
+                )
 
 st.subheader("Past runs")
 past_runs.show()
+sweep_form.past()

@@ -558,8 +558,13 @@ def read_config(path: str | Path, *, recorded: bool = False) -> ProfileConfig | 
     still what was computed.
     """
     path = Path(path)
+    return parse_config(read_yaml(path), path.name, recorded=recorded)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises InputError when it is missing, unreadable or not YAML."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.name}: no such settings file.") from None
     except OSError as error:
@@ -568,4 +573,3 @@ def read_config(path: str | Path, *, recorded: bool = False) -> ProfileConfig | 
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path.name}: not a readable YAML file ({reason}).") from None
-    return parse_config(data, path.name, recorded=recorded)

@@ -71,6 +71,15 @@ def test_without_questions_more_forget_loss_is_better(tmp_path: Path) -> None:
     assert found[0].forget.value == 5.0
 
 
+def test_a_point_is_the_model_that_was_saved(tmp_path: Path) -> None:
+    rows = [eval_row(0, 0.9, 0.9), eval_row(10, 0.4, 0.8), eval_row(20, 0.3, 0.2)]
+    found = stored_sweep(tmp_path, {"seed": (1,)}, [rows])
+    assert outcomes(found)[0].utility.value == 0.2
+    facts = found.home / "runs" / str(outcomes(found)[0].run) / "facts.json"
+    facts.write_text(json.dumps({"kept": {"step": 10, "sentence": "The best."}}))
+    assert (outcomes(found)[0].forget.value, outcomes(found)[0].utility.value) == (0.4, 0.8)
+
+
 def finished(home: Path, seconds: float, **changes: Any) -> RunDirectory:
     run = write_run(home, [eval_row(20, 0.3, 0.8)], **changes)
     status = json.loads((run.path / "status.json").read_text())

@@ -9,7 +9,8 @@ import torch
 from tests.unlearning.cases import tiny_config
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import InputError
-from trace_engine.sweeps.plan import label_of, parse_values, plan_sweep, what_trains
+from trace_engine.sweeps.file import parse_values, read_sweep, sweep_yaml
+from trace_engine.sweeps.plan import label_of, plan_sweep, what_trains
 from trace_engine.unlearning import unlearn
 
 
@@ -147,6 +148,21 @@ def test_values_from_a_command_line() -> None:
             parse_values([text])
     with pytest.raises(InputError, match="given twice"):
         parse_values(["seed=1", "seed=2"])
+
+
+def test_a_sweeps_file_reads_back_as_itself(tmp_path: Path) -> None:
+    grids = [{"weights.rule": ["mean"], "weights.strength": [0.5]}, {"weights.rule": ["exact"]}]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(sweep_yaml(base(seed=3), grids, "mine"))
+    assert read_sweep(file) == (base(seed=3), grids, "mine")
+    file.write_text("base: {}\ngrids: [[1]]\n")
+    with pytest.raises(InputError, match=r"sweep\.yaml: grids must be a list of fields"):
+        read_sweep(file)
+    file.write_text("grids: []\n")
+    with pytest.raises(InputError, match="has `base` and `grids`"):
+        read_sweep(file)
+    with pytest.raises(InputError, match="no such settings file"):
+        read_sweep(tmp_path / "none.yaml")
 
 
 def test_labels_are_short_words() -> None:

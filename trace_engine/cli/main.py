@@ -160,7 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     unlearn.add_argument("--background", action="store_true", help="return at once")
 
     sweep = command("sweep", "sweeping:sweep", "Every combination of a few values, as runs.")
-    sweep.add_argument("config", type=Path, help="the settings that all points share")
+    sweep.add_argument(
+        "config", type=Path, help="the settings that all points share, or a sweep's own file"
+    )
     sweep.add_argument(
         "--set",
         action="append",

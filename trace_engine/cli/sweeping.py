@@ -14,21 +14,22 @@ from typing import Any
 from trace_engine import sweeps
 from trace_engine.cli.options import read_run
 from trace_engine.cli.output import clear_progress, duration, emit_json, interval, note, print_table
+from trace_engine.config import UnlearnConfig
 from trace_engine.disk import strict, write_json, write_text
 from trace_engine.errors import InputError
 from trace_engine.evaluation.outcome import Figure
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.sweeps.drive import PointState, drive
+from trace_engine.sweeps.file import is_sweep_file, parse_values, read_sweep
 from trace_engine.sweeps.launcher import reopen_sweep
-from trace_engine.sweeps.plan import parse_values
 from trace_engine.sweeps.results import measure_of
 
 _STOPPING = "\nStopping the runs, which save; press Ctrl-C again to leave them running.\n"
 
 
 def sweep(options: argparse.Namespace) -> int:
-    base, grid = read_run(options.config), parse_values(options.set)
-    plan = sweeps.plan_sweep(base, [grid], options.name)
+    base, grids, name = _asked(options)
+    plan = sweeps.plan_sweep(base, grids, name)
     if options.plan:
         return _plan(plan, sweeps.seconds_per_run(base), options.json)
     if options.out is not None:
@@ -38,13 +39,26 @@ def sweep(options: argparse.Namespace) -> int:
     for sentence in plan.sentences():
         note(sentence)
     if options.background:
-        found = sweeps.open_sweep(sweeps.launch_sweep(base, [grid], options.name))
+        found = sweeps.open_sweep(sweeps.launch_sweep(base, grids, name))
         return _launched(found, options.json)
     found = sweeps.sweep(
-        base, grid, options.name, stop=_listening(), on_look=Narrator(),
+        base, grids, name, stop=_listening(), on_look=Narrator(),
         on_start=lambda made: note(f"Sweep {made.id}: {len(plan.points)} runs."),
     )  # fmt: skip
     return _ended(found, options)
+
+
+def _asked(options: argparse.Namespace) -> tuple[UnlearnConfig, list[sweeps.Grid], str]:
+    """From a run's settings and `--set`, or from a sweep's own file, as the page shows it."""
+    if is_sweep_file(options.config):
+        if options.set:
+            raise InputError(
+                f"{options.config.name} is a sweep's file and says what varies; leave --set out, "
+                "or edit its grids."
+            )
+        base, grids, name = read_sweep(options.config)
+        return base, grids, options.name or name
+    return read_run(options.config), [parse_values(options.set)], str(options.name)
 
 
 def _listening() -> StopFlag:

@@ -1,6 +1,7 @@
 """Sweeps: a small grid of settings as ordinary runs, and the front they leave. Loads no torch."""
 
 from trace_engine.sweeps.directory import SweepDirectory, SweepStatus, list_sweeps, open_sweep
+from trace_engine.sweeps.file import read_sweep
 from trace_engine.sweeps.launcher import (
     delete_sweep,
     launch_sweep,
@@ -25,6 +26,7 @@ __all__ = [
     "open_sweep",
     "outcomes",
     "plan_sweep",
+    "read_sweep",
     "resume_sweep",
     "seconds_per_run",
     "stop_sweep",

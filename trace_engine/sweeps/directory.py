@@ -17,6 +17,7 @@ from trace_engine.disk import read_json, write_json, write_text
 from trace_engine.errors import InputError, RunError
 from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
+from trace_engine.sweeps.file import sweep_yaml
 from trace_engine.sweeps.plan import Grid, Plan
 
 FINAL_STATES = ("done", "stopped", "failed")
@@ -154,14 +155,7 @@ class SweepDirectory:
         """Make the directory and take its lock before anyone can find it."""
         self.path.mkdir(mode=0o700)
         lock = self.lock()
-        data = {
-            "name": name,
-            "grids": [{key: list(values) for key, values in grid.items()} for grid in grids],
-            "base": base.model_dump(mode="json"),
-        }
-        write_text(
-            self.path / "sweep.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-        )
+        write_text(self.path / "sweep.yaml", sweep_yaml(base, grids, name))
         points = [
             {
                 "label": point.label,

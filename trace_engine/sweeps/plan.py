@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from trace_engine.config import UnlearnConfig, identity_of
@@ -201,24 +200,3 @@ def _too_many(found: int) -> str:
         f"That is {found} runs, and a sweep has at most {MOST_RUNS}: take fewer values, or use "
         "`trace-moe bench`, which tries a budget of settings."
     )
-
-
-def parse_values(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`selection.top_k=1,2,4` as a grid; a value is read as YAML, so `null` is none and `[0.1, 20]`
-    within a list of lists a pair. Raises InputError for what has no field or no value."""
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        field, equals, given = text.partition("=")
-        field, given = field.strip(), given.strip()
-        if not (field and equals and given):
-            raise InputError(f"Expected FIELD=VALUE,VALUE, for example weights.rule=mean,exact; "
-                             f"found {text!r}.")  # fmt: skip
-        if field in grid:
-            raise InputError(f"{field} is given twice; name all its values at once.")
-        try:
-            pieces = [yaml.safe_load(given)] if given.startswith("[") else given.split(",")
-            values = pieces[0] if given.startswith("[") else [yaml.safe_load(p) for p in pieces]
-        except yaml.YAMLError:
-            raise InputError(f"{field}: its values cannot be read ({given[:60]!r}).") from None
-        grid[field] = list(values)
-    return grid

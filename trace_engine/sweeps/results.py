@@ -17,6 +17,7 @@ from trace_engine.evaluation.outcome import (
     figure_of,
     forget_and_utility,
     undominated,
+    up_to_saved,
 )
 from trace_engine.runs import list_runs, open_run
 from trace_engine.sweeps.directory import SweepDirectory
@@ -76,7 +77,7 @@ def measure_of(base: UnlearnConfig) -> Measure:
 
 
 def outcomes(sweep: SweepDirectory) -> list[Outcome]:
-    """All points in order, finished ones with their last evaluation."""
+    """All points in order, finished ones with the evaluation of the model they saved."""
     measure = measure_of(sweep.base())
     states = look(sweep)
     figures = [_figures(state, measure, sweep.home) for state in states]
@@ -104,7 +105,8 @@ def _figures(state: PointState, measure: Measure, home: Path) -> tuple[Figure, F
     if not state.done or state.point.run is None:
         return NOT_MEASURED, NOT_MEASURED
     try:
-        rows = open_run(state.point.run, home).rows("eval")
+        run = open_run(state.point.run, home)
+        rows = up_to_saved(run.rows("eval"), run.facts())
     except TraceError:
         return NOT_MEASURED, NOT_MEASURED
     if not rows:
