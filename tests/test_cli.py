@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,14 @@ def test_inspect_compares_precisions_and_states_n(
     assert "bfloat16 against float32, on 2 documents of" in capsys.readouterr().out
 
 
+def test_inspect_times_the_experts_when_the_settings_ask_for_a_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trace_engine.models.trial.SECONDS", 0.01)
+    assert main(["inspect", str(tiny_olmoe()), "--experts-implementation", "trial"]) == 0
+    assert "Fastest here:" in capsys.readouterr().out
+
+
 def test_inspect_refuses_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,6 +377,15 @@ def test_a_profile_in_bfloat16_counts_every_choice_on_the_cpu(
         assert saved.meta["model"]["dtype"] == dtype
         assert (saved.forget.counts_DLE.sum(axis=2) == 2 * saved.forget.tokens_D[:, None]).all()
     assert found["bfloat16"]["key"] != found["float32"]["key"]
+    # How much that precision moves is a command away, and the output says which.
+    assert found["float32"]["compare_dtype"] is None
+    command = shlex.split(found["bfloat16"]["compare_dtype"])
+    assert command[0] == "trace-moe"
+    assert main([*command[1:], "--documents", str(tmp_path / "retain.txt")]) == 0
+    assert "of the counts move" in capsys.readouterr().out
+    words.remove("--json")
+    assert main([*words, "--dtype", "bfloat16"]) == 0
+    assert f"move on a sample: {found['bfloat16']['compare_dtype']}" in capsys.readouterr().out
 
 
 def test_sizes_reach_the_terminal_with_their_space_and_control_characters_do_not(

@@ -51,8 +51,10 @@ class ModelConfig(_Settings):
     device: str = "auto"
     """`auto` takes the GPU where there is one (spread over all when one is too small), else the
     CPU; or `cpu`, `cuda`, `cuda:1`."""
-    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
-    """How transformers multiplies the experts; `auto` is a fixed rule, so that bits repeat."""
+    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm", "trial"] = "auto"
+    """How transformers multiplies the experts; `auto` is a fixed rule, so that bits repeat. `trial`
+    times the others on this machine, a second each, and records the fastest in their place: it is
+    what a resume goes on with."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Smaller linear layers, for profiling and evaluation; routed experts and routers keep their
     precision."""

@@ -22,7 +22,8 @@ def inspect(options: argparse.Namespace) -> int:
     config: ModelConfig = read_model(options)
     report = ProgressLine()
     found = inspect_closely(config, hashed=options.fingerprint, report=report)
-    trial = try_experts(config) if options.trial else None
+    measured = options.trial or config.experts_implementation == "trial"
+    trial = try_experts(config) if measured else None
     shift = None
     if options.compare_dtype is not None:
         documents = load_set(SetConfig(source=options.documents)).documents
@@ -101,7 +102,7 @@ def _show_trial(trial: Trial) -> None:
     print(
         f"Fastest here: {trial.fastest_forward} forward, {trial.fastest_training} forward and "
         f"backward. auto takes {trial.automatic} whatever is measured, so that bits repeat; choose "
-        "another with --experts-implementation."
+        "another with --experts-implementation, or trial to have the fastest picked and recorded."
     )
 
 

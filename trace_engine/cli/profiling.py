@@ -5,9 +5,11 @@ Started by `torchrun`, every process runs this command; the first one speaks for
 """
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from trace_engine.cli.options import read_profile
 from trace_engine.cli.output import ProgressLine, emit_json, note, print_table
@@ -39,7 +41,7 @@ def _profile(options: argparse.Namespace, workers: Workers) -> int:
     config = read_profile(options)
     if options.out is not None:
         require_new(options.out)
-    answer = ProfileAnswer(config)
+    answer = ProfileAnswer(config, workers=workers)
     shared = answer.overlap
     if not workers.leads:
         answer.get(ignore_progress, workers=workers)
@@ -51,6 +53,8 @@ def _profile(options: argparse.Namespace, workers: Workers) -> int:
             f"{shared.count} of {shared.forget_total} forget documents are also in the retain set; "
             "their routing counts on both sides."
         )
+    if answer.trial is not None:
+        note(answer.trial)
     folder, was_there = answer.get(ProgressLine(), workers=workers, say=note)
     if options.out is not None:
         target: Path = options.out
@@ -83,6 +87,15 @@ def require_new(folder: Path) -> None:
 def by_block(counts: RoutingCounts) -> bool:
     """Whether a side is counted per block of documents."""
     return counts.unit == "block"
+
+
+def _comparing(result: Profile) -> str | None:
+    """The command that says what the profile's precision changes; None in float32."""
+    model: dict[str, Any] = result.meta["model"]
+    if model["dtype"] == "float32":
+        return None
+    words = ["trace-moe", "inspect", str(model["source"]), "--dtype", model["dtype"]]
+    return shlex.join([*words, "--compare-dtype", "float32"])
 
 
 def show(
@@ -118,9 +131,12 @@ def show(
                 "experts_per_token": list(result.experts_per_token_L),
                 "largest_gaps": top[COLUMNS].to_dict("records"),
                 "notes": list(found.notes),
+                "dtype": result.meta["model"]["dtype"],
+                "compare_dtype": _comparing(result),
             }
         )
         return
+    compare = _comparing(result)
     for name, side in sides.items():
         kept = f" in {side['blocks']:,} blocks" if side["blocks"] else ""
         print(f"{name}: {side['documents']:,} documents{kept}, {side['tokens']:,} tokens counted")
@@ -132,4 +148,9 @@ def show(
     print_table(top, COLUMNS)
     for sentence in found.notes:
         print(sentence)
+    if compare is not None:
+        print(
+            f"Routed in {result.meta['model']['dtype']}, where some tokens go to other experts "
+            f"than in float32. How many choices and counts move on a sample: {compare}"
+        )
     print(f"{'Found' if was_there else 'Saved'}: {path} (key {key[:12]})")

@@ -19,6 +19,7 @@ from trace_engine.models.trainable import (
     check_cells,
     make_trainable,
 )
+from trace_engine.models.trial import Trial, settle
 
 __all__ = [
     "Batch",
@@ -30,6 +31,7 @@ __all__ = [
     "Site",
     "Trainable",
     "TrainableSummary",
+    "Trial",
     "backbone",
     "check_cells",
     "collate",
@@ -45,5 +47,6 @@ __all__ = [
     "mask_experts",
     "open_model",
     "require_layer",
+    "settle",
     "unmapped_blocks",
 ]

@@ -48,11 +48,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     """Load a model from a folder, a hub id or a `demo:` name, ready to be tapped.
 
-    Without `hashed`, the files are not hashed, and its facts have no fingerprint.
+    Without `hashed`, the files are not hashed, and its facts have no fingerprint. A trial of the
+    experts that is asked for is made here, unless `models.settle` made it before.
     Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, for a
     machine with too little free memory (before a weight is read), for quantisation, of the settings
     or the checkpoint, without its package, and for weights that do not fit the architecture.
     """
+    # The trial looks at a model by what is here, so it cannot be imported before.
+    from trace_engine.models.trial import settle
+
+    config, _ = settle(config, training=False)
     files = locate(config.source, config.revision)
     shell = outline(files, config)
     experts = experts_implementation(config, shell)
@@ -230,10 +235,10 @@ def experts_implementation(config: ModelConfig, shell: Any) -> str:
     in ms): 8 experts 11.5 / 9.1, 16: 61 / 58, 32: 87 / 60, 64: 343 / 90, 128: 871 / 143; hidden
     512, 32 experts: 6503 / 980. A bare forward favours eager by 20-30 % at 16 to 32 experts and
     grouped_mm from 64 on; one rule for both keeps a profile's bits those of the training.
-    `batched_mm` is never taken by itself.
+    `batched_mm` is never taken by itself. `trial` is told as `auto` until it is settled.
     """
     can_set = bool(type(shell)._can_set_experts_implementation())
-    if config.experts_implementation == "auto":
+    if config.experts_implementation in ("auto", "trial"):
         return "grouped_mm" if can_set else "eager"
     if config.experts_implementation != "eager" and not can_set:
         raise ModelError(

@@ -1,8 +1,9 @@
 """A timed trial of the ways to multiply the experts, on this machine and in the model's shape.
 
 One experts module with random weights stands for the model: shape and machine decide speed, values
-do not. Trade-off: the trial is for a person to choose by and is never consulted by a run, whose
-`auto` stays one fixed rule so that the same settings give the same bits.
+do not. Trade-off: `auto` never measures, so that the same settings give the same bits;
+`experts_implementation: trial` does, and is replaced by what it picked before anything is computed
+or addressed, so that bits repeat from then on.
 """
 
 # Dims: T tokens, D hidden, K experts per token
@@ -73,6 +74,22 @@ class Trial:
     def fastest_training(self) -> str:
         return min(self.timings, key=lambda t: t.training_ms).implementation
 
+    def fastest(self, *, training: bool) -> str:
+        """The implementation that `experts_implementation: trial` picks."""
+        return self.fastest_training if training else self.fastest_forward
+
+    def sentence(self, *, training: bool) -> str:
+        """What was picked, and by which times."""
+        times = ", ".join(
+            f"{t.implementation} {t.training_ms if training else t.forward_ms:.1f} ms"
+            for t in self.timings
+        )
+        what = "forward and backward" if training else "forward"
+        return (
+            f"Experts run as {self.fastest(training=training)}, picked by a trial: {times} {what} "
+            f"for {self.shape}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
             "fastest_forward": self.fastest_forward,
@@ -80,8 +97,12 @@ class Trial:
         }
 
 
-def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = SECONDS) -> Trial:
+def try_experts(
+    config: ModelConfig, *, tokens: int = TOKENS, seconds: float | None = None
+) -> Trial:
     """Time the allowed implementations on the first routed block's shape; no weight is read.
+
+    Each gets `seconds`, else SECONDS.
 
     Raises ModelError where a block's experts need more memory than is free, or are not called with
     chosen indices and gate weights.
@@ -119,7 +140,7 @@ def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = S
     for name in names:
         _choose(module, name)
         try:
-            timings.append(_time(name, block, seconds))
+            timings.append(_time(name, block, SECONDS if seconds is None else seconds))
         except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
             skipped.append(f"{name} cannot run here ({str(error).strip().splitlines()[0][:120]}).")
     if not timings:
@@ -134,6 +155,19 @@ def try_experts(config: ModelConfig, *, tokens: int = TOKENS, seconds: float = S
         f"tokens, {dtype}, {device.type}, {threads} thread{'' if threads == 1 else 's'}"
     )
     return Trial(tuple(timings), shape, automatic, tuple(skipped))
+
+
+def settle(config: ModelConfig, *, training: bool) -> tuple[ModelConfig, Trial | None]:
+    """The settings with `experts_implementation: trial` replaced by what a trial picks, and the
+    trial; without a trial where none is asked for.
+
+    `training` picks by forward and backward together, else by the forward alone.
+    """
+    if config.experts_implementation != "trial":
+        return config, None
+    trial = try_experts(config)
+    picked = {"experts_implementation": trial.fastest(training=training)}
+    return config.model_copy(update=picked), trial
 
 
 def _has_choice(model: Any) -> bool:

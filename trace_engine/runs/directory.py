@@ -298,6 +298,11 @@ class RunDirectory:
             raise RunError(f"Run {self.id} is done; a finished run is never changed.")
         write_json(self.path / "status.json", recorded | {"updated": time.time()} | changes)
 
+    def settle(self, config: ProfileConfig | UnlearnConfig) -> None:
+        """Put what was measured where settings ask for a measurement, before anything is computed.
+        The caller holds the lock."""
+        write_text(self.path / "config.yaml", to_yaml(config))
+
     def log(self, text: str) -> None:
         """Add a line, or a traceback, to log.txt. The caller holds the lock."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:

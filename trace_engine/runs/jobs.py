@@ -18,7 +18,7 @@ from trace_engine.runs.profiles import ProfileAnswer, ProfileCache, keep_profile
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.training import Interruptible, Opened, train, train_along
 from trace_engine.runs.worker import Job
-from trace_engine.unlearning import Session
+from trace_engine.unlearning import Session, settle_run
 
 
 def perform(
@@ -37,6 +37,10 @@ def perform(
     reports = Interruptible(stop, report)
     if isinstance(config, ProfileConfig):
         return make_profile(run, config, reports, base)
+    if config.model.experts_implementation == "trial":
+        reports(Progress("timing the experts", 0, 1, "steps", None, None))
+        config, trial = settle_run(config, workers)
+        _record(run, config, trial)
     reports(Progress("opening the model and the sets", 0, 1, "steps", None, None))
     opened = open_session(config, reports, base, workers)
     try:
@@ -71,6 +75,7 @@ def follow(run: RunDirectory, stop: StopFlag, base: Path | None, workers: Worker
     config = run.config()
     if not isinstance(config, UnlearnConfig):
         raise RunError(f"Run {run.id} makes a profile; share one with `trace-moe profile`.")
+    settle_run(config, workers)  # refuses what the leading process refuses
     reports = Interruptible(stop, ignore_progress)
     session = open_session(config, reports, base, workers).session
     try:
@@ -79,11 +84,22 @@ def follow(run: RunDirectory, stop: StopFlag, base: Path | None, workers: Worker
         session.close()
 
 
+def _record(run: RunDirectory, config: ProfileConfig | UnlearnConfig, trial: str | None) -> None:
+    """Put what a trial picked into the run's settings, so that a resume goes on with the same."""
+    run.settle(config)
+    if trial is not None:
+        run.log(trial)
+        run.update(notes=[*run.status().notes, trial])
+
+
 def make_profile(
     run: RunDirectory, config: ProfileConfig, report: ProgressCallback, base: Path | None
 ) -> str:
     """Answer a profile job from the cache or by computing it; the run's facts name its key."""
-    answer = ProfileAnswer(config)
+    answer = ProfileAnswer(config, base)
+    if answer.trial is not None:
+        config = answer.config
+        _record(run, config, answer.trial)
     said: list[str] = []
 
     def say(sentence: str) -> None:

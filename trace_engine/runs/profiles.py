@@ -9,11 +9,14 @@ inside its own session, may compute the same and has its result dropped.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from trace_engine.config import ProfileConfig
-from trace_engine.disk import place_folder
-from trace_engine.models import inspect_model, open_model
+from trace_engine.config import ModelConfig, ProfileConfig
+from trace_engine.disk import place_folder, read_json, write_json
+from trace_engine.errors import InputError, RunError
+from trace_engine.models import inspect_model, open_model, settle
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.routing import (
     ALONE,
@@ -71,13 +74,46 @@ class ProfileCache:
         keep_profile(key, profile, self._base, self._report)
 
 
+def _trial_once(model: ModelConfig, path: Path, workers: Workers) -> tuple[ModelConfig, str]:
+    """The model's settings with what a trial picked, now or earlier; and how it picked."""
+    if workers.leads and _kept_trial(path) is None:
+        settled, trial = settle(model, training=False)
+        assert trial is not None
+        said = {"picked": settled.experts_implementation, "how": trial.sentence(training=False)}
+        write_json(path, said | {"trial": trial.to_dict()})
+    workers.wait()
+    kept = _kept_trial(path)
+    if kept is None:
+        raise InputError(
+            f"{path} is not there in every process: all of them must share one TRACE_HOME. "
+            "Nothing was profiled."
+        )
+    return model.model_copy(update={"experts_implementation": kept["picked"]}), str(kept["how"])
+
+
+def _kept_trial(path: Path) -> dict[str, Any] | None:
+    try:
+        kept: dict[str, Any] | None = read_json(path)
+    except RunError:  # damaged: it is made again
+        return None
+    return kept
+
+
 class ProfileAnswer:
     """A profile with its address and the identity of what it was asked about."""
 
-    def __init__(self, config: ProfileConfig) -> None:
+    def __init__(
+        self, config: ProfileConfig, base: Path | None = None, workers: Workers = ALONE
+    ) -> None:
         """Read the sets and the model's hashes. Raises InputError or ModelError before any
-        computation."""
+        computation.
+
+        A trial of the experts that is asked for is made once for a question and kept in the home:
+        `config` has what it picked, so that an interrupted profile goes on with the same.
+        """
         self.config = config
+        self.trial: str | None = None
+        """What the trial picked, as a sentence; None where there was none."""
         self.forget: Documents = open_set(config.forget)
         self.retain: Documents = open_set(config.retain)
         self.overlap = check_pair(self.forget, self.retain)
@@ -88,6 +124,12 @@ class ProfileAnswer:
             "retain": self.retain.fingerprint,
         }
         self.key = profile_key(config, *self.fingerprints.values())
+        if config.model.experts_implementation == "trial":
+            path = subfolder("trials", base) / f"{self.key}.json"
+            picked, self.trial = _trial_once(config.model, path, workers)
+            self.config = config = config.model_copy(update={"model": picked})
+            self.model = replace(self.model, experts_implementation=picked.experts_implementation)
+            self.key = profile_key(config, *self.fingerprints.values())
 
     def get(
         self,

@@ -3,6 +3,7 @@
 from trace_engine.unlearning.api import UnlearnResult, unlearn
 from trace_engine.unlearning.loop import Drivable, Row, drive
 from trace_engine.unlearning.session import Session
+from trace_engine.unlearning.settling import settle_run
 from trace_engine.unlearning.setup import ProfileStore, Setup, set_up
 from trace_engine.unlearning.start import check_knowledge
 
@@ -16,5 +17,6 @@ __all__ = [
     "check_knowledge",
     "drive",
     "set_up",
+    "settle_run",
     "unlearn",
 ]

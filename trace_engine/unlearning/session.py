@@ -38,6 +38,7 @@ from trace_engine.unlearning.schedule import (
     DocumentOrder,
     learning_rate,
 )
+from trace_engine.unlearning.settling import settle_run
 from trace_engine.unlearning.setup import ProfileStore, set_up
 from trace_engine.unlearning.start import StartModel
 
@@ -59,6 +60,7 @@ class Session:
         workers: Workers = ALONE,
         report: ProgressCallback = ignore_progress,
     ) -> None:
+        config, self._trial = settle_run(config, workers)
         self._config = config
         self._workers = workers
         self._report = report
@@ -288,7 +290,8 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """Everything that was decided or found before training, JSON values only."""
         found = collect_facts(self.setup, self._start().knowledge)
-        return found | {"processes": self._workers.size}
+        picked = {} if self._trial is None else {"experts_trial": self._trial}
+        return found | {"processes": self._workers.size} | picked
 
     def profile_after(self) -> Profile:
         """Profile both sets with the model as it is now, under the settings of the profile
