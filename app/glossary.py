@@ -228,6 +228,13 @@ TERMS: tuple[Term, ...] = (
         ("unlearn",),
     ),
     Term(
+        "selected-expert unlearning (SEUF)",
+        "Any forget loss on the one expert that forget text uses most and its layer's router, with "
+        "a router anchor: a loss that holds forget tokens at that expert, so that the router does "
+        "not learn to go round it.",
+        ("unlearn",),
+    ),
+    Term(
         "shared expert",
         "An expert that every token uses; the router does not choose it, so it can never be "
         "selected here.",

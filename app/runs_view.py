@@ -120,9 +120,10 @@ def fact_sentences(facts: Mapping[str, Any]) -> list[str]:
     method = facts.get("method")
     if isinstance(method, Mapping) and method.get("layer") is not None:
         sentences.append(f"The hidden states of decoder layer {method['layer']} are driven.")
-    control = facts.get("control")
-    if isinstance(control, Mapping) and control.get("sentence"):
-        sentences.append(str(control["sentence"]))
+    for key in ("anchor", "control"):
+        found = facts.get(key)
+        if isinstance(found, Mapping) and found.get("sentence"):
+            sentences.append(str(found["sentence"]))
     weights = facts.get("weights")
     if isinstance(weights, Mapping) and isinstance(weights.get("diagnostics"), Mapping):
         diagnostics = weights["diagnostics"]

@@ -107,6 +107,15 @@ def training_sentence(
     model = meta.get("model")
     total = model.get("parameters") if isinstance(model, Mapping) else None
     of_total = f" of {wording.count(int(total))}" if isinstance(total, int) else ""
+    if trainable.kind == "top_experts":
+        which = (
+            "The expert" if trainable.number == 1 else f"The {trainable.number} experts"
+        ) + " with the highest gate mass on the forget set"
+        return "known at start", (
+            f"{which}, whatever is selected, and the routers of their layers train; the run states "
+            "which and how many parameters once the model is open. Everything else stays bitwise "
+            "unchanged."
+        )
     if trainable.kind == "layers" or trainable.freeze_routers:
         kept = " but the routers" if trainable.freeze_routers else ""
         where = "the selected experts' layers" if trainable.kind == "layers" else "the model"

@@ -44,6 +44,7 @@ TRAINS = {
     "selected_experts": "only the selected experts",
     "layers": "the layers of the selected experts",
     "lora": "LoRA adapters",
+    "top_experts": "the expert that forget text uses most, with its router (SEUF)",
 }
 CONTROLS = {
     "none": "none: the run itself",
@@ -209,6 +210,7 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
         values = _method()
     with right:
         trainable = _trainable()
+        anchor = _anchor() if trainable.kind == "top_experts" else {}
         control = _control()
         evaluation, trouble = _evaluation(base)
     name = _label() if labelled else ""
@@ -216,6 +218,7 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
         "name": name,
         **values,
         "trainable": trainable,
+        **anchor,
         "control": control,
         "evaluation": evaluation,
     }
@@ -347,10 +350,19 @@ def _trainable() -> TrainableConfig:
             help=forms.help_of(TrainableConfig, "freeze_routers"),
         )
         return TrainableConfig.model_validate({"kind": kind, "freeze_routers": routers == "freeze"})
+    if kind == "top_experts":
+        number = _number("Experts", "number", int, TrainableConfig, min_value=1)
+        return TrainableConfig(kind="top_experts", number=number)
     if kind != "lora":
         return TrainableConfig.model_validate({"kind": kind})
     rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
     return TrainableConfig(kind="lora", lora_rank=rank)
+
+
+def _anchor() -> dict[str, float]:
+    """The router anchor that belongs to the experts that forget text uses most."""
+    found = _number("Router anchor", "anchor", float, default=1.0, min_value=0.0, step=0.1)
+    return {"anchor": float(found)}
 
 
 def _control() -> str:

@@ -73,6 +73,22 @@ def test_terms_that_switch_each_other_off_are_refused(
             "steering_layer out, or choose rmu.",
         ),
         (
+            {"trainable": {"kind": "top_experts", "freeze_routers": True}},
+            "trainable: freeze_routers is true and kind is top_experts, which trains its layers' "
+            "routers. Set freeze_routers to false, or pick the experts by hand: kind "
+            "selected_experts, and selection.add.",
+        ),
+        (
+            {"anchor": 1},
+            "anchor is given and trainable.kind is all: the anchor holds the routers of "
+            "top_experts. Set trainable.kind to top_experts, or leave anchor out.",
+        ),
+        (
+            {"trainable": {"number": 2}},
+            "trainable: number is given and kind is all: only the kind top_experts takes so many "
+            "experts. Set kind to top_experts, or leave number out.",
+        ),
+        (
             {"method": "graddiff", "delta": 0},
             "delta is given and method is graddiff, which has no parameter of its own. Leave delta "
             "out, or choose the method it belongs to.",
@@ -133,6 +149,18 @@ def test_a_methods_own_retain_term_and_the_one_written_out_are_the_same_run() ->
     assert identity_of(left_out) == identity_of(written)
     for changes in ({"retain_term": "nll"}, {"steering_layer": 0}, {"steering_layer": 1}):
         assert identity_of(unlearning(BASE | {"method": "rmu"} | changes)) != identity_of(left_out)
+
+
+def test_the_anchors_default_and_1_written_out_are_the_same_run() -> None:
+    plain = identity_of(unlearning(BASE))
+    assert plain.keys().isdisjoint({"anchor"})
+    assert "number" not in plain["trainable"]
+    top = {"trainable": {"kind": "top_experts"}}
+    left_out = unlearning(BASE | top)
+    assert left_out.anchor_weight == 1
+    assert unlearning(BASE).anchor_weight == 0
+    assert identity_of(left_out) == identity_of(unlearning(BASE | top | {"anchor": 1}))
+    assert identity_of(left_out) != identity_of(unlearning(BASE | top | {"anchor": 0}))
 
 
 def unlearning(data: dict[str, Any]) -> UnlearnConfig:

@@ -177,13 +177,17 @@ class WeightsConfig(_Settings):
 
 
 class TrainableConfig(_Settings):
-    kind: Literal["all", "selected_experts", "layers", "lora"] = "all"
-    """What may train: every parameter, only the selected experts' slices, whole decoder layers, or
-    LoRA adapters."""
+    kind: Literal["all", "selected_experts", "layers", "lora", "top_experts"] = "all"
+    """What may train: every parameter, only the selected experts' slices, whole decoder layers,
+    LoRA adapters, or the expert that forget text uses most with its layer's router (SEUF)."""
     layers: tuple[int, ...] | None = None
     """Decoder layers that train, for `layers`; empty: those of the selected experts."""
     freeze_routers: bool = False
-    """Keep the routers as they are, for `all` and `layers`; the other kinds never train them."""
+    """Keep the routers as they are, for `all` and `layers`. `top_experts` trains those of its
+    layers, the other kinds none."""
+    number: Annotated[int, Field(ge=1)] = 1
+    """Experts that train, for `top_experts`: those with the highest gate mass on the forget set,
+    over the whole model; SEUF takes 1."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Width of the adapters: more can change more, and trains more parameters."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -194,6 +198,17 @@ class TrainableConfig(_Settings):
             raise ValueError(
                 f"layers is given and kind is {self.kind}: only the kind layers trains chosen "
                 "layers. Set kind to layers, or leave layers out"
+            )
+        if self.freeze_routers and self.kind == "top_experts":
+            raise ValueError(
+                "freeze_routers is true and kind is top_experts, which trains its layers' routers. "
+                "Set freeze_routers to false, or pick the experts by hand: kind selected_experts, "
+                "and selection.add"
+            )
+        if self.number != 1 and self.kind != "top_experts":
+            raise ValueError(
+                f"number is given and kind is {self.kind}: only the kind top_experts takes so many "
+                "experts. Set kind to top_experts, or leave number out"
             )
         return self
 
@@ -272,6 +287,7 @@ _LATER_RUN_FIELDS = frozenset(
         "delta",
         "steering",
         "steering_layer",
+        "anchor",
         "micro_batch_size",
         "schedule",
         "mixed_precision",
@@ -280,7 +296,7 @@ _LATER_RUN_FIELDS = frozenset(
     }
 )
 _LATER_WEIGHTS_FIELDS = frozenset({"refresh_every"})
-_LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers"})
+_LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers", "number"})
 
 
 class UnlearnConfig(_Settings):
@@ -323,6 +339,9 @@ class UnlearnConfig(_Settings):
     weighted retain gradient has, as many random experts per layer, or the weights shuffled over
     the batch's retain tokens. All else stays the same."""
     trainable: TrainableConfig = TrainableConfig()
+    anchor: Annotated[float, Field(ge=0)] | None = None
+    """Weight of SEUF's router anchor, for `trainable.kind: top_experts`: forget tokens are to be
+    routed to the expert that trains, and not away from it. 0: none. Empty: 1."""
     evaluation: EvaluationConfig = EvaluationConfig()
     max_steps: Annotated[int, Field(ge=1)] = 60
     """Optimizer updates, not batches."""
@@ -419,6 +438,15 @@ class UnlearnConfig(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _anchors_what_trains(self) -> Self:
+        if self.anchor is not None and self.trainable.kind != "top_experts":
+            raise ValueError(
+                f"anchor is given and trainable.kind is {self.trainable.kind}: the anchor holds "
+                "the routers of top_experts. Set trainable.kind to top_experts, or leave anchor out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _controls_something(self) -> Self:
         """Refuse a control of what the run does not do."""
         if self.control == "none" or self.weights.rule != "uniform":
@@ -465,6 +493,14 @@ class UnlearnConfig(_Settings):
     def retain_weight(self) -> float:
         """alpha, or 0 for a method without a retain term."""
         return self.alpha if METHODS[self.method].retains else 0.0
+
+    @property
+    def anchor_weight(self) -> float:
+        """The router anchor's weight: as set, 1 for the experts that forget text uses most, else
+        0."""
+        if self.trainable.kind != "top_experts":
+            return 0.0
+        return 1.0 if self.anchor is None else self.anchor
 
     @property
     def kept(self) -> RetainTerm:
@@ -514,6 +550,8 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
         # Given and by default are the same run; files once held a beta whatever the method.
         data |= {"gamma": config.forget_weight} | config.parameters()
         data["beta"] = LEGACY_BETA if data["beta"] is None else data["beta"]
+        if config.trainable.kind == "top_experts":
+            data["anchor"] = config.anchor_weight
         data["retain_term"] = config.kept
         if config.kept == "nll":
             del data["retain_term"]

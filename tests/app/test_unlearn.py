@@ -378,6 +378,24 @@ def test_a_method_on_answers_needs_a_set_of_them(
     assert (config.method, config.beta) == ("idkdpo", 0.2)
 
 
+def test_seufs_expert_and_anchor_reach_the_launched_run(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_trains="top_experts", u_anchor="0.5")
+    assert not app.exception
+    assert any("highest gate mass on the forget set" in block.value for block in app.markdown)
+    fields = [*app.number_input, *(box for box in app.selectbox if box.key != "runs_pick")]
+    assert [field.key for field in fields if not field.help] == []
+    app.button(key="u_launch").click().run()
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.trainable.kind, config.trainable.number) == ("top_experts", 1)
+    assert config.anchor_weight == 0.5
+    told = runs_view.fact_sentences({"anchor": {"sentence": "The expert: L1 E2."}})
+    assert told == ["The expert: L1 E2."]
+    assert "u_anchor" not in {box.key for box in open_page("unlearn").number_input}
+
+
 def test_ga_with_token_weights_is_refused_in_a_sentence(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:

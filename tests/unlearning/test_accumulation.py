@@ -107,9 +107,10 @@ def test_a_mean_of_parts_means_would_be_another_step(
     assert different
 
 
-def test_selected_experts_add_up_too(folder: Path, profile: Profile) -> None:
+@pytest.mark.parametrize("kind", ["selected_experts", "top_experts"])
+def test_single_experts_add_up_too(folder: Path, profile: Profile, kind: str) -> None:
     """Their slices are float32 leaves of their own, so to its precision."""
-    settings = {"trainable": {"kind": "selected_experts"}}
+    settings = {"trainable": {"kind": kind}}
     rows, weights = [], []
     for size in (None, 3):
         config = config_of(folder, settings, size)
@@ -117,7 +118,9 @@ def test_selected_experts_add_up_too(folder: Path, profile: Profile) -> None:
             rows.append([session.train_step() for _ in range(3)])
             weights.append({name: t.clone() for name, t in session.trainable.tensors().items()})
     for one, other in zip(*rows, strict=True):
-        for key in ("forget_loss", "retain_loss", "grad_norm", "mean_weight", "weighted_gap"):
+        assert ("anchor_loss" in one) == (kind == "top_experts")
+        keys = ("forget_loss", "retain_loss", "loss", "grad_norm", "mean_weight", "weighted_gap")
+        for key in (*keys, *(["anchor_loss"] if "anchor_loss" in one else [])):
             assert one[key] == pytest.approx(other[key], rel=1e-4), key
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-4)
 

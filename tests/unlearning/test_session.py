@@ -34,6 +34,7 @@ TRAINABLES = [
     pytest.param({"kind": "selected_experts"}, id="selected_experts"),
     pytest.param({"kind": "layers", "freeze_routers": True}, id="layers"),
     pytest.param({"kind": "lora", "lora_rank": 2}, id="lora"),
+    pytest.param({"kind": "top_experts", "number": 2}, id="top_experts"),
 ]
 
 

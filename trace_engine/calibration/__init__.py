@@ -11,6 +11,7 @@ from trace_engine.calibration.activity import (
     skipped_slots,
     weighted_frequency,
 )
+from trace_engine.calibration.affinity import affinity, top_experts
 from trace_engine.calibration.fit import fit_weights
 from trace_engine.calibration.preview import WeightPreview, preview_weights
 from trace_engine.calibration.rules import normalise_weights
@@ -24,6 +25,7 @@ __all__ = [
     "WeightPreview",
     "active_columns",
     "active_matrix",
+    "affinity",
     "calibration_frequencies",
     "check_selection",
     "fit_weights",
@@ -31,5 +33,6 @@ __all__ = [
     "preview_weights",
     "select_experts",
     "skipped_slots",
+    "top_experts",
     "weighted_frequency",
 ]

@@ -163,8 +163,8 @@ def decided(facts: dict[str, Any]) -> list[str]:
     layer = (facts.get("method") or {}).get("layer")
     if layer is not None:
         sentences.append(f"The hidden states of decoder layer {layer} are driven.")
-    control = facts.get("control") or {}
-    return [*sentences, control["sentence"]] if control.get("sentence") else sentences
+    told = [facts.get(key) or {} for key in ("anchor", "control")]
+    return [*sentences, *(found["sentence"] for found in told if found.get("sentence"))]
 
 
 def knowledge(run: RunDirectory) -> list[str]:

@@ -31,7 +31,7 @@ from trace_engine.models.layers import decoder_layers, require_layer
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 
-Kind = Literal["all", "selected_experts", "layers", "lora"]
+Kind = Literal["all", "selected_experts", "layers", "lora", "top_experts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ def make_trainable(
 ) -> Trainable:
     """Prepare a model for training; everything outside the set is frozen.
 
-    `cells` matter to `selected_experts`, and to `layers` without a list; `seed` fixes LoRA's first
+    `cells` matter to `selected_experts`, to `top_experts` (the experts that train, with their
+    layers' routers), and to `layers` without a list; `seed` fixes LoRA's first
     weights (the adapted model starts equal to the model whatever it is). Raises CalibrationError
     when nothing would train, InputError for a cell or a layer that the model does not have,
     ModelError where the model's parts cannot be told apart as the kind needs.
@@ -158,6 +159,8 @@ def make_trainable(
         return _Whole(opened, config, cells)
     if config.kind == "lora":
         return _Lora(opened, config, seed)
+    if config.kind == "top_experts":
+        return _SelectedExperts(opened, cells, "top_experts", routers=True)
     return _SelectedExperts(opened, cells)
 
 
@@ -219,8 +222,9 @@ def router_parameters(sites: Sequence[Site]) -> set[nn.Parameter]:
                 own.update(tensors)
         if not own:
             raise ModelError(
-                f"{site.name}: its router cannot be told from the rest of its block, so it cannot "
-                "be kept frozen. Set freeze_routers to false, or train only the selected experts."
+                f"{site.name}: its router cannot be told from the rest of its block, so it can "
+                "neither be kept frozen nor train by itself. Train only the selected experts, or "
+                "all parameters with freeze_routers false."
             )
         found |= own
     return found
@@ -238,7 +242,16 @@ class _Slice:
 
 
 class _SelectedExperts(Trainable):
-    def __init__(self, opened: OpenModel, cells: Sequence[Cell]) -> None:
+    """Slices of fused tensors, alone or with the routers that choose them."""
+
+    def __init__(
+        self,
+        opened: OpenModel,
+        cells: Sequence[Cell],
+        kind: Kind = "selected_experts",
+        *,
+        routers: bool = False,
+    ) -> None:
         chosen = check_cells(opened.sites, cells)
         if not chosen:
             raise CalibrationError(
@@ -257,13 +270,17 @@ class _SelectedExperts(Trainable):
                     "tensor, so "
                     "single experts cannot train. Train all parameters instead."
                 )
+        choosing = router_parameters([site for site, _ in found]) if routers else set()
         self._freeze()
+        self._routers = {n: p for n, p in opened.model.named_parameters() if p in choosing}
+        for parameter in self._routers.values():
+            parameter.requires_grad_(True)
         for site, tensors in found:
             experts = chosen[site.layer]
             for name, (whole, rows_per_expert) in tensors.items():
                 self._add(name, whole, experts, rows_per_expert)
         every = tuple(Cell(layer, e) for layer in sorted(chosen) for e in chosen[layer])
-        self.summary = self._summarise("selected_experts", every)
+        self.summary = self._summarise(kind, every)
 
     def after_step(self) -> None:
         with torch.no_grad():
@@ -279,7 +296,7 @@ class _SelectedExperts(Trainable):
         super().close()
 
     def _leaves(self) -> dict[str, nn.Parameter]:
-        return {name: piece.leaf for name, piece in self._slices.items()}
+        return {name: piece.leaf for name, piece in self._slices.items()} | self._routers
 
     def _add(self, name: str, whole: nn.Parameter, experts: list[int], per_expert: int) -> None:
         rows = torch.tensor(

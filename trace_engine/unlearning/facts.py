@@ -18,6 +18,7 @@ from trace_engine.bundled import resolve_source
 from trace_engine.evaluation.knowledge import KnowledgeCheck
 from trace_engine.methods import METHODS, needs_start_model
 from trace_engine.sets.questions import questions_fingerprint
+from trace_engine.unlearning.anchor import anchor_facts
 from trace_engine.unlearning.setup import Setup, Side
 
 FEW_HELD_OUT = 10
@@ -65,6 +66,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
             "table": setup.weights.table.to_dict("records"),
             "notes": list(setup.weights.notes),
         },
+        "anchor": anchor_facts(config, setup.anchored),
         "trainable": {
             "kind": summary.kind,
             "tensors": len(summary.names),

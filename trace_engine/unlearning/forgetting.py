@@ -8,6 +8,7 @@ processes share it: each part's mean counts by its share of what the method's me
 # shifted positions
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from trace_engine.methods import METHODS
 from trace_engine.models import Batch, Encoded, OpenModel, collate
 from trace_engine.routing import ALONE, Workers
 from trace_engine.unlearning import losses, together
+from trace_engine.unlearning.anchor import RouterAnchor
 from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy, forward_hidden
 from trace_engine.unlearning.schedule import parts_of
@@ -36,11 +38,13 @@ class ForgetPass:
         training: Sequence[Encoded],
         preferred: Sequence[Encoded] | None = None,
         steering_layer: int | None = None,
+        anchor: RouterAnchor | None = None,
         copy: StartCopy | None = None,
         workers: Workers = ALONE,
     ) -> None:
         self._config, self._opened, self._training = config, opened, training
         self._preferred = preferred
+        self._anchor = anchor if config.anchor_weight else None
         self._layer, self._copy, self._workers = steering_layer, copy, workers
         self._method = METHODS[config.method]
         self._term, self._mean_over = FORGET_TERMS[config.method], MEANS[config.method]
@@ -55,17 +59,27 @@ class ForgetPass:
         labels, count = self._counts(drawn)
         value = 0.0
         row = dict.fromkeys(("forget_nll", *(STEERING if self._method.steers else ())), 0.0)
+        if self._anchor is not None:
+            row["anchor_loss"] = 0.0
         for where in parts_of(len(drawn), config.micro_batch_size, workers.rank, workers.size):
             own_labels, own_count = self._counts(drawn[where])
             batch = collate(self._training, drawn[where]).to(self._opened.device)
             with mixed(config.mixed_precision, self._opened.device):
                 found = self._forward(batch, drawn[where], start)
+            terms: list[Tensor] = []
             if own_count:
                 share = own_count / count
                 loss = self._term(found, config.parameters())
-                torch.autograd.backward(config.forget_weight * share * loss)
+                terms.append(config.forget_weight * share * loss)
                 value += share * float(loss.detach())
-            for name, mean in self._describe(found).items():
+            described = self._describe(found)
+            if self._anchor is not None:
+                anchor = self._anchor.loss(batch)
+                terms.append(config.anchor_weight * (own_labels / labels) * anchor)
+                described["anchor_loss"] = float(anchor.detach())
+            if terms:
+                torch.autograd.backward(terms)
+            for name, mean in described.items():
                 row[name] += own_labels / labels * mean
         summed = together.total(workers, [value, *row.values()])
         return summed[0], dict(zip(row, summed[1:], strict=True))
@@ -80,15 +94,16 @@ class ForgetPass:
         if self._method.start_logits:
             assert self._copy is not None
             start_BSV, _ = self._copy.forward(batch)
-        if self._method.logits:
-            logits_BSV, _ = forward_hidden(self._opened, batch)
-            nll_BT = losses.token_nll(logits_BSV, batch.labels_BS)
-        elif self._method.steers:
-            seen_BSV, hidden_BSD = forward_hidden(self._opened, batch, self._layer, cut=True)
-            nll_BT = losses.token_nll(seen_BSV, batch.labels_BS)
-            direction_D = direction(hidden_BSD.shape[-1], self._config.seed)
-        else:
-            nll_BT = forward_nll(self._opened, batch)
+        with nullcontext() if self._anchor is None else self._anchor.watching():
+            if self._method.logits:
+                logits_BSV, _ = forward_hidden(self._opened, batch)
+                nll_BT = losses.token_nll(logits_BSV, batch.labels_BS)
+            elif self._method.steers:
+                seen_BSV, hidden_BSD = forward_hidden(self._opened, batch, self._layer, cut=True)
+                nll_BT = losses.token_nll(seen_BSV, batch.labels_BS)
+                direction_D = direction(hidden_BSD.shape[-1], self._config.seed)
+            else:
+                nll_BT = forward_nll(self._opened, batch)
         if self._preferred is not None:
             # Two graphs are alive here: the loss compares an answer with its alternative.
             instead = collate(self._preferred, documents).to(self._opened.device)

@@ -24,6 +24,7 @@ from trace_engine.methods import needs_start_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import ALONE, Profile, Workers, profile
 from trace_engine.unlearning import judging, packing, together
+from trace_engine.unlearning.anchor import RouterAnchor
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.forgetting import ForgetPass
 from trace_engine.unlearning.measure import evaluation_row
@@ -101,6 +102,7 @@ class Session:
             setup.forget.training,
             setup.forget.preferred,
             setup.steering_layer,
+            RouterAnchor(setup.opened.sites, [cell for cell, _ in setup.anchored]),
             self._copy,
             workers,
         )
@@ -197,10 +199,13 @@ class Session:
         self._optimizer.step()
         self.trainable.after_step()
         self.step += 1
+        total = config.forget_weight * forget_loss + config.retain_weight * retain_loss
+        if "anchor_loss" in forget_row:
+            total += config.anchor_weight * forget_row["anchor_loss"]
         return {
             "kind": "train",
             "step": self.step,
-            "loss": config.forget_weight * forget_loss + config.retain_weight * retain_loss,
+            "loss": total,
             "forget_loss": forget_loss,
             "retain_loss": retain_loss,
             **forget_row,

@@ -18,8 +18,9 @@ from trace_engine.calibration import (
     check_selection,
     fit_weights,
     select_experts,
+    top_experts,
 )
-from trace_engine.config import EvaluationConfig, UnlearnConfig
+from trace_engine.config import Cell, EvaluationConfig, UnlearnConfig
 from trace_engine.errors import CalibrationError, InputError
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.methods import METHODS
@@ -39,6 +40,7 @@ from trace_engine.sets import (
     unknown_answer,
     with_answer,
 )
+from trace_engine.unlearning.anchor import Anchored
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.judging import check_rules
 from trace_engine.unlearning.precision import check_mixed
@@ -96,6 +98,8 @@ class Setup:
     trainable: Trainable
     steering_layer: int | None
     """Decoder layer whose hidden states the method steers; None for methods on predictions."""
+    anchored: Anchored
+    """The experts that forget text uses most, where they are what trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +177,14 @@ def set_up(
     if config.control == "random_experts":
         selection = random_experts(before, chosen, config.selection, config.seed)
     weights = fit_weights(before, selection, config.weights)
-    trainable = make_trainable(opened, config.trainable, selection.cells, seed=config.seed)
-    require_steered(opened, inputs.steering_layer, trainable.names)
+    anchored: Anchored = []
+    trained: Sequence[Cell] = selection.cells
+    if config.trainable.kind == "top_experts":
+        anchored = top_experts(before, config.trainable.number)
+        trained = [cell for cell, _ in anchored]
+    trainable = make_trainable(opened, config.trainable, trained, seed=config.seed)
+    alone = [cell for cell, _ in anchored]
+    require_steered(opened, inputs.steering_layer, trainable.names, alone)
     asked = inputs.questions
     return Setup(
         config=config,
@@ -192,6 +202,7 @@ def set_up(
         weights=weights,
         trainable=trainable,
         steering_layer=inputs.steering_layer,
+        anchored=anchored,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trace_engine.config import UnlearnConfig
+from trace_engine.config import Cell, UnlearnConfig
 from trace_engine.errors import InputError, ModelError
 from trace_engine.methods import METHODS
 from trace_engine.models import Batch, OpenModel, decoder_layers, layers_of, require_layer
@@ -61,10 +61,16 @@ def _require_states(opened: OpenModel, layer: int) -> None:
         )
 
 
-def require_steered(opened: OpenModel, layer: int | None, tensors: Collection[str]) -> None:
-    """Refuse a trainable set that cannot move the steered layer's output (InputError)."""
+def require_steered(
+    opened: OpenModel, layer: int | None, tensors: Collection[str], alone: Collection[Cell] = ()
+) -> None:
+    """Refuse a trainable set that cannot move the steered layer's output (InputError).
+
+    Of experts that train by themselves (`alone`), each must.
+    """
     if layer is not None:
-        _require_reached(layers_of(opened, tensors), layer)
+        for trained in ({cell.layer} for cell in alone) if alone else (layers_of(opened, tensors),):
+            _require_reached(trained, layer)
 
 
 def _require_reached(trained: Collection[int], layer: int) -> None:
