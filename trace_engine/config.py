@@ -187,7 +187,7 @@ class TrainableConfig(_Settings):
     layers, the other kinds none."""
     number: Annotated[int, Field(ge=1)] = 1
     """Experts that train, for `top_experts`: those with the highest gate mass on the forget set,
-    over the whole model; SEUF takes 1."""
+    over the whole model. SEUF takes 1; with more in other layers its authors saw utility fall."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Width of the adapters: more can change more, and trains more parameters."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0

@@ -81,23 +81,23 @@ METHODS: dict[MethodName, Method] = {
         "WGA: weighted gradient ascent",
         "Gradient ascent in which a forget token counts by its probability, so that tokens that "
         "are forgotten stop counting.",
-        "Wang et al., Rethinking LLM Unlearning Objectives, 2025",
+        "Wang et al., Rethinking LLM Unlearning Objectives, 2025; β as in OpenUnlearning",
         {"beta": 1.0},
     ),
     "satimp": Method(
         "SatImp: saturation and importance",
         "Gradient ascent in which a forget token counts by p^β₁·(1 − p)^β₂: neither tokens that "
         "are forgotten nor those that are certain dominate.",
-        "Yang et al., Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning, 2025; "
-        "defaults of OpenUnlearning",
+        "Yang et al., Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning, 2025; β₁ "
+        "and β₂ as in OpenUnlearning, whose γ is 0.1",
         {"beta1": 5.0, "beta2": 1.0},
     ),
     "undial": Method(
         "UNDIAL: self-distillation with adjusted logits",
         "Teaches the model its own start predictions with the true token's logit lowered by β: "
         "unlike gradient ascent, the loss has a minimum.",
-        "Dong et al., UNDIAL: Self-Distillation with Adjusted Logits, 2024; defaults of "
-        "OpenUnlearning",
+        "Dong et al., UNDIAL: Self-Distillation with Adjusted Logits, 2024; β as in "
+        "OpenUnlearning, which runs it without a retain term",
         {"beta": 10.0},
         logits=True,
         start_logits=True,
@@ -125,8 +125,8 @@ METHODS: dict[MethodName, Method] = {
         "DPO: direct preference optimisation",
         "Makes a preferred answer, which the set gives, likelier than the true one, relative to "
         "the start model.",
-        "Rafailov et al., Direct Preference Optimization, 2023; as a forget term in Maini et al., "
-        "TOFU, 2024; scaled by 2/β as NPO is",
+        "Rafailov et al., Direct Preference Optimization, 2023, eq. 7; as a forget term, scaled by "
+        "2/β as NPO is, in OpenUnlearning",
         {"beta": 0.1},
         reference_nll=True,
         pairs=True,
@@ -136,8 +136,8 @@ METHODS: dict[MethodName, Method] = {
         'IdkDPO: DPO towards "I don\'t know"',
         "As DPO, where the preferred answer is one of a dozen ways to say that nothing is known, "
         "drawn for each document with the seed.",
-        "Maini et al., TOFU: A Task of Fictitious Unlearning for LLMs, 2024; scaled by 2/β as NPO "
-        "is",
+        "as DPO; to prefer such answers is from Maini et al., TOFU: A Task of Fictitious "
+        "Unlearning for LLMs, 2024",
         {"beta": 0.1},
         reference_nll=True,
         pairs=True,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from trace_engine.benchmark.run import select
 from trace_engine.benchmark.settings import bundled_bench, checked, read_bench
 from trace_engine.benchmark.store import TrialStore
 from trace_engine.cli.main import main
+from trace_engine.config import UnlearnConfig
 from trace_engine.errors import InputError
 
 
@@ -185,3 +187,17 @@ def test_an_address_follows_contents_and_settings_not_places(tmp_path: Path) -> 
 def test_a_table_that_was_read_back_is_the_same(tmp_path: Path) -> None:
     config = bundled_bench()
     assert checked(config.model_dump(mode="json"), "again") == config
+
+
+def test_a_result_that_wrote_the_retain_term_out_is_still_this_runs() -> None:
+    """It is left to the method now; what another version recorded as `nll` is the same run."""
+    sets: dict[str, Any] = {"forget": {"source": "f"}, "retain": {"source": "r"}}
+    now = UnlearnConfig.model_validate(sets)
+    recorded = plan.content(now.model_dump(mode="json"))
+    assert recorded["retain_term"] is None
+    assert plan.same_question(recorded, now)
+    assert plan.same_question(recorded | {"retain_term": "nll"}, now)
+    assert not plan.same_question(recorded | {"retain_term": "kl"}, now)
+    other = UnlearnConfig.model_validate(sets | {"retain_term": "kl"})
+    assert not plan.same_question(recorded, other)
+    assert not plan.same_question(recorded | {"retain_term": "nll"}, other)

@@ -153,6 +153,12 @@ def content(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_question(recorded: Mapping[str, Any], settings: UnlearnConfig) -> bool:
-    """Whether a recorded run had these settings, as far as its version knew them."""
+    """Whether a recorded run had these settings, as far as its version knew them.
+
+    The retain term was once written out where it is left to the method now.
+    """
     now = content(settings.model_dump(mode="json"))
-    return all(name in now and now[name] == value for name, value in recorded.items())
+    then = dict(recorded)
+    if now["retain_term"] is None and then.get("retain_term") == settings.kept:
+        then["retain_term"] = None
+    return all(name in now and now[name] == value for name, value in then.items())

@@ -1,8 +1,8 @@
 """The experts that forget text uses most: SEUF's affinity, from a profile.
 
 Unlike a selection it asks nothing of the retain side, and compares experts of all layers with each
-other, as published. Trade-off: in models whose gate weights do not add up to 1, layers with larger
-ones win.
+other, one of the two ways that are published (for one expert they are the same). Trade-off: in
+models whose gate weights do not add up to 1, layers with larger ones win.
 """
 
 # Dims: D documents (or blocks), L MoE sites, E experts (largest over sites)

@@ -28,7 +28,7 @@ def router_anchor(index_NK: Tensor, weight_NK: Tensor, targets: Sequence[int], s
     """Mean over tokens of the squared distance of the gate weights to 1 at targets, 0 elsewhere.
 
     index_NK: chosen experts, weight_NK: their gate weights; an index of `size` or more is no routed
-    expert. Source: Zhuang et al., "SEUF", 2025, the anchor loss.
+    expert. Source: Zhuang et al., "SEUF", 2025, eq. 3.
     """
     weight_NK = weight_NK.float() if weight_NK.dtype.itemsize < 4 else weight_NK
     # The last column takes slots that reach no routed expert.
