@@ -27,6 +27,13 @@ TERMS: tuple[Term, ...] = (
         ("start", "routing_map", "expert", "selection"),
     ),
     Term(
+        "best evaluation",
+        "Which state of the model a run may save: among the evaluations whose forget accuracy is "
+        "at most a threshold, the one with the largest utility; if there is none, the one that "
+        "forgot most. Chosen on the run's own questions, it looks better there than it is.",
+        ("unlearn",),
+    ),
+    Term(
         "calibration",
         "Here: choosing forget-critical experts and weighting retain tokens so that each chosen "
         "expert is used on the retain side about as often as on the forget side.",
@@ -83,6 +90,12 @@ TERMS: tuple[Term, ...] = (
         "that are still the same as before. High accuracy loss with low overlap may be re-routing"
         " instead of erasing.",
         ("unlearn", "compare"),
+    ),
+    Term(
+        "early stop",
+        "A run ends before its last step once an evaluation reaches a stated forget accuracy, or "
+        "finds utility below a stated floor; without questions the same with held-out losses.",
+        ("unlearn",),
     ),
     Term(
         "effective sample size (ESS)",
@@ -147,6 +160,18 @@ TERMS: tuple[Term, ...] = (
         "knowledge check",
         "Before a run: does the model know the forget set at all? If it does not, there is "
         "nothing to forget, and the curves would show nothing.",
+        ("unlearn",),
+    ),
+    Term(
+        "micro-batch",
+        "The documents that are in memory at once. A step adds up the gradients of its "
+        "micro-batches (gradient accumulation), which costs time and changes memory, not the step.",
+        ("unlearn",),
+    ),
+    Term(
+        "mixed precision",
+        "The products of a training forward run in bfloat16 while weights, gradients and losses "
+        "keep their precision: faster on GPUs, and nearly the same curve.",
         ("unlearn",),
     ),
     Term(
@@ -281,6 +306,11 @@ TERMS: tuple[Term, ...] = (
         "What the model must keep: accuracy on questions of every group that is not to be "
         "forgotten.",
         ("unlearn", "compare"),
+    ),
+    Term(
+        "warm-up",
+        "The first steps of a run, in which the learning rate rises to its value.",
+        ("unlearn",),
     ),
     Term(
         "weighted gradient ascent (WGA)",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 from pydantic import ValidationError
 
-from app import forms, state
+from app import forms, schedule_form, state
 from trace_engine.bundled import PACK
 from trace_engine.config import (
     EvaluationConfig,
@@ -213,10 +213,12 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
         anchor = _anchor() if trainable.kind == "top_experts" else {}
         control = _control()
         evaluation, trouble = _evaluation(base)
+    more = schedule_form.draw(evaluation.questions is not None)
     name = _label() if labelled else ""
     values = {
         "name": name,
         **values,
+        **more,
         "trainable": trainable,
         **anchor,
         "control": control,
