@@ -22,7 +22,7 @@ from tests.support.moe_types import moe_types, tiny_model
 from trace_engine.adapters import NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models import find_sites, open_model, unmapped_blocks
+from trace_engine.models import find_sites, inspect_model, open_model, unmapped_blocks
 from trace_engine.models.families import UNTAPPED
 from trace_engine.models.routers import router_kinds
 from trace_engine.models.sites import experts_per_token
@@ -117,13 +117,28 @@ def test_what_cannot_be_mapped_is_refused_in_a_sentence(model_type: str, tmp_pat
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "nemotron_h_omni", "llama4", "jetmoe"])
-def test_wrappers_and_adapters_open_from_a_folder(model_type: str, tmp_path: Path) -> None:
+PLAIN = [t for t in COVERED if t in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and t != "llama4"]
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    # Wrappers of several senses are where loading differs from building.
+    [pytest.param(t, marks=[pytest.mark.slow] if t in PLAIN else []) for t in COVERED],
+)
+def test_every_type_opens_from_a_folder_as_it_was_looked_at(
+    model_type: str, tmp_path: Path
+) -> None:
     save(tiny_model(model_type), tmp_path)
-    opened = open_model(ModelConfig(source=str(tmp_path)))
-    assert opened.info.model_type in (model_type, "llama4_text")
+    config = ModelConfig(source=str(tmp_path), device="cpu")
+    opened = open_model(config)
+    assert opened.info == inspect_model(config)
+    assert opened.info.model_type.removesuffix("_text") == model_type.removesuffix("_text")
     assert set(opened.info.num_experts) == {8}
     assert all(count > 0 for count in opened.info.expert_parameters)
+    for site in opened.sites:
+        chosen = getattr(site.module, "config", None)
+        if type(opened.model)._can_set_experts_implementation() and chosen is not None:
+            assert chosen._experts_implementation == opened.info.experts_implementation
 
 
 def test_second_routed_blocks_are_named_and_no_row() -> None:

@@ -315,12 +315,14 @@ def _load(
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-            experts_implementation=experts,
             # Tensors of another shape are refused below, by name.
             ignore_mismatched_sizes=True,
             **options,
         )
     refuse_misfit(files, report)
+    if type(model)._can_set_experts_implementation():
+        # Not an option of loading, which every part must know: a tower for images does not.
+        model.set_experts_implementation(experts)
     return model
 
 
