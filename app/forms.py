@@ -167,15 +167,22 @@ def selection_troubles(config: UnlearnConfig, selected: int) -> list[str]:
 def differing_fields(configs: Mapping[str, BaseModel]) -> dict[str, dict[str, Any]]:
     """Dotted field name -> run -> value, for the fields that are not the same in all runs.
 
-    `name` is a label and never counts as a difference.
+    `name` is a label and never counts as a difference, nor does a default that is written out.
     """
-    flat = {run: dict(_flatten(config.model_dump(mode="json"))) for run, config in configs.items()}
+    flat = {run: dict(_flatten(_resolved(config))) for run, config in configs.items()}
     names = list(dict.fromkeys(name for values in flat.values() for name in values))
     return {
         name: {run: values.get(name) for run, values in flat.items()}
         for name in names
         if name != "name" and len({repr(values.get(name)) for values in flat.values()}) > 1
     }
+
+
+def _resolved(config: BaseModel) -> dict[str, Any]:
+    data = config.model_dump(mode="json")
+    if isinstance(config, UnlearnConfig):
+        data |= {"gamma": config.forget_weight, "retain_term": config.kept} | config.parameters()
+    return data
 
 
 def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

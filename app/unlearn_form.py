@@ -68,6 +68,10 @@ START_COPY = (
     "Holds a second, frozen copy of the start model: twice the memory of the weights, and one more "
     "forward a step."
 )
+STEERED = (
+    "While hidden states are held, nothing after the layer changes, whatever may train; RMU's "
+    "authors train a few layers up to it."
+)
 _DEFAULTS = "_u_defaults"
 MOST_COMPARED = 16 * 2**20
 """Bytes of both sets together up to which the page compares them itself: a second or two."""
@@ -287,6 +291,8 @@ def _method() -> dict[str, Any]:
         values["retain_term"] = term
         if needs_start_model(name, next(known for known in RETAIN_TERMS if known == term)):
             st.caption(START_COPY)
+        if method.steers and term == "hidden":
+            st.caption(STEERED)
     first, second, third = st.columns(3)
     with first:
         values["max_steps"] = _number("Steps", "max_steps", int, min_value=1, step=10)

@@ -191,6 +191,15 @@ def test_a_control_reaches_the_launched_settings_and_its_facts_are_told(
     assert told == ["Control: shuffled."]
 
 
+def test_a_default_written_out_is_no_difference_between_runs() -> None:
+    written = {"gamma": 1.0, "beta": 0.1, "retain_term": "nll"}
+    runs = {"old": unlearn_config(**written), "new": unlearn_config()}
+    assert forms.differing_fields(runs) == {}
+    runs["kl"] = unlearn_config(retain_term="kl")
+    wanted = {"old": "nll", "new": "nll", "kl": "kl"}
+    assert forms.differing_fields(runs) == {"retain_term": wanted}
+
+
 @pytest.mark.parametrize("control", list(unlearn_form.CONTROLS))
 def test_every_control_has_a_name_on_the_page_and_in_compare(control: str) -> None:
     config = unlearn_config(control=control)
@@ -354,6 +363,7 @@ def test_rmu_holds_hidden_states_at_its_layer_unless_told_otherwise(
     app = open_page("unlearn", u_method="rmu", u_rmu_steering="6.5", **given)
     assert not app.exception
     assert app.selectbox(key="u_rmu_retain_term").value == "hidden"
+    assert any(caption.value == unlearn_form.STEERED for caption in app.caption)
     app.button(key="u_launch").click().run()
     config = open_run(list_runs()[0].id).config()
     assert isinstance(config, UnlearnConfig)
