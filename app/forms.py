@@ -19,8 +19,10 @@ from trace_engine.config import (
     WeightsConfig,
     to_yaml,
 )
+from trace_engine.errors import TraceError
 from trace_engine.refusal import describe
 from trace_engine.runs.preflight import why_not
+from trace_engine.trackers import check_trackers
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -138,6 +140,10 @@ def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[s
     """Why the settings alone forbid a launch, as sentences; empty when they do not."""
     if config is None:
         return [refusal or "The settings are not complete."]
+    try:
+        check_trackers(config.trackers)
+    except TraceError as error:
+        return [str(error)]
     reason = why_not(config)
     return [] if reason is None else [reason]
 

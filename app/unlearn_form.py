@@ -33,6 +33,7 @@ from trace_engine.sets import (
     load_set,
     read_questions,
 )
+from trace_engine.trackers import TRACKERS
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
 SYMBOLS = {"beta": "β", "beta1": "β₁", "beta2": "β₂", "delta": "δ", "steering": "c steering"}
@@ -219,8 +220,10 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
         evaluation, trouble = _evaluation(base)
     more = schedule_form.draw(evaluation.questions is not None)
     name = _label() if labelled else ""
+    trackers = _trackers()
     values = {
         "name": name,
+        "trackers": trackers,
         **values,
         **more,
         "trainable": trainable,
@@ -238,6 +241,19 @@ def _label() -> str:
         max_chars=100,
         help=forms.help_of(UnlearnConfig, "name"),
         persist_state="session",
+    )
+
+
+def _trackers() -> list[str]:
+    names = {str(name): title for name, title in TRACKERS.items()}
+    state.bound_many("u_trackers", [], names)
+    return st.multiselect(
+        "Mirror the curve to (optional)",
+        list(names),
+        key="u_trackers",
+        format_func=lambda name: names[name],
+        placeholder="nowhere: nothing leaves this machine",
+        help=forms.help_of(UnlearnConfig, "trackers"),
     )
 
 

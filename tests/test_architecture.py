@@ -21,6 +21,7 @@ FLOORS = {
     "bundled": 1,
     "disk": 1,
     "config": 1,
+    "trackers": 2,
     "sets": 2,
     "models": 2,
     "routing": 3,

@@ -279,6 +279,8 @@ class KeepConfig(_Settings):
         return self
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 _LATER_RUN_FIELDS = frozenset(
     {
         "control",
@@ -372,6 +374,9 @@ class UnlearnConfig(_Settings):
     """Which state of the model is saved at the end."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 20
     """Optimizer updates between checkpoints."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the rows are mirrored to as they come, through accelerate; not part of what is
+    computed. Empty: nowhere. `wandb` sends them to its server."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the same number gives the same bits. Empty: torch's default."""
     count_bos: bool = False
@@ -543,7 +548,8 @@ def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:
     Resuming and recognising a launch go by it, in the launcher and in the loop alike.
     """
     data = config.model_dump(
-        mode="json", exclude={"name": True, "forget": {"label"}, "retain": {"label"}}
+        mode="json",
+        exclude={"name": True, "trackers": True, "forget": {"label"}, "retain": {"label"}},
     )
     data |= {"model": config.model.asked()}
     if isinstance(config, UnlearnConfig):

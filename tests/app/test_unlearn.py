@@ -14,6 +14,7 @@ from app import compare_view, curves, forms, runs_view, state, unlearn_form
 from app.theme import LIGHT
 from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
+from trace_engine import trackers
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
 from trace_engine.demo.settings import defaults_for
 from trace_engine.disk import write_json
@@ -642,3 +643,18 @@ def test_progress_names_rate_and_time_left() -> None:
         == "unlearning: 30 of 60 steps, 1.5 steps/s, about 20 s left"
     )
     assert runs_view.progress_sentence(None) is None
+
+
+def test_trackers_are_chosen_and_a_missing_one_stops_the_launch(
+    own_sets: dict[str, Path],
+    open_page: Callable[..., AppTest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trackers, "installed", lambda name: name == "tensorboard")
+    app = open_page("unlearn", u_trackers="tensorboard")
+    assert "trackers:\n- tensorboard\n" in next(
+        str(block.value) for block in app.code if block.language == "yaml"
+    )
+    app.multiselect(key="u_trackers").set_value(["mlflow"]).run()
+    assert any("pip install mlflow" in error.value for error in app.error)
+    assert app.button(key="u_launch").disabled

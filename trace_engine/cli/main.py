@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import trace_engine
 from trace_engine.cli.options import (
@@ -21,6 +22,7 @@ from trace_engine.cli.options import (
     add_sets,
     add_weights,
 )
+from trace_engine.config import TrackerName
 from trace_engine.errors import AlreadySaidError, TraceError
 from trace_engine.exhaustion import ran_out
 
@@ -157,6 +159,12 @@ def build_parser() -> argparse.ArgumentParser:
     unlearn = command("unlearn", "running:unlearn", "Run a settings file, here or in background.")
     unlearn.add_argument("config", type=Path, help="a YAML file as `trace-moe config` prints it")
     unlearn.add_argument("--out", type=Path, help="the run's folder (default: under the home)")
+    unlearn.add_argument(
+        "--trackers",
+        nargs="*",
+        choices=get_args(TrackerName),
+        help="mirror the rows there, whatever the file says; none after it: nowhere",
+    )
     unlearn.add_argument("--background", action="store_true", help="return at once")
 
     sweep = command("sweep", "sweeping:sweep", "Every combination of a few values, as runs.")

@@ -35,6 +35,7 @@ from trace_engine.runs.stopping import StopFlag, StopRequestedError
 from trace_engine.runs.worker import Job, default_job, work
 from trace_engine.sets import check_answers
 from trace_engine.spelling import percent
+from trace_engine.trackers import check_trackers
 
 _SHARES = ("overlap", "low", "high")
 _STOPPING = "\nFinishing the step and saving; press Ctrl-C again to end at once.\n"
@@ -47,6 +48,9 @@ def unlearn(options: argparse.Namespace) -> int:
 
 def _unlearn(options: argparse.Namespace, workers: Workers) -> int:
     config = read_run(options.config)
+    if options.trackers is not None:
+        config = config.model_copy(update={"trackers": tuple(options.trackers)})
+    check_trackers(config.trackers)
     check_answers(config)
     if options.background:
         _require_one(workers)

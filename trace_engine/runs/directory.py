@@ -26,7 +26,7 @@ STALLED_SECONDS = 60.0
 _LEAVING_SECONDS = 5.0
 _BEFORE_THE_FIRST_STEP = frozenset(
     {"config.yaml", "status.json", "launch.json", "facts.json", "progress.json", "metrics.jsonl"}
-    | {"log.txt", "lock", "checkpoints", "profile-before"}
+    | {"log.txt", "lock", "checkpoints", "profile-before", "trackers"}
 )
 """What a run may hold that has not made an update; with a stop request beside it."""
 _KIND_ORDER = {"train": 0, "eval": 1}

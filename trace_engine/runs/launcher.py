@@ -27,6 +27,7 @@ from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
 from trace_engine.sets import check_answers
+from trace_engine.trackers import check_trackers
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
@@ -59,10 +60,11 @@ def launch(
     return that run's id: two tabs, or two clicks, are one run. With `token` (one per press of a
     button) the same settings and token return the same run even after it has ended. `sweep` is a
     label, the sweep that asks for it. Raises RunError when no process starts, InputError for a
-    forget set that the method cannot work on.
+    forget set that the method cannot work on, or a tracker without its package.
     """
     if isinstance(config, UnlearnConfig):
         check_answers(config)
+        check_trackers(config.trackers)
     question = _question(config)
     with _launching(home):
         known = _known(question, token, home)

@@ -21,6 +21,7 @@ from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 from trace_engine.unlearning import drive
 from trace_engine.unlearning.facts import warnings_of
+from trace_engine.unlearning.mirror import Mirror
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,11 +99,13 @@ def train(
     write_json(run.path / "facts.json", facts | {"identity": identity})
     _preflight(run, session)
     stop.check()
+    mirror = Mirror(config, run.path, run.id, run.rows(), lambda note: _warn(run, [note]))
     rows = Appender(run.path / "metrics.jsonl")
     first, started = session.step, time.monotonic()
 
     def on_row(row: dict[str, Any]) -> None:
         rows.append({"attempt": attempt, **row})
+        mirror.log(row)
         if row["kind"] == "train":
             done, elapsed = int(row["step"]), time.monotonic() - started
             rate = (done - first) / elapsed if elapsed > 0 else None
@@ -124,12 +127,13 @@ def train(
 
     report.armed = False
     try:
-        reason = drive(
-            session,
-            on_row=on_row,
-            on_checkpoint=on_checkpoint,
-            should_stop=lambda: workers.any(stop.requested),
-        )
+        with mirror:
+            reason = drive(
+                session,
+                on_row=on_row,
+                on_checkpoint=on_checkpoint,
+                should_stop=lambda: workers.any(stop.requested),
+            )
         rows.sync()
     finally:
         rows.close()

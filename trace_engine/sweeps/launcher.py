@@ -19,6 +19,7 @@ from trace_engine.runs.stopping import StopFlag
 from trace_engine.sweeps.directory import SweepDirectory, list_sweeps, new_sweep, open_sweep
 from trace_engine.sweeps.drive import PointState, drive
 from trace_engine.sweeps.plan import Grid, plan_sweep
+from trace_engine.trackers import check_trackers
 
 WORKER = [sys.executable, "-m", "trace_engine.sweeps.worker"]
 
@@ -117,6 +118,7 @@ def delete_sweep(sweep_id: str, home: Path | None = None) -> None:
 def _create(
     base: UnlearnConfig, grids: Sequence[Grid], name: str, home: Path | None, token: str | None
 ) -> tuple[SweepDirectory, FileLock]:
+    check_trackers(base.trackers)
     name = " ".join(name.split())
     plan = plan_sweep(base, grids, name)
     found = new_sweep(home)

@@ -17,8 +17,10 @@ from trace_engine.errors import InputError
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.routing import ALONE, Profile, Workers
 from trace_engine.sets import check_answers
+from trace_engine.trackers import check_trackers
 from trace_engine.unlearning.facts import warnings_of
 from trace_engine.unlearning.loop import Row, drive
+from trace_engine.unlearning.mirror import Mirror
 from trace_engine.unlearning.session import Session
 from trace_engine.unlearning.setup import ProfileStore
 
@@ -66,6 +68,9 @@ def unlearn(
     torchrun) each calls this and gets the same result; the leading one writes `out`.
     """
     check_answers(config)
+    check_trackers(config.trackers)
+    if config.trackers and out is None:
+        raise InputError("trackers write beside the result: name a folder with out.")
     folder = None if out is None or not workers.leads else _empty_folder(Path(out))
     session = Session(config, profile=profile, profiles=profiles, workers=workers, report=report)
     try:
@@ -100,13 +105,26 @@ def _run(
         if on_row is not None:
             on_row(row)
 
-    drive(session, on_row=keep)
+    with _mirror(session.config, folder) as mirror:
+
+        def mirrored(row: Row) -> None:
+            keep(row)
+            mirror.log(row)
+
+        drive(session, on_row=mirrored)
     kept = session.keep()
     facts |= {"ended": session.ended, "kept": kept}
     if folder is not None:
         _write_facts(folder, facts)
         session.save_model(folder / "model")
     return UnlearnResult(rows, facts, session, kept)
+
+
+def _mirror(config: UnlearnConfig, folder: Path | None) -> Mirror:
+    """The trackers of the leading process; a mirror of nothing elsewhere."""
+    asked = config if folder is not None else config.model_copy(update={"trackers": ()})
+    where = folder or Path()
+    return Mirror(asked, where, where.name, tell=lambda note: warnings.warn(note, stacklevel=3))
 
 
 def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
