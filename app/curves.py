@@ -241,12 +241,14 @@ def curve_figure(
     y_title: str,
     chance: float | None = None,
     upto: int | None = None,
+    saved: int | None = None,
     y_range: tuple[float, float] | None = None,
     heading: str = "",
     height: int = 380,
     colours: Palette | None = None,
 ) -> go.Figure:
-    """Finished curves with CI bands; `upto` cuts the curve at a step (replay), axes stay put."""
+    """Finished curves with CI bands; `upto` cuts the curve at a step (replay), axes stay put;
+    `saved` marks the step whose model was saved, where that is not the last."""
     colours = colours or palette()
     others = series_colours(colours)
     bands, lines = [], []
@@ -297,6 +299,14 @@ def curve_figure(
             line_color=colours.neutral,
             annotation_text=f"chance {chance:.3g}",
             annotation_position="bottom left",
+        )
+    if saved is not None:
+        figure.add_vline(
+            x=saved,
+            line_dash="dash",
+            line_color=colours.neutral,
+            annotation_text=f"saved: step {saved}",
+            annotation_position="top left",
         )
     if not frame.empty:
         steps = frame["step"]

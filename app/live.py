@@ -189,17 +189,20 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         st.caption(wording.plain(f"{sofar} There is no second evaluation, so there is no curve."))
     else:
         measure = curves.ACCURACY if unit == curves.ACCURACY else "loss"
+        saved = (run.facts().get("kept") or {}).get("step") if _keeps_best(config) else None
+        told = frame if saved is None else frame[frame["step"] <= saved]
         charts.show(
             curves.curve_figure(
                 frame,
                 y_title=unit,
                 chance=chance,
-                heading=curves.finding(frame, measure),
+                saved=saved,
+                heading=curves.finding(told, measure),
                 y_range=(0.0, 1.02) if unit == curves.ACCURACY else None,
             ),
             name=f"run_{run.id}_{measure}",
             alt=f"{what} over optimizer steps with {wording.NINETY_FIVE} intervals. "
-            f"{curves.verdict(frame, chance)}",
+            f"{curves.verdict(told, chance)}",
             table=frame,
         )
     train = curves.train_frame(rows)
@@ -220,6 +223,10 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
     if rows:
         recorded = f"{wording.count(len(rows))} row{'s' if len(rows) > 1 else ''}"
         st.caption(f"{recorded} in metrics.jsonl; attempt {run.status().attempt}.")
+
+
+def _keeps_best(config: UnlearnConfig) -> bool:
+    return config.keep.which == "best"
 
 
 def _steps(

@@ -582,6 +582,27 @@ def test_the_chance_line_is_the_recorded_one(
     )
 
 
+def test_the_saved_step_is_marked_and_the_title_is_about_its_model(
+    trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    rows = [eval_row(step, 0.9 - step / 20, 0.9 - step / 40, None) for step in (0, 4, 8)]
+    facts = {"kept": {"step": 4, "sentence": "The model of step 4 is saved: it is."}}
+    keep = {"which": "best", "forget_at_most": 0.75}
+    best = write_run(trace_home, rows, facts=facts, keep=keep, message=facts["kept"]["sentence"])
+    app = open_page("unlearn", run=best.id)
+    assert not app.exception
+    drawn = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]
+    assert "Forget accuracy 0.90 → 0.70" in drawn["title"]["text"]
+    assert [(line["x0"], line["x1"]) for line in drawn["shapes"]] == [(4, 4)]
+    assert [note["text"] for note in drawn["annotations"]] == ["saved: step 4"]
+    assert any("The model of step 4 is saved" in text.value for text in app.text)
+    last = write_run(trace_home, rows, facts={"kept": {"step": 8, "sentence": ""}})
+    app = open_page("unlearn", run=last.id)
+    drawn = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]
+    assert "Forget accuracy 0.90 → 0.50" in drawn["title"]["text"]
+    assert not drawn.get("shapes")
+
+
 def test_the_live_curve_reads_chance_from_the_rows(
     own_sets: dict[str, Path], trace_home: Path, open_page: Callable[..., AppTest]
 ) -> None:

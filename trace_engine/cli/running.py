@@ -25,6 +25,7 @@ from trace_engine.cli.output import (
     print_table,
 )
 from trace_engine.errors import InputError
+from trace_engine.evaluation.outcome import up_to_saved
 from trace_engine.progress import Progress
 from trace_engine.routing import ALONE, Workers, joined
 from trace_engine.runs.directory import RunDirectory, RunStatus
@@ -223,7 +224,8 @@ def curve(run: RunDirectory) -> tuple[list[dict[str, Any]], list[str]]:
 
 def print_drift(run: RunDirectory) -> None:
     """How many of a token's experts stayed, a line a layer, as last measured."""
-    measured = [row for row in run.rows("eval") if row.get("drift")]
+    evaluations = up_to_saved(run.rows("eval"), run.facts())
+    measured = [row for row in evaluations if row.get("drift")]
     if not measured or not measured[-1]["step"]:
         return
     found = measured[-1]["drift"]
