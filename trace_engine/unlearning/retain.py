@@ -50,11 +50,15 @@ class Weighed:
         weights_BT[self.mask_BT] = self.weights_N
         return weights_BT
 
-    def part(self, first: int, mask_BT: Tensor) -> Self:
-        """The weights of those of its documents that `mask_BT` covers; `first` labels come
+    def parts(self, first: int, masks: Sequence[Tensor]) -> list[Self]:
+        """The weights of neighbouring documents, one entry a mask (b, T); `first` labels come
         before."""
-        labels = slice(first, first + int(mask_BT.sum()))
-        return type(self)(self.weights_N[labels], self.active_NS[labels], mask_BT)
+        found = []
+        for mask_bT in masks:
+            labels = slice(first, first + int(mask_bT.sum()))
+            found.append(type(self)(self.weights_N[labels], self.active_NS[labels], mask_bT))
+            first = labels.stop
+        return found
 
 
 class RetainWeighting:

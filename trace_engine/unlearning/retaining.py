@@ -55,57 +55,80 @@ class RetainPass:
         Returns the term's value over the whole batch and what is logged of its weights. Gradients
         are this process's share until they are summed.
         """
-        config = self._config
-        where = parts_of(
-            len(drawn), config.micro_batch_size, self._workers.rank, self._workers.size
-        )
-        labels = labels_of([self._training[index] for index in drawn])
-        batches = [collate(self._training, drawn[part]).to(self._opened.device) for part in where]
-        if not METHODS[config.method].retains:
-            return 0.0, self._plain(batches, labels) | self._weighting.describe(None)
-        split = len(batches) > 1 or self._workers.size > 1
-        shuffles = self._weighting.active and config.control == "shuffled_weights"
-        matches = self._weighting.active and config.control == "uniform_matched_norm"
-        ahead: Weighed | None = None
-        before = 0
-        if split and (shuffles or self._weighting.by_batch):
-            ahead = self._weigh_ahead(drawn, batches)
-            if shuffles:
-                ahead = controls.shuffle_weights(ahead, config.seed, step)
-            before = labels_of([self._training[i] for i in drawn[: where[0].start]]) if where else 0
-        matched = controls.MatchedGradients(self._parameters) if matches else None
+        workers = self._workers
+        where = parts_of(len(drawn), self._config.micro_batch_size, workers.rank, workers.size)
+        parts = [collate(self._training, drawn[part]).to(self._opened.device) for part in where]
+        labels = self._labels(drawn)
+        if not METHODS[self._config.method].retains:
+            return 0.0, self._plain(parts, labels) | self._weighting.describe(None)
+        split = len(parts) > 1 or workers.size > 1
+        whole: Weighed | None = None
         weighed: list[Weighed] = []
+        if split and (self._shuffles or self._weighting.by_batch):
+            whole = self._weigh_ahead(drawn, parts, step)
+            before = self._labels(drawn[: where[0].start]) if where else 0
+            weighed = whole.parts(before, [losses.label_mask(part.labels_BS) for part in parts])
+        known = whole is not None or not self._weighting.active
+        matched = controls.MatchedGradients(self._parameters) if self._matches else None
         value = plain = 0.0
-        for batch in batches:
-            mask_BT = losses.label_mask(batch.labels_BS)
+        for number, part in enumerate(parts):
+            mask_BT = losses.label_mask(part.labels_BS)
             share = int(mask_BT.sum()) / labels
-            loss_BT, nll_BT = self._losses(batch)
-            found = self._weighting.weigh(batch) if ahead is None else ahead.part(before, mask_BT)
-            before += int(mask_BT.sum())
-            if found is not None and shuffles and ahead is None:
-                found = controls.shuffle_weights(found, config.seed, step)
-            loss = losses.retain_mean(loss_BT, mask_BT, None if found is None else found.weights_BT)
-            if matched is not None:
-                uniform = losses.retain_mean(loss_BT, mask_BT)
-                matched.add(config.alpha * share * uniform, config.alpha * share * loss)
-                value += share * float(uniform.detach())
-            else:
-                torch.autograd.backward(config.alpha * share * loss)
-                value += share * float(loss.detach())
+            loss_BT, nll_BT = self._losses(part)
+            if not known:
+                weighed.append(self._weigh(part, None if split else step))
+            weights_BT = weighed[number].weights_BT if weighed else None
+            value += share * self._add(loss_BT, mask_BT, weights_BT, share, matched)
             plain += share * float(nll_BT.detach().sum() / mask_BT.sum())
-            weighed += [] if found is None else [found]
-        value, plain = together.total(self._workers, [value, plain])
+        value, plain = together.total(workers, [value, plain])
         row: dict[str, Any] = {"retain_nll": plain}
-        whole = ahead
-        if ahead is None and self._weighting.active:
-            whole = weighed[0] if not split else self._gather(drawn, weighed)
+        if not known:
+            whole = self._gather(drawn, weighed) if split else weighed[0]
         if matched is not None and whole is not None:
             scale, row["retain_grad_norm"] = matched.join(
-                lambda gradients: together.norm_of_sum(self._workers, self._parameters, gradients)
+                lambda gradients: together.norm_of_sum(workers, self._parameters, gradients)
             )
             value *= scale
             whole = controls.uniform_weighed(whole, scale)
         return value, row | self._weighting.describe(whole)
+
+    @property
+    def _shuffles(self) -> bool:
+        return self._weighting.active and self._config.control == "shuffled_weights"
+
+    @property
+    def _matches(self) -> bool:
+        return self._weighting.active and self._config.control == "uniform_matched_norm"
+
+    def _labels(self, documents: Sequence[int]) -> int:
+        return labels_of([self._training[index] for index in documents])
+
+    def _weigh(self, part: Batch, shuffled_at: int | None) -> Weighed:
+        """Weights of what the last forward saw; a whole batch may be shuffled at once."""
+        found = self._weighting.weigh(part)
+        assert found is not None
+        if self._shuffles and shuffled_at is not None:
+            return controls.shuffle_weights(found, self._config.seed, shuffled_at)
+        return found
+
+    def _add(
+        self,
+        loss_BT: Tensor,
+        mask_BT: Tensor,
+        weights_BT: Tensor | None,
+        share: float,
+        matched: controls.MatchedGradients | None,
+    ) -> float:
+        """Add a part's gradient; its mean loss, which is the uniform one where norms are
+        matched."""
+        factor = self._config.alpha * share
+        loss = losses.retain_mean(loss_BT, mask_BT, weights_BT)
+        if matched is None:
+            torch.autograd.backward(factor * loss)
+            return float(loss.detach())
+        uniform = losses.retain_mean(loss_BT, mask_BT)
+        matched.add(factor * uniform, factor * loss)
+        return float(uniform.detach())
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The tapped forward of a part: the term's token losses and the plain NLL."""
@@ -134,25 +157,28 @@ class RetainPass:
             plain += int(mask_BT.sum()) / labels * float(nll_BT.sum() / mask_BT.sum())
         return {"retain_nll": together.total(self._workers, [plain])[0]}
 
-    def _weigh_ahead(self, drawn: Sequence[int], batches: Sequence[Batch]) -> Weighed:
+    def _weigh_ahead(self, drawn: Sequence[int], parts: Sequence[Batch], step: int) -> Weighed:
         """The weights of the whole batch, from a forward of its parts without gradients."""
         body = backbone(self._opened.model)
         found = []
-        for batch in batches:
+        for part in parts:
             if not self._weighting.frozen:
                 with torch.no_grad(), self._weighting.tap(), self._mixed():
-                    body(**batch.inputs, use_cache=False)
-            found.append(self._weighting.activity(batch))
-        return self._weighting.weigh_activity(self._all_rows(found), self._mask(drawn))
+                    body(**part.inputs, use_cache=False)
+            found.append(self._weighting.activity(part))
+        active_NC = self._all_rows(found, self._weighting.selected, torch.bool)
+        whole = self._weighting.weigh_activity(active_NC, self._mask(drawn))
+        return controls.shuffle_weights(whole, self._config.seed, step) if self._shuffles else whole
 
     def _gather(self, drawn: Sequence[int], parts: Sequence[Weighed]) -> Weighed:
         """What all parts in all processes weighed, as one batch."""
-        weights_N1 = self._all_rows([part.weights_N[:, None] for part in parts], torch.float64)
-        active_NC = self._all_rows([part.active_NS for part in parts])
+        weights_N1 = self._all_rows([part.weights_N[:, None] for part in parts], 1, torch.float64)
+        selected = self._weighting.selected
+        active_NC = self._all_rows([part.active_NS for part in parts], selected, torch.bool)
         return Weighed(weights_N1.flatten(), active_NC, self._mask(drawn))
 
-    def _all_rows(self, parts: Sequence[Tensor], dtype: torch.dtype = torch.bool) -> Tensor:
-        width = 1 if dtype == torch.float64 else self._weighting.selected
+    def _all_rows(self, parts: Sequence[Tensor], width: int, dtype: torch.dtype) -> Tensor:
+        """The parts of all processes under each other; a process may have none."""
         none = torch.zeros((0, width), dtype=dtype, device=self._opened.device)
         return together.all_rows(self._workers, torch.cat([none, *parts]))
 
