@@ -350,6 +350,34 @@ def test_inspect_times_the_experts_when_the_settings_ask_for_a_trial(
     assert "Fastest here:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*anything: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trace_engine.cli.inspecting.inspect_closely", fail)
+    assert main(["inspect", "demo:target"]) == 2
+    assert capsys.readouterr().err.startswith("trace-moe: memory ran out. Close other programs")
+
+
+def test_another_error_of_the_engine_is_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*anything: object, **named: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("trace_engine.cli.inspecting.inspect_closely", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["inspect", "demo:target"])
+
+
 def test_inspect_refuses_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,7 +388,10 @@ def test_inspect_refuses_in_one_sentence(
 
 
 def test_a_profile_in_bfloat16_counts_every_choice_on_the_cpu(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Precision is a choice from the command line to the saved counts."""
     for side, texts in (("forget", "abc def\n\nghi"), ("retain", "jkl mno pqr\n\nstu")):
@@ -377,6 +408,12 @@ def test_a_profile_in_bfloat16_counts_every_choice_on_the_cpu(
         assert saved.meta["model"]["dtype"] == dtype
         assert (saved.forget.counts_DLE.sum(axis=2) == 2 * saved.forget.tokens_D[:, None]).all()
     assert found["bfloat16"]["key"] != found["float32"]["key"]
+    assert found["float32"]["experts_implementation"] == "grouped_mm"
+    assert found["float32"]["trial"] is None
+    monkeypatch.setattr("trace_engine.models.trial.SECONDS", 0.01)
+    assert main([*words, "--dtype", "float32", "--experts-implementation", "trial"]) == 0
+    timed = json.loads(capsys.readouterr().out)
+    assert timed["trial"].startswith(f"Experts run as {timed['experts_implementation']}, picked")
     # How much that precision moves is a command away, and the output says which.
     assert found["float32"]["compare_dtype"] is None
     command = shlex.split(found["bfloat16"]["compare_dtype"])

@@ -211,9 +211,12 @@ def test_launching_writes_the_sets_and_shows_the_job(
     app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "e f"), model_folder)
     assert not (trace_home / "sets").exists()
     app.selectbox(key="model_dtype").set_value("bfloat16").run()
+    app.selectbox(key="model_experts_implementation").set_value("trial").run()
     app.button(key="launch").click().run()
     assert not app.exception
-    assert launched[0].model == ModelConfig(source=str(model_folder), dtype="bfloat16")
+    assert launched[0].model == ModelConfig(
+        source=str(model_folder), dtype="bfloat16", experts_implementation="trial"
+    )
     assert Path(launched[0].forget.source).read_text().count("\n") == 2
     assert app.query_params["job"] == "20260101-000000-abcdef"
 

@@ -62,7 +62,17 @@ def _profile(options: argparse.Namespace, workers: Workers) -> int:
             target.rmdir()
         place_folder(target.absolute(), lambda to: shutil.copytree(folder, to))
     path = options.out or folder
-    show(Profile.load(folder), folder, path, answer.key, was_there, options.json, workers.size)
+    result = Profile.load(folder)
+    show(
+        result,
+        folder,
+        path,
+        answer.key,
+        was_there,
+        options.json,
+        processes=workers.size,
+        trial=answer.trial,
+    )
     return 0
 
 
@@ -106,6 +116,7 @@ def show(
     was_there: bool,
     as_json: bool,
     processes: int = 1,
+    trial: str | None = None,
 ) -> None:
     found = load_mismatch(folder)
     top = found.table().sort_values("difference", ascending=False, kind="stable").head(_SHOWN)
@@ -131,6 +142,8 @@ def show(
                 "experts_per_token": list(result.experts_per_token_L),
                 "largest_gaps": top[COLUMNS].to_dict("records"),
                 "notes": list(found.notes),
+                "experts_implementation": result.meta["model"]["experts_implementation"],
+                "trial": trial,
                 "dtype": result.meta["model"]["dtype"],
                 "compare_dtype": _comparing(result),
             }

@@ -100,7 +100,7 @@ def make_profile(
     if answer.trial is not None:
         config = answer.config
         _record(run, config, answer.trial)
-    said: list[str] = []
+    said = [] if answer.trial is None else [answer.trial]
 
     def say(sentence: str) -> None:
         said.append(sentence)
