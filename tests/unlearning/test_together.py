@@ -224,6 +224,37 @@ def test_a_bad_loss_ends_all_with_its_sentence(tmp_path: Path) -> None:
     assert status.message in out
 
 
+PYTHON = """
+import json, sys
+from trace_engine import read_config, unlearn
+from trace_engine.routing import joined
+with joined() as workers:
+    result = unlearn(read_config(sys.argv[1]), out=sys.argv[2], workers=workers)
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
+    sums = [float(t.double().sum()) for t in result.session.trainable.tensors().values()]
+    print(json.dumps([rows, sums, result.kept]))
+"""
+
+
+@pytest.mark.faults
+def test_pythons_call_gives_every_process_the_same_result(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    config = tmp_path / "c.yaml"
+    keep = {"which": "best", "forget_loss_at_least": 0.1}
+    config.write_text(to_yaml(settings(tmp_path, keep=keep, max_steps=4)))
+    words = [sys.executable, "-c", PYTHON, str(config), str(tmp_path / "out")]
+    children = processes(words, 2, tmp_path / "home")
+    (out, err), (other, said) = (child.communicate(timeout=90) for child in children)
+    assert [child.returncode for child in children] == [0, 0], (err, said)
+    assert json.loads(out) == json.loads(other)
+    rows, _, kept = json.loads(out)
+    assert len(rows) == 4 + 2
+    assert kept["sentence"]
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == len(rows)
+    assert "UserWarning" in err
+    assert "UserWarning" not in said, "one of them warns"
+
+
 def test_one_process_gets_back_what_it_gave() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     parameter.grad = torch.full((3,), 2.0)

@@ -74,7 +74,7 @@ def unlearn(
     folder = None if out is None or not workers.leads else _empty_folder(Path(out))
     session = Session(config, profile=profile, profiles=profiles, workers=workers, report=report)
     try:
-        return _run(session, folder, report, on_row)
+        return _run(session, folder, report, on_row, told=workers.leads)
     except BaseException:
         session.close()
         raise
@@ -85,9 +85,11 @@ def _run(
     folder: Path | None,
     report: ProgressCallback,
     on_row: Callable[[Row], None] | None,
+    *,
+    told: bool,
 ) -> UnlearnResult:
     facts = session.facts()
-    for sentence in warnings_of(facts):
+    for sentence in warnings_of(facts) if told else ():
         warnings.warn(sentence, stacklevel=3)
     if folder is not None:
         (folder / "config.yaml").write_text(to_yaml(session.config), encoding="utf-8")
