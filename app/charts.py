@@ -31,6 +31,8 @@ _RATIO_CAP = 4.0
 _DOT_LINE = "#3A4451"
 _MOST_SVG_CELLS = 4096
 """Larger maps draw their markers with WebGL: the browser keeps no element for each."""
+_CLICKED_SIZE = 13
+"""Pixels of the square that a large map puts on a clicked cell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,11 @@ class MapSpec:
     order_name: str = "expert (index in its layer)"
 
 
+def is_large(sites: int, experts: int) -> bool:
+    """Whether a map has too many cells to be drawn anew on every click."""
+    return sites * experts > _MOST_SVG_CELLS
+
+
 def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
     """The map of experts; each marker's customdata is (layer, expert), see `clicked_cell`."""
     colours = colours or palette()
@@ -69,7 +76,8 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
     figure = go.Figure()
     figure.add_trace(_heat(spec, drawn_LE, colours))
     rows, columns = np.nonzero(np.isfinite(drawn_LE))
-    markers: Any = go.Scattergl if sites * experts > _MOST_SVG_CELLS else go.Scatter
+    large = is_large(sites, experts)
+    markers: Any = go.Scattergl if large else go.Scatter
     figure.add_trace(
         markers(
             x=columns,
@@ -96,8 +104,13 @@ def expert_map(spec: MapSpec, colours: Palette | None = None) -> go.Figure:
                 dtype=object,
             ),
             hovertemplate="%{hovertext}<extra></extra>",
-            # Plotly fades what is not selected; the markers are invisible either way.
-            selected={"marker": {"opacity": 0}},
+            # Plotly fades what is not selected; the markers are invisible either way. On a large
+            # map the browser marks the clicked cell by itself, because drawing it anew is slow.
+            selected={
+                "marker": {"opacity": 1, "color": colours.text, "size": _CLICKED_SIZE}
+                if large
+                else {"opacity": 0}
+            },
             unselected={"marker": {"opacity": 0}},
             showlegend=False,
         )
@@ -202,7 +215,7 @@ def _power(tick: int) -> str:
 
 def _dots(spec: MapSpec, significant_LE: Array) -> Any:
     rows, columns = np.nonzero(significant_LE)
-    large = significant_LE.size > _MOST_SVG_CELLS
+    large = is_large(*significant_LE.shape)
     marker: dict[str, Any] = {"symbol": "circle", "size": 2, "color": _DOT_LINE}
     if not large:
         size = 4 if significant_LE.shape[1] <= 32 else 3
@@ -214,6 +227,8 @@ def _dots(spec: MapSpec, significant_LE: Array) -> Any:
         mode="markers",
         marker=marker,
         hoverinfo="skip",
+        # Plotly fades what is not selected.
+        unselected={"marker": {"opacity": 1}},
         showlegend=False,
     )
 

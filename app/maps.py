@@ -30,10 +30,8 @@ ORDER_NAMES: dict[Order, str] = {
 }
 SHARES: tuple[View, ...] = ("forget", "retain")
 COLOURS = "Orange: forget text uses the expert more; blue: retain text does."
-LEGEND = (
-    f"Dot: {findings.DOTS}. Thin outline: selected. Bold outline: the cell in focus. "
-    "Click a cell, or use the number fields."
-)
+_CLICKED = "map_clicked"
+"""Where a session keeps the last cell that was clicked."""
 
 
 def values_LE(view: state.ProfileView, what: View, control: Control) -> NDArray[Any]:
@@ -182,6 +180,31 @@ def map_spec(
     )
 
 
+def legend(view: state.ProfileView) -> str:
+    """What a map's marks mean."""
+    clicked = " A dark square: the clicked cell." if _is_large(view) else ""
+    return (
+        f"Dot: {findings.DOTS}. Thin outline: selected. Bold outline: the cell in focus.{clicked} "
+        "Click a cell, or use the number fields."
+    )
+
+
+def _is_large(view: state.ProfileView) -> bool:
+    return charts.is_large(*view.profile.cell_mask_LE().shape)
+
+
+def outlined(view: state.ProfileView, cell: Cell) -> Cell | None:
+    """The cell that a map's figure outlines as the one in focus; None where it leaves that out.
+
+    A large map's figure stays the same from click to click, so that nothing is drawn anew: the
+    browser marks the clicked cell, and the strongest one stands in the title.
+    """
+    if not _is_large(view):
+        return cell
+    known = (st.session_state.get(_CLICKED), state.strongest_cell(view))
+    return None if cell in known else cell
+
+
 def hover(view: state.ProfileView) -> list[list[str]]:
     """Hover texts, kept per profile for the session's server."""
     return _hover(str(view.path), id(view.profile), view)
@@ -204,6 +227,7 @@ def on_click(key: str) -> None:
         return
     try:
         state.set_cell(cell)
+        st.session_state[_CLICKED] = cell
     except InputError as error:
         state.notice(str(error))
 

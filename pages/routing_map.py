@@ -72,7 +72,7 @@ spec = maps.map_spec(
     what=what,
     control=control,
     order=order,
-    current=cell,
+    current=maps.outlined(view, cell),
     selected=findings.selected_cells(view),
     marks=marks,
 )
@@ -83,7 +83,12 @@ charts.show(
     table=maps.table(view),
     on_click=lambda: maps.on_click("routing_map"),
     caption=" ".join(
-        [maps.describe(view, what, control), CONTROL_HELP[control], maps.colours(what), maps.LEGEND]
+        [
+            maps.describe(view, what, control),
+            CONTROL_HELP[control],
+            maps.colours(what),
+            maps.legend(view),
+        ]
     ),
 )
 for note in view.mismatch.notes:

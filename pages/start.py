@@ -33,12 +33,16 @@ strongest = findings.cell_facts(view, state.strongest_cell(view))
 start_view.label(view)
 expert_view.metrics(view, strongest)
 charts.show(
-    charts.expert_map(maps.map_spec(view, current=cell, selected=findings.selected_cells(view))),
+    charts.expert_map(
+        maps.map_spec(
+            view, current=maps.outlined(view, cell), selected=findings.selected_cells(view)
+        )
+    ),
     name="start_map",
     alt=findings.sentence(strongest),
     table=maps.table(view),
     on_click=lambda: maps.on_click("start_map"),
-    caption=f"{findings.sentence(strongest)} {maps.COLOURS} {maps.LEGEND} "
+    caption=f"{findings.sentence(strongest)} {maps.COLOURS} {maps.legend(view)} "
     f"{wording.ONLY_ACTIVATION}",
 )
 for note in view.mismatch.notes:

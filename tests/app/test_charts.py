@@ -70,6 +70,9 @@ def test_only_a_large_map_leaves_its_markers_to_webgl() -> None:
         figure = charts.expert_map(large, LIGHT)
         assert [trace.type for trace in figure.data] == ["heatmap", kind, kind]
         assert len(figure.data[1].customdata) == 4 * experts
+        # The browser marks a clicked cell by itself only where the figure is not drawn anew.
+        assert figure.data[1].selected.marker.opacity == (1 if kind == "scattergl" else 0)
+        assert figure.data[1].unselected.marker.opacity == 0
 
 
 def test_a_sorted_map_moves_values_hover_and_cells_together() -> None:

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from app import maps, state, wording
 from tests.app.conftest import KEY
 from tests.support.profiles import synthetic_profile
+from trace_engine.config import Cell
 from trace_engine.errors import InputError
 from trace_engine.routing import Profile
 
@@ -121,3 +122,22 @@ def test_the_caption_says_when_blocks_were_resampled(view: state.ProfileView) ->
     by_block = replace(view.mismatch, blocks_forget=900, blocks_retain=1_024)
     told = maps.describe(replace(view, mismatch=by_block), "difference", "measured")
     assert f"999 permutations of {wording.count(1_924)} blocks of documents" in told
+
+
+def test_a_large_maps_figure_is_the_same_from_click_to_click(
+    view: state.ProfileView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strongest, clicked, typed = state.strongest_cell(view), Cell(0, 3), Cell(0, 4)
+    memory: dict[str, object] = {}
+    monkeypatch.setattr(maps.st, "session_state", memory)
+    monkeypatch.setattr(state, "set_cell", lambda cell: None)
+    assert maps.outlined(view, strongest) == strongest
+    assert "dark square" not in maps.legend(view)
+    monkeypatch.setattr(maps.charts, "is_large", lambda sites, experts: True)
+    memory["map"] = {"selection": {"points": [{"customdata": [0, 3]}]}}
+    assert maps.outlined(view, clicked) == clicked
+    maps.on_click("map")
+    assert maps.outlined(view, strongest) is maps.outlined(view, clicked) is None
+    # A cell from the number fields or a link is nobody's click: the figure says where it is.
+    assert maps.outlined(view, typed) == typed
+    assert "dark square" in maps.legend(view)
