@@ -122,8 +122,10 @@ def weights_python(profile: str, selection: SelectionConfig, weights: WeightsCon
 
 
 def unlearn_command(file_name: str) -> str:
-    """The command that runs the same settings file without the app."""
-    return shlex.join(["trace-moe", "unlearn", file_name])
+    """The command that runs the same settings file without the app; and the one that lets two
+    processes share every step."""
+    shared = ["torchrun", "--nproc_per_node", "2", "-m", "trace_engine.cli", "unlearn", file_name]
+    return f"{shlex.join(['trace-moe', 'unlearn', file_name])}\n# or:  {shlex.join(shared)}"
 
 
 def unlearn_python(file_name: str) -> str:

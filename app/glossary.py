@@ -171,7 +171,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "mixed precision",
         "The products of a training forward run in bfloat16 while weights, gradients and losses "
-        "keep their precision: faster on GPUs, and nearly the same curve.",
+        "keep their precision: faster where the processor has it, and nearly the same curve.",
         ("unlearn",),
     ),
     Term(

@@ -257,10 +257,11 @@ class KeepConfig(_Settings):
     after the first: the largest utility among those that have forgotten enough; if none has, the
     one that forgot most."""
     forget_at_most: _Share | None = None
-    """For `best`: accuracy on the questions to forget from which on enough is forgotten."""
+    """For `best`: enough is forgotten where the accuracy on the questions to forget is at most
+    this."""
     forget_loss_at_least: _Loss | None = None
-    """For `best` without questions: the forget set's held-out loss, in nats per token, from which
-    on enough is forgotten; utility is then the smallest held-out loss of the retain set."""
+    """For `best` without questions: enough is forgotten where the forget set's held-out loss is at
+    least this, in nats per token; the largest utility is then the smallest held-out retain loss."""
 
     @model_validator(mode="after")
     def _best_has_a_threshold(self) -> Self:
@@ -366,8 +367,8 @@ class UnlearnConfig(_Settings):
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; empty: no clipping."""
     mixed_precision: Literal["none", "bfloat16"] = "none"
-    """Narrow the products of the forwards that train, for speed on GPUs; weights, gradients and
-    losses keep their precision, and evaluations run without it."""
+    """Narrow the products of the forwards that train, for speed where the processor has it;
+    weights, gradients and losses keep their precision, and evaluations run without it."""
     stop: StopConfig = StopConfig()
     """When the run ends before its last step."""
     keep: KeepConfig = KeepConfig()
