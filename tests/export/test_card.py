@@ -36,6 +36,32 @@ def test_accuracies_before_and_after_by_hand(tmp_path: Path) -> None:
     assert "ab" * 32 in text
 
 
+def test_the_result_stands_first_and_says_when_nothing_was_forgotten(tmp_path: Path) -> None:
+    start = eval_row(0, 0.9, 0.8)
+    text = card(write_run(tmp_path, [start, eval_row(20, 0.3, 0.7)]))
+    assert (
+        "**Result.** Accuracy on what should be forgotten: 0.900 [0.800, 1.000] before, 0.300 "
+        "[0.200, 0.400] after. That is beyond its interval: by this measure it has forgotten. "
+        "Accuracy on what should be kept: 0.800 [0.758, 0.836] before, 0.700" in text
+    )
+    assert text.index("**Result.**") < text.index("## Open it")
+    # 0.85 with an interval to 0.95 still holds the start's 0.9.
+    text = card(write_run(tmp_path, [start, eval_row(20, 0.85, 0.8)]))
+    assert "The interval still includes the start: by this measure nothing is forgotten." in text
+    loss = {"accuracy": {}}
+    without = [start | loss, eval_row(20, 0.3, 0.7) | loss]
+    text = card(write_run(tmp_path, without, evaluation={"questions": None}))
+    # 1.0 before, 21.0 after with an interval of a tenth.
+    assert "Loss on the forget documents: 1.000 [0.900, 1.100] before, 21.000" in text
+    assert "by this measure it has forgotten" in text
+    assert "It was not measured before and after." in card(write_run(tmp_path, [start]))
+
+
+def test_a_method_without_a_retain_term_is_not_called_unweighted(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [eval_row(0, 0.9, 0.8)], method="ga", weights={"rule": "uniform"})
+    assert "without a retain term" in card(run)
+
+
 def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:
     rows = [eval_row(0, 0.9, 0.8), eval_row(20, 0.3, 0.7)]
     del rows[1]["drift"]
@@ -54,7 +80,7 @@ def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:
 
 def test_the_bundled_run_has_a_card() -> None:
     text = card(RunDirectory(PACK / "run"))
-    assert "# demo:target, unlearned" in text
+    assert "# TRACE's bundled model demo:target, unlearned" in text
     assert "7b6c9350d578a9b1d268c1ade3bd52751f08bb641eddf198133ecbfd97e56e37" in text
     assert "L0 E11" in text
 

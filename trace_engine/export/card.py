@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import yaml
 
+from trace_engine.bundled import is_bundled
 from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.outcome import number, up_to_saved
-from trace_engine.export.measured import measured
+from trace_engine.export.measured import measured, result
 from trace_engine.export.words import base_model, lines, plain, shared_settings, short_source, table
 from trace_engine.methods import METHODS
 from trace_engine.runs.directory import RunDirectory
@@ -41,6 +42,7 @@ def model_card(
     parts = [
         _front_matter(config, form),
         _opening(config, facts),
+        lines("", f"**Result.** {result(config, evaluations)}"),
         _how_to_open(config, form),
         _sets(facts),
         _method(config, facts),
@@ -53,6 +55,8 @@ def model_card(
 
 
 def _model_name(config: UnlearnConfig) -> str:
+    if is_bundled(config.model.source):
+        return f"TRACE's bundled model {config.model.source}"
     return base_model(config) or short_source(config.model.source)
 
 
@@ -68,18 +72,18 @@ def _front_matter(config: UnlearnConfig, form: Form) -> str:
     }
     notes = ["# license: choose one; the terms of the start model and of the sets hold as well."]
     if base is None:
-        notes.append("# base_model: name it; the run opened a folder, which has no id on the hub.")
+        notes.append("# base_model: name it; the start model of this run has no id on the hub.")
     dumped = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip("\n")
     return lines("---", dumped, *notes, "---")
 
 
 def _opening(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
     forget, retain = (_set_name(config, facts, side) for side in ("forget", "retain"))
-    weighted = (
-        "with an unweighted retain term"
-        if config.weights.rule == "uniform"
-        else f"with the retain tokens weighted by routing (TRACE, rule `{config.weights.rule}`)"
-    )
+    weighted = f"with the retain tokens weighted by routing (TRACE, rule `{config.weights.rule}`)"
+    if config.weights.rule == "uniform":
+        weighted = "with an unweighted retain term"
+    if not METHODS[config.method].retains:
+        weighted = "without a retain term"
     return lines(
         f"# {plain(_model_name(config))}, unlearned",
         "",

@@ -32,9 +32,8 @@ def measured(
     if config.evaluation.questions is None:
         told.append("- No questions were asked: knowledge was judged by losses alone.")
     else:
-        chance = number(
-            (last["accuracy"].get(config.evaluation.forget_category) or {}).get("chance")
-        )
+        accuracy = last.get("accuracy") or {}
+        chance = number((accuracy.get(config.evaluation.forget_category) or {}).get("chance"))
         guessing = f"; guessing gives {percent(chance)}" if chance == chance else ""
         told.append(
             f"- Questions: {plain(short_source(config.evaluation.questions))}, scored as "
@@ -45,6 +44,39 @@ def measured(
     told.append(f"- Losses are of {facts.get('loss_curve', 'documents, not recorded which')}.")
     told.append(f"- {_drift(last)}")
     return lines(*head, *told)
+
+
+def result(config: UnlearnConfig, evaluations: list[dict[str, Any]]) -> str:
+    """The outcome in two sentences: whether it has forgotten, beyond its interval, and what it
+    kept."""
+    if len(evaluations) < 2:
+        return "It was not measured before and after."
+    first, last = evaluations[0], evaluations[-1]
+    if not last.get("accuracy"):
+        before, after = (figure_of(row.get("forget_nll")) for row in (first, last))
+        kept = [figure_of(row.get("retain_nll")) for row in (first, last)]
+        told = _change("Loss on the forget documents", before, after, rises=True)
+        return f"{told} {_both('Loss on the retain documents', *kept)}"
+    pairs = [
+        forget_and_utility(row.get("accuracy"), config.evaluation.forget_category)
+        for row in (first, last)
+    ]
+    told = _change("Accuracy on what should be forgotten", pairs[0][0], pairs[1][0])
+    return f"{told} {_both('Accuracy on what should be kept', pairs[0][1], pairs[1][1])}"
+
+
+def _change(what: str, before: Figure, after: Figure, *, rises: bool = False) -> str:
+    told = _both(what, before, after)
+    bound = after.low if rises else after.high
+    if not (before.known and after.known) or bound != bound:
+        return f"{told} Whether it has forgotten cannot be said from that."
+    if (bound > before.value) if rises else (bound < before.value):
+        return f"{told} That is beyond its interval: by this measure it has forgotten."
+    return f"{told} The interval still includes the start: by this measure nothing is forgotten."
+
+
+def _both(what: str, before: Figure, after: Figure) -> str:
+    return f"{what}: {_figure(before)} before, {_figure(after)} after."
 
 
 def _figures(
