@@ -176,17 +176,31 @@ def past() -> None:
     if not found:
         return
     st.subheader("Past sweeps")
-    choice, button = st.columns([3, 1], vertical_alignment="bottom")
-    picked = choice.selectbox(
+    picked = st.selectbox(
         "Sweep", list(found), format_func=lambda key: _option(found[key]), key="sw_pick"
     )
-    button.button(
-        "Open",
-        icon=":material/open_in_full:",
-        on_click=state.set_sweep_id,
-        args=(picked,),
-        key="sw_open",
-    )
+    with st.container(horizontal=True):
+        st.button(
+            "Open",
+            icon=":material/open_in_full:",
+            on_click=state.set_sweep_id,
+            args=(picked,),
+            key="sw_open",
+        )
+        active = found[picked].status().active
+        with st.popover("Forget", icon=":material/delete:", disabled=active):
+            st.text(f"Forget {_option(found[picked])}? Its runs stay.")
+            st.button("Yes, forget", on_click=_forget, args=(picked,), key="sw_delete")
+
+
+def _forget(sweep_id: str) -> None:
+    try:
+        sweeps.delete_sweep(sweep_id)
+    except TraceError as error:
+        state.notice(str(error))
+        return
+    if state.sweep_id() == sweep_id:
+        state.set_sweep_id(None)
 
 
 def _option(one: sweeps.SweepDirectory) -> str:

@@ -162,7 +162,11 @@ def test_a_run_leads_back_to_its_sweep_and_sweeps_are_listed(
     app = open_page("unlearn")
     app.button(key="sw_open").click().run()
     assert "Sweep: stored" in texts(app)
-    assert not list_sweeps(trace_home / "elsewhere")
+    app.button(key="sw_delete").click().run()
+    assert not app.exception
+    assert not list_sweeps(trace_home)
+    assert "Sweep: stored" not in texts(app)
+    found = with_points(trace_home)
     run = str(outcomes(found)[0].run)
     launch = trace_home / "runs" / run / "launch.json"
     launch.write_text(f'{{"folder": "/", "sweep": "{found.id}"}}')
