@@ -141,6 +141,7 @@ def _plane(found: SweepDirectory, points: list[Outcome]) -> None:
         on_click=lambda: _clicked(points),
         table=sweep_frame(points),
         caption=f"The front: {sweep_figure.key_of(points)}. Click a point to open its run. "
+        "Where intervals overlap far, these questions do not tell the points apart. "
         f"{sweeps.OPTIMISM}",
     )
 
