@@ -13,9 +13,9 @@ from app.forms import launch_troubles
 from trace_engine import runs
 from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.cli import main
-from trace_engine.config import UnlearnConfig, to_yaml
-from trace_engine.errors import ModelError
-from trace_engine.runs.preflight import why_not
+from trace_engine.config import ModelConfig, UnlearnConfig, to_yaml
+from trace_engine.errors import InputError, ModelError
+from trace_engine.runs.preflight import require_one_way, why_not
 
 
 def lora(model: str, kind: str = "lora") -> UnlearnConfig:
@@ -70,6 +70,12 @@ def test_a_fetched_hub_model_is_known_by_its_cache(
         lambda *_, **__: str(Path(dbrx) / "config.json"),
     )
     assert "owner/name (dbrx)" in (why_not(lora("owner/name")) or "")
+
+
+def test_a_table_refuses_a_trial_too() -> None:
+    with pytest.raises(InputError, match="The runs of a table are compared"):
+        require_one_way(ModelConfig(experts_implementation="trial"), "table")
+    require_one_way(ModelConfig(), "table")
 
 
 def test_it_costs_no_torch() -> None:

@@ -37,6 +37,12 @@ def test_every_combination_in_order() -> None:
     assert third.max_steps == base().max_steps
 
 
+def test_runs_that_are_compared_do_not_each_time_their_experts() -> None:
+    timed = base(model={"experts_implementation": "trial"})
+    with pytest.raises(InputError, match=r"runs of a sweep are compared.*inspect --trial"):
+        plan_sweep(timed, [{"selection.top_k": (1, 2)}])
+
+
 def test_what_is_the_same_run_is_made_once_and_said() -> None:
     plan = plan_sweep(
         base(), [{"selection.top_k": (1, 2, 4), "weights.rule": ("uniform", "exact"),

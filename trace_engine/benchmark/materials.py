@@ -16,6 +16,7 @@ from trace_engine.config import ModelConfig, SetConfig
 from trace_engine.disk import sha256_file, write_text
 from trace_engine.errors import InputError
 from trace_engine.models import inspect_model
+from trace_engine.runs.preflight import require_one_way
 from trace_engine.sets import DocumentSet, Question, load_set, read_questions, to_jsonl
 
 
@@ -41,7 +42,8 @@ def contents(config: BenchConfig, folder: Path, phase: Phase) -> Contents:
 
 
 def check_sources(config: BenchConfig) -> None:
-    """Refuse a missing questions file before anything runs, without reading one."""
+    """Refuse a missing questions file, and runs that would not be alike, before anything runs."""
+    require_one_way(ModelConfig.model_validate(config.settings.get("model", {})), "table")
     for source in (config.validation, config.test):
         if not Path(resolve_source(source)).is_file():
             raise InputError(f"{source}: no such questions file. Nothing was computed.")

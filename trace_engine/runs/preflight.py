@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from trace_engine.adapters import INSTEAD, NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
-from trace_engine.errors import ModelError, TraceError
+from trace_engine.errors import InputError, ModelError, TraceError
 
 
 def why_not(config: ProfileConfig | UnlearnConfig) -> str | None:
@@ -31,6 +31,15 @@ def require_possible(config: ProfileConfig | UnlearnConfig) -> None:
     reason = why_not(config)
     if reason is not None:
         raise ModelError(f"{reason} No run was made.")
+
+
+def require_one_way(model: ModelConfig, what: str) -> None:
+    """Raise InputError where runs that are compared would each time the experts for themselves."""
+    if model.experts_implementation == "trial":
+        raise InputError(
+            f"The runs of a {what} are compared, and with experts_implementation trial each might "
+            "multiply its experts in another way. Name one: `trace-moe inspect --trial` times them."
+        )
 
 
 def _model_type(model: ModelConfig) -> str | None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
+from trace_engine.runs.preflight import require_one_way
 
 MOST_RUNS = 64
 """One sweep's runs at most: beyond it a person wants a search, or the bench, not a picture."""
@@ -69,6 +70,7 @@ def plan_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> Pl
             "their score too good. Set evaluation.questions to the validation questions, and ask "
             "the test questions once, of the run you choose."
         )
+    require_one_way(base.model, "sweep")
     if not grids or not all(grids):
         raise InputError("Nothing varies: name at least one field with its values.")
     for grid in grids:
