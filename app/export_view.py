@@ -72,14 +72,15 @@ def _done(run: RunDirectory, found: ExportState) -> None:
     total = size(sum(path.stat().st_size for path in files))
     st.success(f"Exported: {len(files)} files, {total}. The folder on this machine:")
     st.code(str(found.folder), language=None)
-    card = (found.folder / "README.md").read_text(encoding="utf-8")
-    st.download_button(
-        "Model card",
-        card,
-        file_name="README.md",
-        mime="text/markdown",
-        icon=":material/download:",
-        on_click="ignore",
-        key="export_card",
-    )
+    card = found.folder / "README.md"
+    if card.is_file():
+        st.download_button(
+            "Model card",
+            card.read_text(encoding="utf-8"),
+            file_name="README.md",
+            mime="text/markdown",
+            icon=":material/download:",
+            on_click="ignore",
+            key="export_card",
+        )
     st.caption("The weights stay in the folder; a browser is no way for files of their size.")

@@ -28,7 +28,9 @@ def show(found: SweepDirectory) -> None:
     points = sweeps.outcomes(found)
     every = TICK_SECONDS if found.status().active else None
     seen = _signature(found, points)
-    st.fragment(_head, run_every=every)(found, seen)
+    # Once a page: it reads every run of this machine.
+    each = sweeps.seconds_per_run(found.base(), found.home) if every is not None else None
+    st.fragment(_head, run_every=every)(found, seen, None if each is None else each[0])
     _plane(found, points)
     st.fragment(_table, run_every=every)(found)
     _open_a_run(points)
@@ -43,7 +45,7 @@ def _signature(found: SweepDirectory, points: list[Outcome]) -> tuple[Any, ...]:
     return found.status().state, tuple(point.run for point in points), ended
 
 
-def _head(found: SweepDirectory, seen: tuple[Any, ...]) -> None:
+def _head(found: SweepDirectory, seen: tuple[Any, ...], seconds: float | None) -> None:
     status, points = found.status(), sweeps.outcomes(found)
     if _signature(found, points) != seen:
         st.rerun(scope="app")
@@ -60,7 +62,7 @@ def _head(found: SweepDirectory, seen: tuple[Any, ...]) -> None:
     if status.message:
         st.text(status.message)
     if status.active:
-        _progress(found, points)
+        _progress(points, seconds)
 
 
 def label_of(found: SweepDirectory) -> str:
@@ -68,17 +70,15 @@ def label_of(found: SweepDirectory) -> str:
     return found.name or found.id
 
 
-def _progress(found: SweepDirectory, points: list[Outcome]) -> None:
+def _progress(points: list[Outcome], seconds: float | None) -> None:
     done = sum(point.state in _ENDED for point in points)
     text = f"{done} of {len(points)} points"
     at_work = [point for point in points if point.state in runs_view.WORDS and not _over(point)]
     for point in at_work[:2]:
         text += f"; {point.label}: {point.state}"
         text += f", step {point.step}" if point.state == "running" and point.step else ""
-    estimate = sweeps.seconds_per_run(found.base(), found.home)
-    if estimate is not None and done < len(points):
-        left = estimate[0] * (len(points) - done)
-        text += f"; about {wording.duration(left)} left"
+    if seconds is not None and done < len(points):
+        text += f"; about {wording.duration(seconds * (len(points) - done))} left"
     st.progress(done / len(points), wording.plain(text))
 
 

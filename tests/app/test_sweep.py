@@ -145,6 +145,24 @@ def test_points_at_one_place_share_a_letter_and_are_told_together(tmp_path: Path
     assert all("top-k 1<br>top-k 2<br>top-k 3<br>" in text for text in trace.hovertext)
 
 
+def test_without_questions_the_plane_is_of_losses(
+    bundled: object, trace_home: Path, open_page: Open
+) -> None:
+    rows = [[{**row, "accuracy": {}} for row in (ROWS[0], eval_row(step, 0, 0))] for step in (3, 9)]
+    found = stored_sweep(
+        trace_home, {"selection.top_k": (1, 2)}, rows, evaluation={"questions": None}
+    )
+    app = open_page("unlearn", sweep=found.id)
+    assert not app.exception
+    table = next(frame.value for frame in app.dataframe if "point" in frame.value)
+    assert list(table["forget loss"]) == [4.0, 10.0]
+    # Equal retain loss: the one that forgot more beats the other.
+    assert list(table["front"]) == ["", "A"]
+    figure = sweep_figure.sweep_figure(outcomes(found), "loss")
+    assert "right is more forgotten" in figure.layout.xaxis.title.text
+    assert figure.data[0].textposition == "bottom right"
+
+
 def test_an_address_with_no_such_sweep_is_a_sentence(
     bundled: object, trace_home: Path, open_page: Open
 ) -> None:

@@ -127,6 +127,23 @@ def test_the_page_of_a_finished_run_exports(
     assert any("3 files" in str(box.value) for box in app.success)
 
 
+def test_a_lora_run_offers_its_adapter_and_says_why_it_failed(
+    bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
+) -> None:
+    run = stored_run(trace_home, trainable={"kind": "lora"})
+    app = open_page("unlearn", run=run.id)
+    app.radio(key="export_form").set_value("adapter").run()
+    assert any("--adapter" in str(block.value) for block in app.code)
+    app.button(key="export_start").click().run()
+    until(lambda: export_state(run, "adapter", trace_home).state != "running", "it to end", 60)
+    app.run()
+    assert not app.exception
+    # A stored run has no checkpoint, so its adapter is nowhere.
+    assert any("checkpoint of its last step (10) is missing" in str(e.value) for e in app.error)
+    app.radio(key="export_form").set_value("merged").run()
+    assert app.button(key="export_start")
+
+
 def test_a_run_without_a_model_offers_no_export(
     bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
 ) -> None:

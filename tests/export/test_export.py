@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trace_engine.models import make_trainable, open_model
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
+from trace_engine.unlearning import unlearn
 
 TOKENS = [[1, 40, 55, 90, 120, 33, 60], [1, 101, 77, 77, 35, 200, 9]]
 KINDS = ("all", "selected_experts", "lora")
@@ -199,6 +201,31 @@ def test_an_adapter_needs_the_very_last_checkpoint(
             export_run(finished["lora"], tmp_path / "out", "adapter")
     finally:
         hidden.rename(manifest)
+
+
+def test_what_pythons_unlearn_left_is_exported_too(tmp_path: Path) -> None:
+    write_sets(tmp_path)
+    config = settings(tmp_path, max_steps=2, evaluation={"every": 2})
+    out = tmp_path / "result"
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        unlearn(config, out=out).session.close()
+    folder = export_run(out, tmp_path / "given away")
+    text = (folder / "README.md").read_text()
+    assert "after 2 updates" in text
+    assert "Few documents are held out" in text, "what the run warned of stands in its card"
+    assert (folder / "model.safetensors").read_bytes() == (
+        out / "model" / "model.safetensors"
+    ).read_bytes()
+    facts = json.loads((out / "facts.json").read_text())
+    (out / "facts.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "kept"}))
+    with pytest.raises(RunError, match="result is unfinished"):
+        export_run(out, tmp_path / "again")
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    (empty / "config.yaml").write_text((out / "config.yaml").read_text())
+    with pytest.raises(RunError, match="is not a run"):
+        export_run(empty, tmp_path / "again")
 
 
 def front_matter(text: str) -> dict[str, Any]:

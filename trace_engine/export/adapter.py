@@ -26,7 +26,7 @@ def write_adapter(
     if checkpoint is None or checkpoint.step != last:
         raise RunError(
             f"Run {run.id}: the checkpoint of its last step ({last}) is missing or damaged, and "
-            "the adapter is in it. Export the whole model instead."
+            "the adapter is in it (Python's `unlearn` keeps none). Export the whole model instead."
         )
     report(Progress("opening the start model", 0, 1, "models", None, None))
     with contextlib.chdir(run.launch_folder()):

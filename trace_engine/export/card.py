@@ -14,6 +14,7 @@ from trace_engine.bundled import is_bundled
 from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.outcome import number, up_to_saved
 from trace_engine.export.measured import measured, result
+from trace_engine.export.record import notes_of
 from trace_engine.export.words import base_model, lines, plain, shared_settings, short_source, table
 from trace_engine.methods import METHODS
 from trace_engine.runs.directory import RunDirectory
@@ -214,7 +215,7 @@ def _weights(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
 
 
 def _untested(run: RunDirectory, config: UnlearnConfig) -> str:
-    notes = [f"- {plain(note)}" for note in run.status().notes]
+    notes = [f"- {plain(note)}" for note in notes_of(run)]
     said = ["", "The run noted:", "", *notes] if notes else []
     return lines("", "## What was not tested", "", *(f"- {text}" for text in UNTESTED), *said)
 

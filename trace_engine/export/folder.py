@@ -11,6 +11,7 @@ from trace_engine.config import UnlearnConfig
 from trace_engine.disk import place_folder, require_space, sha256_file, write_text
 from trace_engine.errors import InputError, RunError
 from trace_engine.export.card import Form, model_card
+from trace_engine.export.record import require_finished
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory
 
@@ -25,14 +26,10 @@ def forms_of(config: UnlearnConfig) -> tuple[Form, ...]:
 
 def check_exportable(run: RunDirectory, form: Form = "merged") -> UnlearnConfig:
     """The run's settings. Raises RunError, saying why, when it cannot be exported in this form."""
-    config, status = run.config(), run.status()
+    config = run.config()
     if not isinstance(config, UnlearnConfig):
         raise RunError(f"Run {run.id} made a profile; only an unlearning run has a model.")
-    if status.state != "done":
-        raise RunError(
-            f"Run {run.id} is {status.state} at step {status.step} of {status.max_steps}; only a "
-            "finished run has a model to export. Let it finish, or resume it."
-        )
+    require_finished(run)
     if form not in forms_of(config):
         raise RunError(
             f"Run {run.id} has no adapter: its trainable.kind is {config.trainable.kind}, and only "
@@ -53,7 +50,8 @@ def export_run(
     *,
     report: ProgressCallback = ignore_progress,
 ) -> Path:
-    """Export a finished run, given as its directory, to a new or empty folder; returns the folder.
+    """Export a finished run, given as its directory or as the folder that `unlearn` left, to a
+    new or empty folder; returns the folder.
 
     `merged` copies the model as the run saved it (LoRA is in its weights), tokenizer included.
     `adapter` writes LoRA's weights for PEFT, which takes opening the start model. Both get a

@@ -5,6 +5,7 @@ less is kept. It accepts that only finished runs are points: half-way is not a s
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -20,8 +21,10 @@ from trace_engine.evaluation.outcome import (
     up_to_saved,
 )
 from trace_engine.runs import list_runs, open_run
+from trace_engine.runs.directory import RunDirectory
 from trace_engine.sweeps.directory import SweepDirectory
 from trace_engine.sweeps.drive import PointState, look
+from trace_engine.sweeps.plan import MOST_RUNS
 
 Measure = Literal["accuracy", "loss"]
 OPTIMISM = (
@@ -104,15 +107,25 @@ def outcomes(sweep: SweepDirectory) -> list[Outcome]:
 def _figures(state: PointState, measure: Measure, home: Path) -> tuple[Figure, Figure]:
     if not state.done or state.point.run is None:
         return NOT_MEASURED, NOT_MEASURED
+    goal = state.point.config.evaluation.forget_category
     try:
         run = open_run(state.point.run, home)
-        rows = up_to_saved(run.rows("eval"), run.facts())
+        files = [run.path / name for name in ("metrics.jsonl", "facts.json")]
+        stamps = tuple(file.stat().st_mtime_ns for file in files if file.exists())
+        return _read_figures(run, measure, goal, stamps)
     except TraceError:
         return NOT_MEASURED, NOT_MEASURED
+
+
+@lru_cache(maxsize=16 * MOST_RUNS)
+def _read_figures(
+    run: RunDirectory, measure: Measure, goal: str, stamps: tuple[int, ...]
+) -> tuple[Figure, Figure]:
+    """A page looks every two seconds, and a finished run's rows (of these `stamps`) stay."""
+    rows = up_to_saved(run.rows("eval"), run.facts())
     if not rows:
         return NOT_MEASURED, NOT_MEASURED
     if measure == "accuracy":
-        goal = state.point.config.evaluation.forget_category
         return forget_and_utility(rows[-1].get("accuracy"), goal)
     return figure_of(rows[-1].get("forget_nll")), figure_of(rows[-1].get("retain_nll"))
 
