@@ -12,7 +12,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from tests.support.models import save_tiny, tiny_olmoe
+from tests.support.models import save, save_tiny, tiny_olmoe
+from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import limits, memory, open_model
@@ -26,7 +27,7 @@ from trace_engine.models.memory import (
     too_little,
 )
 from trace_engine.models.open import outline
-from trace_engine.models.sites import find_sites
+from trace_engine.models.sites import expert_parameters, find_sites
 from trace_engine.spelling import NBSP, size
 
 
@@ -71,6 +72,19 @@ def test_loading_peaks_one_layers_experts_above_the_weights() -> None:
         assert need.loading == need.weights + one_layer
     half = need_of(tiny_olmoe(), dtype="bfloat16")
     assert half.loading == half.weights + one_layer // 2
+
+
+def test_a_tower_that_stays_in_float32_does_not_keep_the_rest_there(tmp_path: Path) -> None:
+    """Its tensors are the first of the model, and say nothing about what it computes in."""
+    folder = save(tiny_model("nemo_speechlm"), tmp_path)
+    opened = open_model(ModelConfig(source=str(folder), dtype="bfloat16", device="cpu"))
+    assert next(opened.model.parameters()).dtype == torch.float32
+    for site in opened.sites:
+        assert {p.dtype for p, _ in expert_parameters(site).values()} == {torch.bfloat16}
+    need = need_of(folder, dtype="bfloat16")
+    assert (opened.info.dtype, need.precision) == ("bfloat16", "bfloat16")
+    tensors = [*opened.model.parameters(), *opened.model.buffers()]
+    assert need.weights == sum(t.numel() * t.element_size() for t in tensors)
 
 
 def test_half_the_precision_is_half_the_bytes() -> None:

@@ -15,6 +15,13 @@ import torch
 from trace_engine.models.site import Site
 
 
+def precision(model: Any) -> torch.dtype:
+    """What the model computes in: its token embeddings' precision, because the first of its tensors
+    may be a tower's that its family keeps in float32."""
+    dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+    return dtype
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a model is, as numbers and names; `to_dict` is plain JSON."""

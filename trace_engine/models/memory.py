@@ -21,6 +21,7 @@ from torch import nn
 from trace_engine.config import ModelConfig, ProfileConfig
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
+from trace_engine.models.info import precision
 from trace_engine.models.limits import address_room, container_room
 from trace_engine.models.quantised import bytes_saved
 from trace_engine.models.site import Site
@@ -107,7 +108,7 @@ def memory_need(
         training=training,
         batch=tokens * _numbers_per_token(model, sites, experts_per_token) * _item_size(model),
         tokens=tokens,
-        precision=str(next(model.parameters()).dtype).removeprefix("torch."),
+        precision=str(precision(model)).removeprefix("torch."),
         mapped=mapped,
     )
 
@@ -229,4 +230,4 @@ def _linears(model: nn.Module) -> list[nn.Linear]:
 
 
 def _item_size(model: nn.Module) -> int:
-    return next(model.parameters()).element_size()
+    return precision(model).itemsize

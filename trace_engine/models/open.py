@@ -28,7 +28,7 @@ from trace_engine.models.files import (
     weights_size,
 )
 from trace_engine.models.fit import check_headers, first_line, loading, refuse_misfit
-from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.info import ModelInfo, OpenModel, precision
 from trace_engine.models.memory import (
     MemoryNeed,
     enough_memory,
@@ -76,7 +76,7 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     options = quantised_options(config, shell)
     check_stored(files)
     with enough_memory(files.source, need, place, config):
-        model = _load(files, next(shell.parameters()).dtype, experts, place, options)
+        model = _load(files, precision(shell), experts, place, options)
     model.eval()
     found = find_sites(model)
     try:
@@ -388,7 +388,7 @@ def describe(
         shared_experts=any(
             "shared" in name.rsplit(".", 1)[-1] for name, _ in model.named_modules()
         ),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        dtype=str(precision(model)).removeprefix("torch."),
         device=place,
         experts_implementation=experts,
         vocab_size=int(text.vocab_size),

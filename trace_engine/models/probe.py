@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import DynamicCache
 
+from trace_engine.models.info import precision
 from trace_engine.models.site import Site
 
 NOT_WITHOUT_DATA = (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -69,7 +70,7 @@ def send_tokens(model: Any, sites: Sequence[Site]) -> None:
         return
     except NOT_WITHOUT_DATA:
         pass  # the first error says more
-    hidden_BSD = torch.zeros(1, 2, int(text.hidden_size), dtype=weight.dtype, device="meta")
+    hidden_BSD = torch.zeros(1, 2, int(text.hidden_size), dtype=precision(model), device="meta")
     try:
         with _Counts():
             for site in sites:

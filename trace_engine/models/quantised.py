@@ -18,6 +18,7 @@ from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models.files import ModelFiles
 from trace_engine.models.fit import loading
+from trace_engine.models.info import precision
 
 
 def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
         settings = make(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=next(shell.parameters()).dtype,
+            bnb_4bit_compute_dtype=precision(shell),
             llm_int8_skip_modules=kept,
         )
     return {"quantization_config": settings}
