@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import find_sites, inspect_model, open_model, unmapped_blocks
 from trace_engine.models.families import UNTAPPED
+from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.routers import router_kinds
 from trace_engine.models.sites import experts_per_token
 
@@ -139,6 +141,24 @@ def test_every_type_opens_from_a_folder_as_it_was_looked_at(
         chosen = getattr(site.module, "config", None)
         if type(opened.model)._can_set_experts_implementation() and chosen is not None:
             assert chosen._experts_implementation == opened.info.experts_implementation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("model_type", COVERED)
+def test_every_type_weighs_in_half_precision_what_was_said(
+    model_type: str, dtype: Any, tmp_path: Path
+) -> None:
+    """Also where a family keeps some tensors in float32."""
+    if (model_type, dtype) == ("deepseek_v4", "float16"):
+        pytest.skip("its code does not mix the precisions; test_open has its refusal")
+    save(tiny_model(model_type), tmp_path)
+    config = ModelConfig(source=str(tmp_path), dtype=dtype, device="cpu")
+    found, opened = inspect_closely(config, hashed=False), open_model(config, hashed=False)
+    assert opened.info == found.info
+    assert opened.info.dtype == dtype
+    tensors = [*opened.model.parameters(), *opened.model.buffers()]
+    assert found.need.weights == sum(t.numel() * t.element_size() for t in tensors)
 
 
 def test_second_routed_blocks_are_named_and_no_row() -> None:
