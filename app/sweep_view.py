@@ -14,6 +14,7 @@ from app import charts, curves, navigation, runs_view, state, sweep_figure, tabl
 from app.sweep_figure import clicked_point, sweep_frame
 from trace_engine import runs, sweeps
 from trace_engine.errors import TraceError
+from trace_engine.runs import RunDirectory
 from trace_engine.sweeps import Outcome, SweepDirectory
 from trace_engine.sweeps.results import measure_of
 
@@ -36,6 +37,19 @@ def show(found: SweepDirectory) -> None:
     _open_a_run(points)
     for left_out, kept in found.repeats():
         st.caption(wording.plain(f"{left_out} is the same run as {kept}, and was made once."))
+
+
+def offer(run: RunDirectory) -> None:
+    """The way back from a run to the sweep that asked for it, where that is on this machine."""
+    belongs = run.sweep()
+    if belongs is not None and belongs in {found.id for found in sweeps.list_sweeps()}:
+        st.button(
+            "Open its sweep",
+            icon=":material/scatter_plot:",
+            on_click=state.set_sweep_id,
+            args=(belongs,),
+            key="run_sweep",
+        )
 
 
 def _signature(found: SweepDirectory, points: list[Outcome]) -> tuple[Any, ...]:

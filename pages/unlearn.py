@@ -45,15 +45,8 @@ if chosen_run is not None:
         if isinstance(settings, UnlearnConfig):
             with st.container(border=True):
                 live.show(opened, settings)
-            belongs = opened.sweep()
-            if belongs is not None and chosen_sweep is None:
-                st.button(
-                    "Open its sweep",
-                    icon=":material/scatter_plot:",
-                    on_click=state.set_sweep_id,
-                    args=(belongs,),
-                    key="run_sweep",
-                )
+            if chosen_sweep is None:
+                sweep_view.offer(opened)
         else:
             st.info("This run made a profile; Data & model shows it.", icon=":material/info:")
     except TraceError as error:

@@ -13,7 +13,7 @@ from trace_engine.errors import InputError
 TRACKERS: dict[TrackerName, str] = {
     "tensorboard": "TensorBoard: files in the run's folder",
     "wandb": "Weights & Biases: sent to its server",
-    "mlflow": "MLflow: to MLFLOW_TRACKING_URI, or files here",
+    "mlflow": "MLflow: to its MLFLOW_TRACKING_URI",
     "trackio": "Trackio: a database on this machine",
 }
 

@@ -188,6 +188,11 @@ def test_a_run_leads_back_to_its_sweep_and_sweeps_are_listed(
     run = str(outcomes(found)[0].run)
     launch = trace_home / "runs" / run / "launch.json"
     launch.write_text(f'{{"folder": "/", "sweep": "{found.id}"}}')
+    other = outcomes(found)[2].run
+    elsewhere = trace_home / "runs" / str(other) / "launch.json"
+    elsewhere.write_text('{"folder": "/", "sweep": "20200101-000000-abcdef"}')
+    app = open_page("unlearn", run=str(other))
+    assert not [button for button in app.button if button.key == "run_sweep"]
     app = open_page("unlearn", run=run)
     app.button(key="run_sweep").click().run()
     assert not app.exception

@@ -41,6 +41,20 @@ def test_an_imported_run_opens_by_its_id(outside: RunDirectory, tmp_path: Path) 
         import_run(run.path, home)
 
 
+def test_what_trackers_keep_stays_behind(outside: RunDirectory, tmp_path: Path) -> None:
+    """W&B leaves links in its folder, which must not keep the run from being imported."""
+    kept = outside.path / "trackers" / "wandb"
+    kept.mkdir(parents=True)
+    (kept / "latest").symlink_to("/etc/hostname")
+    (kept.parent / "wandb.json").write_text("{}")
+    run = open_run(import_run(outside.path, tmp_path / "home"), tmp_path / "home")
+    assert not (run.path / "trackers").exists()
+    assert (run.path / "model" / "weights").read_bytes() == b"w"
+    (outside.path / "model" / "trackers").symlink_to("/etc")
+    with pytest.raises(RunError, match="symbolic link"):
+        import_run(outside.path, tmp_path / "home")
+
+
 def _link(run: RunDirectory) -> None:
     (run.path / "model" / "weights").unlink()
     (run.path / "model" / "weights").symlink_to("/etc/hostname")

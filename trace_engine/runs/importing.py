@@ -13,29 +13,37 @@ from trace_engine.runs import places
 from trace_engine.runs.checkpoints import damaged_manifests
 from trace_engine.runs.directory import RunDirectory
 
+_MIRRORS = "trackers"
+"""What trackers keep beside a run, under the id it had: none of its own, and full of links."""
+
 
 def import_run(source: Path, home: Path | None = None) -> str:
     """Copy an ended run's folder under a new id and return the id.
 
-    Raises RunError, and copies nothing, when it is no run, is at work, is listed already, holds a
-    symbolic link, or is damaged.
+    What trackers keep there stays behind. Raises RunError, and copies nothing, when it is no run,
+    is at work, is listed already, holds a symbolic link, or is damaged.
     """
     run = RunDirectory(source)
     runs = places.subfolder("runs", home)
     if run.path.resolve().parent == runs.resolve() and places.is_run_id(run.id):
         raise RunError(f"{run.id} is among this home's runs already.")
-    links = [path for path in (run.path, *run.path.rglob("*")) if path.is_symlink()]
+    files = [path for path in run.path.rglob("*") if run.path / _MIRRORS not in path.parents]
+    links = [path for path in (run.path, *files) if path.is_symlink()]
     if links:
         raise RunError(
             f"{run.path.name} holds a symbolic link ({links[0].name}), which may point anywhere. "
             "Copy the run with its files. Nothing was imported."
         )
     _require_sound(run)
-    require_space(runs, sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()))
+    require_space(runs, sum(path.stat().st_size for path in files if path.is_file()))
     target = runs / places.new_run_id()
 
+    def left_behind(folder: str, names: list[str]) -> set[str]:
+        ignored = shutil.ignore_patterns("lock", ".*", "stop-*")(folder, names)
+        return ignored | ({_MIRRORS} if Path(folder) == run.path else set())
+
     def copy(folder: Path) -> None:
-        shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("lock", ".*", "stop-*"))
+        shutil.copytree(run.path, folder, ignore=left_behind)
         # It was resumed while it was being copied: two of its files may be of different steps.
         _require_ended(run)
 
