@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from trace_engine.errors import TraceError
     from trace_engine.evaluation import (
         Estimate,
+        Evaluation,
         KnowledgeCheck,
+        Materials,
+        evaluate,
+        families_of,
         knowledge_check,
         routing_probe,
         score_questions,
@@ -93,7 +97,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "errors": ("TraceError",),
     "evaluation": (
         "Estimate",
+        "Evaluation",
         "KnowledgeCheck",
+        "Materials",
+        "evaluate",
+        "families_of",
         "knowledge_check",
         "routing_probe",
         "score_questions",

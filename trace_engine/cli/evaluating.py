@@ -1,39 +1,48 @@
-"""`trace-moe evaluate`: multiple-choice accuracy per category and loss per set, each with n and
-interval."""
+"""`trace-moe evaluate`: figures of a model, each with n, interval, and whose definition it
+follows."""
 
 import argparse
-from typing import Any
 
-from trace_engine.bundled import resolve_source
 from trace_engine.cli.options import read_model
-from trace_engine.cli.output import emit_json, interval, note, print_table
-from trace_engine.config import SetConfig
-from trace_engine.errors import InputError
-from trace_engine.evaluation import score_questions, set_loss
-from trace_engine.models import open_model
-from trace_engine.sets import load_set, read_questions
+from trace_engine.cli.output import ProgressLine, emit_json, interval, print_table
+from trace_engine.config import ModelConfig
+from trace_engine.evaluation import Materials, evaluate, families_of
+from trace_engine.evaluation.measured import Measured
 
 
-def evaluate(options: argparse.Namespace) -> int:
-    if not options.questions and not options.set:
-        raise InputError("Name what to evaluate on: --questions FILE, --set FILE, or both.")
-    # Everything is read before the model is opened: a typo should not cost a load.
-    asked = {source: read_questions(resolve_source(source)) for source in options.questions}
-    sets = {source: load_set(SetConfig(source=source)) for source in options.set}
-    opened = open_model(read_model(options))
-    rows: list[dict[str, Any]] = []
-    for source, questions in asked.items():
-        note(f"scoring {len(questions):,} questions of {source}")
-        scores = score_questions(opened.model, opened.tokenizer, questions, style=options.style)
-        for category, estimate in scores.by_category().items():
-            rows.append({"measure": f"accuracy: {category}", "on": source, **estimate.to_dict()})
-    for source, documents in sets.items():
-        note(f"measuring the loss of {len(documents):,} documents of {source}")
-        estimate = set_loss(opened, documents.documents, options.max_length)
-        rows.append({"measure": "loss, nats per token", "on": source, **estimate.to_dict()})
+def evaluate_model(options: argparse.Namespace) -> int:
+    materials = Materials(
+        questions=options.questions,
+        style=options.style,
+        sets=options.set,
+        forget=options.forget,
+        holdout=options.holdout,
+        max_length=options.max_length,
+    )
+    families = families_of(materials, options.metrics)
+    model = read_model(options)
+    reference: ModelConfig | None = None
+    if options.reference is not None:
+        # Precision and place are the model's: two models are compared as they would be run.
+        reference = model.model_copy(update={"source": options.reference, "revision": None})
+    found = evaluate(model, families, reference, report=ProgressLine())
     if options.json:
-        emit_json({"model": opened.info.to_dict(), "results": rows})
+        emit_json(found.to_dict())
         return 0
-    shown = [row | {"value": interval(row["value"], row["low"], row["high"])} for row in rows]
-    print_table(shown, ["measure", "on", "value", "n", "method"])
+    print_table(
+        [_shown(row) for row in found.rows],
+        ["measure", "on", "value", "n", "interval", "implementation"],
+    )
     return 0
+
+
+def _shown(row: Measured) -> dict[str, str]:
+    figure = row.estimate
+    return {
+        "measure": row.measure,
+        "on": row.on,
+        "value": row.note if figure is None else interval(figure.value, figure.low, figure.high),
+        "n": "" if figure is None else f"{figure.n:,}",
+        "interval": "" if figure is None else figure.method,
+        "implementation": row.implementation,
+    }

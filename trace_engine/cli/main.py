@@ -193,8 +193,16 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=text)
 
-    evaluate = command("evaluate", "evaluating:evaluate", "Questions and losses of a model.")
+    evaluate = command(
+        "evaluate", "evaluating:evaluate_model", "Figures of a model, with intervals."
+    )
     add_model(evaluate, positional=True)
+    evaluate.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="accuracy loss memorisation membership (default: all whose material is given)",
+    )
     evaluate.add_argument(
         "--questions", action="append", default=[], help="multiple-choice file; repeatable"
     )
@@ -202,7 +210,10 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--set", action="append", default=[], help="documents to take the loss of; repeatable"
     )
-    evaluate.add_argument("--max-length", type=int, default=256)
+    evaluate.add_argument("--forget", help="what was to be forgotten: memorisation, membership")
+    evaluate.add_argument("--holdout", help="documents alike that were never trained on")
+    evaluate.add_argument("--reference", help="a model that never saw the forget set")
+    evaluate.add_argument("--max-length", type=int, default=256, help="tokens per document")
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
     demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")

@@ -1,0 +1,107 @@
+"""What is to be measured, by the names of its files: the one form that command, page and Python
+fill in.
+
+Everything is read before a model is opened, so that a typo costs no load. A metric that is asked
+for without its material is refused, and says what to give.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from trace_engine.bundled import resolve_source
+from trace_engine.config import SetConfig
+from trace_engine.errors import InputError
+from trace_engine.evaluation.families import Accuracy, Family, Loss
+from trace_engine.evaluation.membership import Membership
+from trace_engine.evaluation.memorisation import Memorisation
+from trace_engine.evaluation.multiple_choice import Style
+from trace_engine.sets import DocumentSet, load_set, read_questions
+
+Metric = Literal["accuracy", "loss", "memorisation", "membership"]
+METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materials:
+    """Sources as a person names them: files, folders, `hub:owner/name`, `demo:forget`."""
+
+    questions: Sequence[str] = ()
+    """Multiple-choice files, for `accuracy`."""
+    style: Style = "continuation"
+    """How choices are shown and scored."""
+    sets: Sequence[str] = ()
+    """Sets, for `loss`."""
+    forget: str | None = None
+    """The forget set, for `memorisation` and `membership`."""
+    holdout: str | None = None
+    """Documents like the forget set's that the model never saw, for `membership`."""
+    max_length: int = 256
+    """Tokens per document; the rest is cut."""
+
+    def given(self) -> list[Metric]:
+        """The metrics whose material is there."""
+        there: dict[Metric, bool] = {
+            "accuracy": bool(self.questions),
+            "loss": bool(self.sets),
+            "memorisation": self.forget is not None,
+            "membership": self.forget is not None and self.holdout is not None,
+        }
+        return [metric for metric in METRICS if there[metric]]
+
+
+_NEEDS: Final[dict[Metric, str]] = {
+    "accuracy": "a file of multiple-choice questions (--questions)",
+    "loss": "a set (--set)",
+    "memorisation": "the forget set (--forget)",
+    "membership": "the forget set and documents that were never trained on (--forget, --holdout)",
+}
+
+
+def families_of(materials: Materials, metrics: Sequence[str] | None = None) -> list[Family]:
+    """Read the materials and make the families of `metrics`; None: all that the materials allow.
+
+    Raises InputError when nothing can be measured, a metric is unknown or lacks its material, or a
+    source cannot be read.
+    """
+    given = materials.given()
+    if metrics is None and not given:
+        raise InputError(
+            "Name what to evaluate on: --questions FILE, --set FILE, --forget FILE, or several."
+        )
+    asked: list[Metric] = []
+    for metric in METRICS if metrics is not None else given:
+        if metrics is None or metric in metrics:
+            asked.append(metric)
+    for name in metrics or ():
+        if name not in METRICS:
+            raise InputError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
+    for metric in asked:
+        if metric not in given:
+            raise InputError(f"{metric} needs {_NEEDS[metric]}.")
+    return _read(materials, asked)
+
+
+def _read(materials: Materials, asked: Sequence[Metric]) -> list[Family]:
+    families: list[Family] = []
+    length = materials.max_length
+    if "accuracy" in asked:
+        families += [
+            Accuracy(read_questions(resolve_source(source)), source, materials.style)
+            for source in materials.questions
+        ]
+    if "loss" in asked:
+        for source in materials.sets:
+            families.append(Loss(_documents(source).documents, source, length))
+    forget = _documents(materials.forget) if {"memorisation", "membership"} & {*asked} else None
+    if forget is not None and "memorisation" in asked:
+        families.append(Memorisation(forget.documents, forget.source, length))
+    if forget is not None and "membership" in asked:
+        holdout = _documents(materials.holdout)
+        on = f"{forget.source} against {holdout.source}"
+        families.append(Membership(forget.documents, holdout.documents, on, length))
+    return families
+
+
+def _documents(source: str | None) -> DocumentSet:
+    return load_set(SetConfig(source=source or ""))
