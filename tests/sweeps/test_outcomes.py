@@ -18,6 +18,7 @@ from trace_engine.errors import InputError
 from trace_engine.runs import RunDirectory, list_runs, open_run
 from trace_engine.sweeps import SweepDirectory, outcomes, plan_sweep, seconds_per_run
 from trace_engine.sweeps.directory import new_sweep
+from trace_engine.sweeps.file import sweep_yaml
 
 Stored = Callable[..., SweepDirectory]
 
@@ -140,6 +141,14 @@ def test_the_command_plans_lists_shows_and_refuses(
     assert told.out.splitlines() == ["uniform", "top-k 1, max", "top-k 2, max"]
     assert "top-k 2, uniform is the same run as uniform." in told.err
     assert "3 runs, one after another: 4 min 30 s." in told.err
+    sheet = tmp_path / "sweep.yaml"
+    grids = [{"weights.rule": ["mean"], "weights.strength": [1, 2]}, {"weights.rule": ["exact"]}]
+    sheet.write_text(sweep_yaml(unlearn_config(), grids, "sheet"))
+    assert main(["sweep", str(sheet), "--plan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"runs": ["mean, η 1", "mean, η 2", "exact"], "repeats": [], "seconds": 270.0}
+    assert main(["sweep", str(sheet), "--set", "seed=1,2", "--plan"]) == 2
+    assert "says what varies; leave --set out" in capsys.readouterr().err
     assert main([*words, "--set", "weights.magic=1"]) == 2
     assert "there is no setting 'magic'" in capsys.readouterr().err
     assert main([*words, "--background", "--out", str(tmp_path / "x")]) == 2
