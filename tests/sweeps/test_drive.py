@@ -11,7 +11,7 @@ import pytest
 from tests.runs.light_worker import COMMAND, config
 from tests.runs.waiting import until
 from tests.sweeps import light_driver
-from trace_engine.errors import RunError
+from trace_engine.errors import InputError, RunError
 from trace_engine.runs import LockedError, delete, detach, launcher, list_runs, open_run
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.sweeps import (
@@ -189,6 +189,15 @@ def test_in_the_foreground_a_stop_ends_the_runs_first(base: Path, tmp_path: Path
     assert not thread.is_alive()
     assert made[0].status().state == "stopped"
     assert states(made[0]) == ["stopped", "waiting", "waiting"]
+
+
+def test_a_point_that_could_not_run_makes_no_sweep(base: Path, tmp_path: Path) -> None:
+    """A method that learns from pairs, and a forget set without them."""
+    (tmp_path / "forget.txt").write_text("One document.\n\nAnother one.")
+    with pytest.raises(InputError, match="idkdpo"):
+        launch_sweep(config(tmp_path), [{"method": ("npo", "idkdpo")}], home=base)
+    assert not list_sweeps(base)
+    assert not list_runs(base)
 
 
 def test_ids_are_never_paths(base: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from tests.unlearning.cases import tiny_config
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import InputError
+from trace_engine.methods import METHODS
 from trace_engine.sweeps.file import parse_values, read_sweep, sweep_yaml
 from trace_engine.sweeps.plan import label_of, plan_sweep, what_trains
 from trace_engine.unlearning import unlearn
@@ -53,6 +54,24 @@ def test_what_is_the_same_run_is_made_once_and_said() -> None:
     assert len(plan.repeats) == 12 - 4
     assert ("top-k 4, uniform, η 1", "uniform") in plan.repeats
     assert "top-k 1, exact, η 1 is the same run as top-k 1, exact." in plan.sentences()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_draws_on_the_selection_by_itself(tmp_path: Path, method: str) -> None:
+    """Under uniform weights no method may depend on which experts are selected: the plan says
+    so."""
+    if METHODS[method].pairs:  # type: ignore[index]
+        pytest.skip("learns from pairs, which these sets are not")
+    settings = tiny_config(
+        tmp_path, method=method, weights={"rule": "uniform"}, max_steps=2, evaluation={"every": 2}
+    )
+    grid = {"selection.top_k": (1, 3)}
+    first, second = (
+        plan_sweep(settings, [{"selection.top_k": (k,)}]).points[0].config for k in (1, 3)
+    )
+    assert len(plan_sweep(settings, [grid]).points) == 1
+    trained = [weights_after(config) for config in (first, second)]
+    assert all(torch.equal(a, b) for a, b in zip(*trained, strict=True))
 
 
 def test_grids_follow_one_another() -> None:
@@ -124,6 +143,7 @@ def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
         ({"seed": tuple(range(10**4)), "max_steps": tuple(range(1, 10**4))}, {}, "at most 64"),
         ({"seed": (1,)}, {"evaluation": {"questions": "demo:questions/test"}},
          "chosen on the test questions"),
+        ({"seed": (1,)}, {"model": {"experts_implementation": "trial"}}, "a sweep are compared"),
         ({"weights.rule": ("uniform",)}, {"control": "shuffled_weights"},
          "there are no weights to control"),
     ],

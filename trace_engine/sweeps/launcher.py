@@ -14,8 +14,10 @@ from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.lock import FileLock, LockedError
+from trace_engine.runs.preflight import require_possible
 from trace_engine.runs.process import ProcessName
 from trace_engine.runs.stopping import StopFlag
+from trace_engine.sets import check_answers
 from trace_engine.sweeps.directory import SweepDirectory, list_sweeps, new_sweep, open_sweep
 from trace_engine.sweeps.drive import PointState, drive
 from trace_engine.sweeps.plan import Grid, plan_sweep
@@ -121,6 +123,10 @@ def _create(
     check_trackers(base.trackers)
     name = " ".join(name.split())
     plan = plan_sweep(base, grids, name)
+    for point in plan.points:
+        require_possible(point.config)
+    for config in {point.config.method: point.config for point in plan.points}.values():
+        check_answers(config)  # by the method alone, and it may read the forget set
     found = new_sweep(home)
     return found, found.create(base, list(grids), plan, name, token)
 
