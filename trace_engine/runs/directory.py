@@ -15,6 +15,7 @@ from typing import Any
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
 from trace_engine.disk import read_json, read_last_line, read_lines, write_json, write_text
 from trace_engine.errors import RunError
+from trace_engine.runs import events
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
 from trace_engine.runs.preflight import require_possible
@@ -26,7 +27,7 @@ STALLED_SECONDS = 60.0
 _LEAVING_SECONDS = 5.0
 _BEFORE_THE_FIRST_STEP = frozenset(
     {"config.yaml", "status.json", "launch.json", "facts.json", "progress.json", "metrics.jsonl"}
-    | {"log.txt", "lock", "checkpoints", "profile-before", "trackers"}
+    | {"log.txt", "lock", "checkpoints", "profile-before", "trackers", events.NAME}
 )
 """What a run may hold that has not made an update; with a stop request beside it."""
 _KIND_ORDER = {"train": 0, "eval": 1}
@@ -171,6 +172,11 @@ class RunDirectory:
             return []
         return text.splitlines()[-count:]
 
+    def events(self) -> list[dict[str, Any]]:
+        """What happened and when, oldest first: `time` (UTC), `event`, `attempt` and what belongs
+        to it; empty for a run of a version that recorded none."""
+        return events.read(self.path)
+
     def checkpoints(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first."""
         return list_checkpoints(self.path / "checkpoints")
@@ -253,6 +259,7 @@ class RunDirectory:
                 "updated": now,
             },
         )
+        self.event("starting", max_steps=getattr(config, "max_steps", 0))
         return lock
 
     def _empty(self) -> bool:
@@ -296,7 +303,18 @@ class RunDirectory:
         recorded = self._recorded()
         if recorded["state"] == "done":
             raise RunError(f"Run {self.id} is done; a finished run is never changed.")
-        write_json(self.path / "status.json", recorded | {"updated": time.time()} | changes)
+        changed = recorded | {"updated": time.time()} | changes
+        write_json(self.path / "status.json", changed)
+        before, after = (self._status(data["state"], data) for data in (recorded, changed))
+        for note in after.notes[len(before.notes) :]:
+            self.event("note", message=note)
+        if (after.state, after.attempt) != (before.state, before.attempt):
+            said = {"message": after.message} if after.message else {}
+            self.event(after.state, step=after.step, **said)
+
+    def event(self, event: str, **facts: Any) -> None:
+        """Add an event to the run's structured log. The caller holds the lock."""
+        events.record(self.path, event, attempt=int(self._recorded().get("attempt", 1)), **facts)
 
     def settle(self, config: ProfileConfig | UnlearnConfig) -> None:
         """Put what was measured where settings ask for a measurement, before anything is computed.

@@ -32,6 +32,12 @@ def capacity(kind: str) -> int:
     return int(text)
 
 
+def busy(kind: str, base: Path | None = None) -> int:
+    """How many of the slots of `kind` are taken now."""
+    folder = subfolder("slots", base)
+    return sum(is_locked(folder / f"{kind}-{n}.lock") for n in range(capacity(kind)))
+
+
 @contextmanager
 def slot(
     kind: str, stop: StopFlag, on_wait: Callable[[int], None], base: Path | None = None

@@ -124,6 +124,7 @@ def train(
             attempt=attempt,
             identity=identity,
         )
+        run.event("checkpoint", step=session.step)
 
     report.armed = False
     try:

@@ -6,11 +6,13 @@ turns every end into a state and one sentence. Its exit status says nothing; `st
 
 import argparse
 import contextlib
+import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trace_engine.disk import raise_if_full, write_json_quickly
 from trace_engine.errors import RunError, TraceError
@@ -60,30 +62,49 @@ def work(
         if on_wait is not None:
             on_wait(ahead)
 
+    def ended(state: str, message: str, **more: Any) -> None:
+        run.event("usage", **usage())
+        run.update(state=state, message=message, **more)
+
     try:
         with slot(run.config().kind, stop, queued, base):
             run.update(state="running", message="", started=time.time())
             message = job(run, stop, _recorder(run, report), base)
-            run.update(state="done", message=message)
+            ended("done", message)
     except StopRequestedError as stopped:
-        run.update(state="stopped", message=str(stopped) or "Stopped before the first step.")
+        ended("stopped", str(stopped) or "Stopped before the first step.")
     except TraceError as error:
         run.log(f"failed: {error}")
         # What a run directory or its disk refuses passes; settings, sets and model stay.
-        run.update(state="failed", message=str(error), repeats=not isinstance(error, RunError))
+        ended("failed", str(error), repeats=not isinstance(error, RunError))
     except Exception as error:
         # The page shows one sentence; whoever repairs the engine needs the rest.
         run.log(traceback.format_exc())
-        run.update(state="failed", message=_explain(run, error), repeats=ran_out(error))
+        ended("failed", _explain(run, error), repeats=ran_out(error))
     return run.status()
+
+
+def usage() -> dict[str, int | float]:
+    """What this process has taken so far: its largest memory in bytes, its processor seconds."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "peak_memory": used.ru_maxrss * unit,
+        "processor_seconds": round(used.ru_utime + used.ru_stime, 3),
+    }
 
 
 def _recorder(run: RunDirectory, listener: ProgressCallback) -> ProgressCallback:
     last = -float("inf")
+    begun: set[str] = set()
 
     def record(progress: Progress) -> None:
         nonlocal last
         listener(progress)
+        # Its first time only: a long run evaluates thousands of times.
+        if progress.phase not in begun:
+            begun.add(progress.phase)
+            run.event("phase", message=progress.phase)
         now = time.monotonic()
         if now - last >= _REPORT_SECONDS or progress.done >= progress.total:
             last = now
