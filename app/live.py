@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from app import charts, curves, export_view, runs_view, state, wording
+from app import charts, curves, export_view, machine_view, runs_view, state, wording
 from trace_engine import runs
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
@@ -218,6 +218,8 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         st.download_button(
             "config.yaml", text, file_name=f"{run.id}.yaml", on_click="ignore", key="run_config"
         )
+    with st.expander("What happened and when", icon=":material/history:"):
+        machine_view.log(run)
     with st.expander("The worker's log", icon=":material/article:"):
         st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
     if rows:

@@ -8,6 +8,7 @@ from app import (
     findings,
     forms,
     live,
+    machine_view,
     navigation,
     past_runs,
     selection_view,
@@ -168,3 +169,4 @@ else:
 st.subheader("Past runs")
 past_runs.show()
 sweep_form.past()
+machine_view.show()

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         set_loss,
     )
     from trace_engine.export import export_run
+    from trace_engine.health import MachineStatus, Report, doctor, status
     from trace_engine.models import OpenModel, inspect_model, mask_experts, open_model
     from trace_engine.routing import (
         Mismatch,
@@ -108,6 +109,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "set_loss",
     ),
     "export": ("export_run",),
+    "health": ("MachineStatus", "Report", "doctor", "status"),
     "models": ("OpenModel", "inspect_model", "mask_experts", "open_model"),
     "routing": (
         "Mismatch",

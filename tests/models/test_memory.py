@@ -14,9 +14,10 @@ import torch
 
 from tests.support.models import save, save_tiny, tiny_olmoe
 from tests.support.moe_types import tiny_model
+from trace_engine import limits
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models import limits, memory, open_model
+from trace_engine.models import memory, open_model
 from trace_engine.models.files import locate
 from trace_engine.models.memory import (
     Machine,

@@ -105,6 +105,15 @@ def build_parser() -> argparse.ArgumentParser:
         add_json(added)
         return added
 
+    doctor = command("doctor", "watching:doctor", "Is this machine fit? A line a check.")
+    doctor.add_argument(
+        "--self-test",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also profile and train a tiny random model, about 10 seconds",
+    )
+    command("status", "watching:status", "What the machine does now: runs, queue, disk, memory.")
+
     inspect = command("inspect", "inspecting:inspect", "What a model is, and where it routes.")
     add_model(inspect, positional=True)
     inspect.add_argument(
@@ -261,13 +270,15 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("list", "All runs, newest first."),
         ("show", "One run: state, curve, notes."),
+        ("log", "What happened to a run and when, an event a line."),
         ("stop", "Finish the step, save, end."),
         ("resume", "Continue a run that ended before it was done."),
         ("import", "Copy a run's folder under the home, where lists and pages find it."),
         ("delete", "Remove a run that nobody works on."),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.set_defaults(command=f"running:runs_{name}")
+        module = "watching" if name == "log" else "running"
+        action.set_defaults(command=f"{module}:runs_{name}")
         add_json(action)
         if name != "list":
             named = "a run's folder" if name == "import" else "a run's id, or its folder"

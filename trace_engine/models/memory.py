@@ -21,8 +21,8 @@ from torch import nn
 from trace_engine.config import ModelConfig, ProfileConfig
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
+from trace_engine.limits import address_room, container_room
 from trace_engine.models.info import precision
-from trace_engine.models.limits import address_room, container_room
 from trace_engine.models.quantised import bytes_saved
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
