@@ -17,8 +17,8 @@ from trace_engine.runs import RunSummary, home, list_runs
 from trace_engine.runs.queue import busy, capacity
 from trace_engine.spelling import size
 
-KINDS = ("unlearn", "profile")
-"""Each has slots of its own, so that a map never waits for a training run."""
+KINDS = {"unlearn": "unlearning", "profile": "profiles"}
+"""Kinds of job, and what their workers are for. Each has slots of its own, so that a map never waits for a training run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class MachineStatus:
 
     def sentences(self) -> list[str]:
         """Slots, queue, disk and memory in words, for page and command."""
-        slots = ", ".join(f"{at.busy} of {at.total} {kind}" for kind, at in self.slots.items())
+        slots = ", ".join(
+            f"{at.busy} of {at.total} for {KINDS[kind]}" for kind, at in self.slots.items()
+        )
         return [
             f"Workers that compute: {slots}. Waiting: {self.queued}.",
             f"Disk: {size(self.disk_free)} of {size(self.disk_total)} free. "
