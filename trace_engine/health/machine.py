@@ -18,7 +18,8 @@ from trace_engine.runs.queue import busy, capacity
 from trace_engine.spelling import size
 
 KINDS = {"unlearn": "unlearning", "profile": "profiles"}
-"""Kinds of job, and what their workers are for. Each has slots of its own, so that a map never waits for a training run."""
+"""Kinds of job, and what their workers are for; each has slots of its own, so that a map never
+waits for a training run."""
 
 
 @dataclass(frozen=True, slots=True)
