@@ -143,7 +143,6 @@ def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
         ({"seed": tuple(range(10**4)), "max_steps": tuple(range(1, 10**4))}, {}, "at most 64"),
         ({"seed": (1,)}, {"evaluation": {"questions": "demo:questions/test"}},
          "chosen on the test questions"),
-        ({"seed": (1,)}, {"model": {"experts_implementation": "trial"}}, "a sweep are compared"),
         ({"weights.rule": ("uniform",)}, {"control": "shuffled_weights"},
          "there are no weights to control"),
     ],

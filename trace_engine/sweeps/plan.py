@@ -71,7 +71,6 @@ def plan_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> Pl
             "the test questions once, of the run you choose."
         )
     require_one_way(base.model, "sweep")
-    require_one_way(base.model, "sweep")
     if not grids or not all(grids):
         raise InputError("Nothing varies: name at least one field with its values.")
     for grid in grids:
