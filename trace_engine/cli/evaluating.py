@@ -17,6 +17,7 @@ def evaluate_model(options: argparse.Namespace) -> int:
         sets=options.set,
         forget=options.forget,
         holdout=options.holdout,
+        muse=options.muse,
         max_length=options.max_length,
     )
     families = families_of(materials, options.metrics)

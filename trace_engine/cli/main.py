@@ -210,7 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--metrics",
         nargs="+",
         metavar="METRIC",
-        help="accuracy loss memorisation membership (default: all whose material is given)",
+        help="accuracy loss memorisation membership muse (default: all whose material is given)",
     )
     evaluate.add_argument(
         "--questions", action="append", default=[], help="multiple-choice file; repeatable"
@@ -221,8 +221,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--forget", help="what was to be forgotten: memorisation, membership")
     evaluate.add_argument("--holdout", help="documents alike that were never trained on")
+    evaluate.add_argument("--muse", help="a corpus of MUSE: folder, hub:owner/name, demo:book")
     evaluate.add_argument("--reference", help="a model that never saw the forget set")
-    evaluate.add_argument("--max-length", type=int, default=256, help="tokens per document")
+    evaluate.add_argument(
+        "--max-length", type=_count, help="tokens per document (default 256; for MUSE 4096)"
+    )
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
     demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")

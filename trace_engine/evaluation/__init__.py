@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trace_engine.evaluation.estimate import Estimate, cluster_mean, wilson
     from trace_engine.evaluation.families import Accuracy, Evaluation, Loss, evaluate
+    from trace_engine.evaluation.generation import continue_texts
     from trace_engine.evaluation.knowledge import KnowledgeCheck, knowledge_check
     from trace_engine.evaluation.loss import set_loss
     from trace_engine.evaluation.materials import Materials, families_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from trace_engine.evaluation.membership import Membership
     from trace_engine.evaluation.memorisation import Memorisation
     from trace_engine.evaluation.multiple_choice import ChoiceScores, score_questions
+    from trace_engine.evaluation.muse import Muse
     from trace_engine.evaluation.probe import routing_probe
     from trace_engine.evaluation.resampling import bootstrap, bootstrap_mean
 
@@ -24,6 +26,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "resampling": ("bootstrap", "bootstrap_mean"),
     "estimate": ("Estimate", "cluster_mean", "wilson"),
     "families": ("Accuracy", "Evaluation", "Loss", "evaluate"),
+    "generation": ("continue_texts",),
     "knowledge": ("KnowledgeCheck", "knowledge_check"),
     "loss": ("set_loss",),
     "materials": ("Materials", "families_of"),
@@ -31,6 +34,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "membership": ("Membership",),
     "memorisation": ("Memorisation",),
     "multiple_choice": ("ChoiceScores", "score_questions"),
+    "muse": ("Muse",),
     "probe": ("routing_probe",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -45,9 +49,11 @@ __all__ = [
     "Measured",
     "Membership",
     "Memorisation",
+    "Muse",
     "bootstrap",
     "bootstrap_mean",
     "cluster_mean",
+    "continue_texts",
     "evaluate",
     "families_of",
     "knowledge_check",

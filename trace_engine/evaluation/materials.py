@@ -16,9 +16,11 @@ from trace_engine.evaluation.families import Accuracy, Family, Loss
 from trace_engine.evaluation.membership import Membership
 from trace_engine.evaluation.memorisation import Memorisation
 from trace_engine.evaluation.multiple_choice import Style
+from trace_engine.evaluation.muse import Muse
 from trace_engine.sets import DocumentSet, load_set, read_questions
+from trace_engine.sets.muse import read_muse
 
-Metric = Literal["accuracy", "loss", "memorisation", "membership"]
+Metric = Literal["accuracy", "loss", "memorisation", "membership", "muse"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
 
@@ -36,8 +38,11 @@ class Materials:
     """The forget set, for `memorisation` and `membership`."""
     holdout: str | None = None
     """Documents like the forget set's that the model never saw, for `membership`."""
-    max_length: int = 256
-    """Tokens per document; the rest is cut."""
+    muse: str | None = None
+    """A corpus of MUSE: its folder, `hub:muse-bench/MUSE-Books`, or `demo:book`."""
+    max_length: int | None = None
+    """Tokens per document; the rest is cut. None: 256, and 4096 for MUSE, whose documents are
+    long."""
 
     def given(self) -> list[Metric]:
         """The metrics whose material is there."""
@@ -46,6 +51,7 @@ class Materials:
             "loss": bool(self.sets),
             "memorisation": self.forget is not None,
             "membership": self.forget is not None and self.holdout is not None,
+            "muse": self.muse is not None,
         }
         return [metric for metric in METRICS if there[metric]]
 
@@ -55,6 +61,7 @@ _NEEDS: Final[dict[Metric, str]] = {
     "loss": "a set (--set)",
     "memorisation": "the forget set (--forget)",
     "membership": "the forget set and documents that were never trained on (--forget, --holdout)",
+    "muse": "a corpus of MUSE (--muse)",
 }
 
 
@@ -67,7 +74,7 @@ def families_of(materials: Materials, metrics: Sequence[str] | None = None) -> l
     given = materials.given()
     if metrics is None and not given:
         raise InputError(
-            "Name what to evaluate on: --questions FILE, --set FILE, --forget FILE, or several."
+            "Name what to evaluate on: --questions FILE, --set FILE, --forget FILE, --muse FOLDER."
         )
     asked: list[Metric] = []
     for metric in METRICS if metrics is not None else given:
@@ -84,7 +91,7 @@ def families_of(materials: Materials, metrics: Sequence[str] | None = None) -> l
 
 def _read(materials: Materials, asked: Sequence[Metric]) -> list[Family]:
     families: list[Family] = []
-    length = materials.max_length
+    length = materials.max_length or 256
     if "accuracy" in asked:
         families += [
             Accuracy(read_questions(resolve_source(source)), source, materials.style)
@@ -100,6 +107,8 @@ def _read(materials: Materials, asked: Sequence[Metric]) -> list[Family]:
         holdout = _documents(materials.holdout)
         on = f"{forget.source} against {holdout.source}"
         families.append(Membership(forget.documents, holdout.documents, on, length))
+    if materials.muse is not None and "muse" in asked:
+        families.append(Muse(read_muse(materials.muse), materials.max_length or 4096))
     return families
 
 

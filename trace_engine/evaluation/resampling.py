@@ -40,6 +40,8 @@ def bootstrap(
     drawn_R = np.array(
         [statistic([generator.integers(0, size, size) for size in sizes]) for _ in range(resamples)]
     )
+    if not np.isfinite(drawn_R).all():
+        return Estimate(value, None, None, sum(sizes), f"{METHOD}: not defined in every resample")
     low, high = np.quantile(drawn_R, [0.025, 0.975])
     return Estimate(value, float(low), float(high), sum(sizes), METHOD)
 

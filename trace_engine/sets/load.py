@@ -43,7 +43,7 @@ def load_set(config: SetConfig) -> DocumentSet:
         raise InputError(f"No set is given. Give a path, {HUB_PREFIX}owner/name, or demo:forget.")
     if config.source.startswith(HUB_PREFIX):
         name = config.source.removeprefix(HUB_PREFIX)
-        dataset = _hub_dataset(name, config)
+        dataset = hub_dataset(name, config)
         documents = _dataset_documents(name, dataset, config.text_field, config.limit)
         return DocumentSet.of(config.label or name, config.source, documents)
     path = resolve_source(config.source)
@@ -60,14 +60,14 @@ def open_set(config: SetConfig) -> Documents:
     source = config.source
     if source.startswith(HUB_PREFIX):
         name = source.removeprefix(HUB_PREFIX)
-        return _dataset_set(config.label or name, name, _hub_dataset(name, config), config)
+        return _dataset_set(config.label or name, name, hub_dataset(name, config), config)
     path = Path(resolve_source(source)).expanduser() if source.strip() else Path()
     if is_bundled(source) or not source.strip() or not path.exists():
         return load_set(config)
     name = config.label or path.stem
-    with _named(path):
+    with named(path):
         if _is_saved(path):
-            return _dataset_set(name, path.name, _saved_dataset(path, config.hub_split), config)
+            return _dataset_set(name, path.name, saved_dataset(path, config.hub_split), config)
         files = _files(path) if path.is_dir() else [path]
         if sum(file.stat().st_size for file in files) <= STREAMED_BYTES:
             return load_set(config)
@@ -86,7 +86,7 @@ def bytes_to_read(config: SetConfig) -> int | None:
     if config.source.startswith(HUB_PREFIX):
         return None
     path = Path(resolve_source(config.source)).expanduser()
-    with _named(path):
+    with named(path):
         if not config.source.strip() or not path.is_dir():
             return path.stat().st_size if path.is_file() else 0
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -102,7 +102,7 @@ def _stream_files(path: Path, config: SetConfig) -> Iterator[Document]:
             for document in file_documents(name, file, config.text_field):
                 yield replace(document, id=f"{name}#{document.id}")
 
-    with _named(path):
+    with named(path):
         yield from islice(documents(), config.limit)
 
 
@@ -134,17 +134,17 @@ def read_documents(
     file's name. Raises InputError as `load_set` does.
     """
     path = Path(path).expanduser()
-    with _named(path):
+    with named(path):
         if path.is_dir():
             if _is_saved(path):
-                saved = _saved_dataset(path, split)
+                saved = saved_dataset(path, split)
                 return _dataset_documents(path.name, saved, text_field, limit)
             return _folder_documents(path, text_field, limit)
         return parse_file(path.name, path.read_bytes(), text_field, limit)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turn what the file system says about a source into a sentence."""
     try:
         yield
@@ -185,7 +185,8 @@ def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def _saved_dataset(folder: Path, split: str) -> Any:
+def saved_dataset(folder: Path, split: str) -> Any:
+    """A split of what `datasets` saved. Raises InputError when there is no such split."""
     # Imported late: slow to import, and only these sources need it.
     from datasets import DatasetDict, load_from_disk
 
@@ -197,7 +198,8 @@ def _saved_dataset(folder: Path, split: str) -> Any:
     return saved
 
 
-def _hub_dataset(name: str, config: SetConfig) -> Any:
+def hub_dataset(name: str, config: SetConfig) -> Any:
+    """A hub set's configuration and split. Raises InputError as `load_set` does."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import (  # type: ignore[attr-defined]

@@ -47,6 +47,21 @@ def parse_file(
     label: str, data: bytes, text_field: str | None = None, limit: int | None = None
 ) -> list[Document]:
     """As `parse_documents`, without the upload's size limit; `label` is already safe to show."""
+    return to_documents(
+        file_rows(label, data),
+        label,
+        text_field=text_field,
+        limit=limit,
+        skip_blank=PurePosixPath(label).suffix.lower() == ".parquet",
+    )
+
+
+def file_rows(label: str, data: bytes) -> Iterator[Row]:
+    """The rows of a file as its format gives them; `label` gives the format by its suffix.
+
+    Raises InputError for another suffix and an empty file at once, for what is malformed when it is
+    reached.
+    """
     suffix = PurePosixPath(label).suffix.lower()
     rows = _FORMATS.get(suffix)
     if rows is None:
@@ -56,13 +71,7 @@ def parse_file(
         )
     if not data.strip():
         raise InputError(f"{label} is empty. {UNCHANGED}")
-    return to_documents(
-        rows(label, data),
-        label,
-        text_field=text_field,
-        limit=limit,
-        skip_blank=suffix == ".parquet",
-    )
+    return rows(label, data)
 
 
 def safe_label(name: str) -> str:
