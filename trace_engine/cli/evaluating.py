@@ -18,6 +18,9 @@ def evaluate_model(options: argparse.Namespace) -> int:
         forget=options.forget,
         holdout=options.holdout,
         muse=options.muse,
+        tofu=options.tofu,
+        tofu_forget=options.tofu_forget,
+        prompt=None if options.prompt is None else options.prompt.replace("\\n", "\n"),
         max_length=options.max_length,
     )
     families = families_of(materials, options.metrics)

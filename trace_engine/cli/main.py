@@ -210,7 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--metrics",
         nargs="+",
         metavar="METRIC",
-        help="accuracy loss memorisation membership muse (default: all whose material is given)",
+        help="accuracy loss memorisation membership muse tofu (default: all with their material)",
     )
     evaluate.add_argument(
         "--questions", action="append", default=[], help="multiple-choice file; repeatable"
@@ -222,9 +222,14 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--forget", help="what was to be forgotten: memorisation, membership")
     evaluate.add_argument("--holdout", help="documents alike that were never trained on")
     evaluate.add_argument("--muse", help="a corpus of MUSE: folder, hub:owner/name, demo:book")
+    evaluate.add_argument("--tofu", help="the sets of TOFU: folder, hub:locuslab/TOFU")
+    evaluate.add_argument("--tofu-forget", default="forget10", help="forget01, forget05, forget10")
+    evaluate.add_argument(
+        "--prompt", help="how MUSE and TOFU ask, with {question} in it; \\n ends a line"
+    )
     evaluate.add_argument("--reference", help="a model that never saw the forget set")
     evaluate.add_argument(
-        "--max-length", type=_count, help="tokens per document (default 256; for MUSE 4096)"
+        "--max-length", type=_count, help="tokens per document (default 256; TOFU 512; MUSE 4096)"
     )
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")

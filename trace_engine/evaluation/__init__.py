@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trace_engine.evaluation.muse import Muse
     from trace_engine.evaluation.probe import routing_probe
     from trace_engine.evaluation.resampling import bootstrap, bootstrap_mean
+    from trace_engine.evaluation.tofu import Tofu
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "resampling": ("bootstrap", "bootstrap_mean"),
@@ -36,6 +37,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multiple_choice": ("ChoiceScores", "score_questions"),
     "muse": ("Muse",),
     "probe": ("routing_probe",),
+    "tofu": ("Tofu",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Membership",
     "Memorisation",
     "Muse",
+    "Tofu",
     "bootstrap",
     "bootstrap_mean",
     "cluster_mean",

@@ -6,7 +6,7 @@ for without its material is refused, and says what to give.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from trace_engine.bundled import resolve_source
@@ -17,10 +17,12 @@ from trace_engine.evaluation.membership import Membership
 from trace_engine.evaluation.memorisation import Memorisation
 from trace_engine.evaluation.multiple_choice import Style
 from trace_engine.evaluation.muse import Muse
+from trace_engine.evaluation.tofu import Tofu
 from trace_engine.sets import DocumentSet, load_set, read_questions
 from trace_engine.sets.muse import read_muse
+from trace_engine.sets.tofu import FORGET, read_tofu
 
-Metric = Literal["accuracy", "loss", "memorisation", "membership", "muse"]
+Metric = Literal["accuracy", "loss", "memorisation", "membership", "muse", "tofu"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
 
@@ -40,9 +42,15 @@ class Materials:
     """Documents like the forget set's that the model never saw, for `membership`."""
     muse: str | None = None
     """A corpus of MUSE: its folder, `hub:muse-bench/MUSE-Books`, or `demo:book`."""
+    tofu: str | None = None
+    """TOFU's folder, or `hub:locuslab/TOFU`."""
+    tofu_forget: str = FORGET
+    """Which of TOFU's forget sets: `forget01`, `forget05`, `forget10`."""
+    prompt: str | None = None
+    """How questions of MUSE and TOFU are asked, with `{question}` in it. None: as published."""
     max_length: int | None = None
-    """Tokens per document; the rest is cut. None: 256, and 4096 for MUSE, whose documents are
-    long."""
+    """Tokens per document; the rest is cut. None: 256; 512 for TOFU; 4096 for MUSE, whose documents
+    are long."""
 
     def given(self) -> list[Metric]:
         """The metrics whose material is there."""
@@ -52,6 +60,7 @@ class Materials:
             "memorisation": self.forget is not None,
             "membership": self.forget is not None and self.holdout is not None,
             "muse": self.muse is not None,
+            "tofu": self.tofu is not None,
         }
         return [metric for metric in METRICS if there[metric]]
 
@@ -62,6 +71,7 @@ _NEEDS: Final[dict[Metric, str]] = {
     "memorisation": "the forget set (--forget)",
     "membership": "the forget set and documents that were never trained on (--forget, --holdout)",
     "muse": "a corpus of MUSE (--muse)",
+    "tofu": "the sets of TOFU (--tofu)",
 }
 
 
@@ -74,7 +84,8 @@ def families_of(materials: Materials, metrics: Sequence[str] | None = None) -> l
     given = materials.given()
     if metrics is None and not given:
         raise InputError(
-            "Name what to evaluate on: --questions FILE, --set FILE, --forget FILE, --muse FOLDER."
+            "Name what to evaluate on: --questions FILE, --set FILE, --forget FILE, --muse FOLDER, "
+            "--tofu FOLDER, or several."
         )
     asked: list[Metric] = []
     for metric in METRICS if metrics is not None else given:
@@ -108,8 +119,24 @@ def _read(materials: Materials, asked: Sequence[Metric]) -> list[Family]:
         on = f"{forget.source} against {holdout.source}"
         families.append(Membership(forget.documents, holdout.documents, on, length))
     if materials.muse is not None and "muse" in asked:
-        families.append(Muse(read_muse(materials.muse), materials.max_length or 4096))
+        muse = read_muse(materials.muse)
+        muse = replace(muse, prompt=_prompt(materials, muse.prompt))
+        families.append(Muse(muse, materials.max_length or 4096))
+    if materials.tofu is not None and "tofu" in asked:
+        tofu = read_tofu(materials.tofu, materials.tofu_forget)
+        tofu = replace(tofu, prompt=_prompt(materials, tofu.prompt))
+        families.append(Tofu(tofu, materials.max_length or 512))
     return families
+
+
+def _prompt(materials: Materials, published: str) -> str:
+    if materials.prompt is None:
+        return published
+    if "{question}" not in materials.prompt:
+        raise InputError(
+            f"The prompt {materials.prompt!r} has no {{question}}, which stands for the question."
+        )
+    return materials.prompt
 
 
 def _documents(source: str | None) -> DocumentSet:
