@@ -201,3 +201,18 @@ def test_a_result_that_wrote_the_retain_term_out_is_still_this_runs() -> None:
     other = UnlearnConfig.model_validate(sets | {"retain_term": "kl"})
     assert not plan.same_question(recorded, other)
     assert not plan.same_question(recorded | {"retain_term": "nll"}, other)
+
+
+def test_a_result_that_wrote_numbers_out_is_still_this_runs() -> None:
+    """γ and β are left to the method now; files once held 1 and 0.1 whatever the method."""
+    sets = {"forget": {"source": "demo:forget"}, "retain": {"source": "demo:retain"}}
+    now = UnlearnConfig.model_validate(sets | {"method": "graddiff"})
+    recorded = plan.content(now.model_dump(mode="json"))
+    assert recorded["gamma"] is recorded["beta"] is None
+    assert plan.same_question(recorded | {"gamma": 1.0, "beta": 0.1}, now)
+    assert not plan.same_question(recorded | {"gamma": 0.5}, now)
+    assert not plan.same_question(recorded | {"beta": 0.2}, now)
+    simnpo = UnlearnConfig.model_validate(sets | {"method": "simnpo"})
+    recorded = plan.content(simnpo.model_dump(mode="json"))
+    assert plan.same_question(recorded | {"gamma": 0.125, "beta": 4.5, "delta": 0.0}, simnpo)
+    assert not plan.same_question(recorded | {"gamma": 1.0}, simnpo)

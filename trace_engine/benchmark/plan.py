@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from trace_engine.benchmark.settings import BenchConfig, flat, merged, nested
-from trace_engine.config import UnlearnConfig, parse_config
+from trace_engine.config import UnlearnConfig, identity_of, parse_config
 from trace_engine.errors import InputError
 
 SCHEMA = 1
@@ -155,10 +155,12 @@ def content(settings: Mapping[str, Any]) -> dict[str, Any]:
 def same_question(recorded: Mapping[str, Any], settings: UnlearnConfig) -> bool:
     """Whether a recorded run had these settings, as far as its version knew them.
 
-    The retain term was once written out where it is left to the method now.
+    A number that is left to the method now was once written out: the one that the method has, or
+    that stood in every file, is the same.
     """
     now = content(settings.model_dump(mode="json"))
-    then = dict(recorded)
-    if now["retain_term"] is None and then.get("retain_term") == settings.kept:
-        then["retain_term"] = None
-    return all(name in now and now[name] == value for name, value in then.items())
+    held = flat(identity_of(settings)) | {"retain_term": settings.kept}
+    return all(
+        name in now and (now[name] == value or (now[name] is None and held.get(name) == value))
+        for name, value in recorded.items()
+    )
