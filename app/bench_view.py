@@ -10,8 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from app import tables, wording
+from trace_engine import formats
 from trace_engine.bundled import PACK
 from trace_engine.disk import read_json
+from trace_engine.errors import RunError
 from trace_engine.spelling import NBSP, NINETY_FIVE, number
 
 FOLDER = PACK / "benchmark"
@@ -20,10 +22,12 @@ COMMAND = "trace-moe bench --pack demo --seeds 5 --workers 2 --out benchmark"
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """Figures and summary of a table, or None when there is none."""
+    """Figures and summary of a table, or None when there is none. Raises RunError for one that a
+    newer version wrote."""
     summary = read_json(folder / "table.json")
     if summary is None or not (folder / "table.csv").is_file():
         return None
+    formats.require_known(summary, formats.TABLE, "The table", RunError)
     return pd.read_csv(folder / "table.csv", keep_default_na=True), summary
 
 

@@ -14,6 +14,7 @@ FLOORS = {
     "adapters": 0,
     "errors": 0,
     "exhaustion": 0,
+    "formats": 1,
     "limits": 0,
     "methods": 0,
     "progress": 0,

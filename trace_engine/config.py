@@ -595,7 +595,10 @@ def parse_config(
     try:
         return kinds[kind].model_validate(data, context={"recorded": recorded})
     except ValidationError as error:
-        raise InputError(f"{where}: {describe(error, kinds[kind])}") from None
+        text = f"{where}: {describe(error, kinds[kind])}"
+        if recorded and any(item["type"] == "extra_forbidden" for item in error.errors()):
+            text += " A newer version of TRACE has it and wrote this file: open it with that one."
+        raise InputError(text) from None
 
 
 def read_config(path: str | Path, *, recorded: bool = False) -> ProfileConfig | UnlearnConfig:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from trace_engine import formats
 from trace_engine.benchmark.figure import svg
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.table import ALL, Table
@@ -34,6 +35,7 @@ def write_report(folder: Path, config: BenchConfig, table: Table, results: pd.Da
 def summary(config: BenchConfig, table: Table) -> dict[str, Any]:
     """What the CSV files do not say: settings, choices, headlines."""
     return {
+        formats.FIELD: formats.TABLE,
         "config": config.model_dump(mode="json"),
         "facts": table.facts,
         "rows": table.rows,

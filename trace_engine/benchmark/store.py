@@ -12,6 +12,8 @@ from typing import Any
 
 from trace_engine.benchmark.plan import SCHEMA, Trial, same_question
 from trace_engine.disk import read_json, write_json
+from trace_engine.errors import RunError
+from trace_engine.formats import require_known
 from trace_engine.runs.lock import FileLock, LockedError
 
 Result = dict[str, Any]
@@ -31,7 +33,11 @@ class TrialStore:
         when the file is damaged.
         """
         found: Result | None = read_json(self._path(trial))
-        if found is None or found.get("schema") != SCHEMA:
+        if found is None:
+            return None
+        # One of a newer version must not be computed again and written over.
+        require_known(found, SCHEMA, f"The finished run {trial.key}", RunError, field="schema")
+        if found.get("schema") != SCHEMA:
             return None
         return found if same_question(found["settings"], trial.config) else None
 

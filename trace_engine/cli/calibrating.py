@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trace_engine import formats
 from trace_engine.calibration import Selection, WeightPreview, preview_weights, select_experts
 from trace_engine.cli.options import read_selection, read_weights
 from trace_engine.cli.output import emit_json, print_table
@@ -48,7 +49,7 @@ def uncertainty(folder: Path, profile: Profile, config: SelectionConfig) -> Mism
 
 def select(options: argparse.Namespace) -> int:
     _, selection = chosen(options)
-    data = selection.to_dict()
+    data = {formats.FIELD: formats.CALIBRATION} | selection.to_dict()
     if options.out is not None:
         write_json(options.out, data)
     if options.json:
@@ -75,7 +76,7 @@ def print_selection(selection: Selection) -> None:
 def weights(options: argparse.Namespace) -> int:
     profile, selection = chosen(options)
     preview = preview_weights(profile, selection, read_weights(options))
-    data = weights_json(selection, preview)
+    data = {formats.FIELD: formats.CALIBRATION} | weights_json(selection, preview)
     if options.out is not None:
         write_json(options.out, data)
     if options.json:

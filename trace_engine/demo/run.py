@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trace_engine import formats
 from trace_engine.calibration import preview_weights, select_experts
 from trace_engine.config import UnlearnConfig
 from trace_engine.demo.settings import bundled_run
@@ -55,8 +56,9 @@ def run_demo(
     tell(_gap(profile, found))
 
     tell("2. Select: the experts that the forget set uses more.")
+    head = {formats.FIELD: formats.CALIBRATION}
     selection = select_experts(profile, settings.selection, found)
-    write_json(folder / "selection.json", selection.to_dict())
+    write_json(folder / "selection.json", head | selection.to_dict())
     tell(
         f"   {len(selection.cells)} experts are selected; they hold "
         f"{percent(selection.gap_share, 0)} of the positive gap."
@@ -66,7 +68,7 @@ def run_demo(
 
     tell("3. Weigh: how much should each retain token count?")
     preview = preview_weights(profile, selection, settings.weights)
-    write_json(folder / "weights.json", preview.fitted.to_dict())
+    write_json(folder / "weights.json", head | preview.fitted.to_dict())
     diagnostics = preview.diagnostics
     tell(
         f"   Rule {preview.fitted.rule} at hardness {preview.fitted.hardness:.2f} keeps an "

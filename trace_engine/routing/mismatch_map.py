@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trace_engine.disk import write_bytes
 from trace_engine.errors import InputError
+from trace_engine.formats import FIELD, require_known
 from trace_engine.routing.statistics import check_statistic
 from trace_engine.routing.storage import (
     DAMAGE,
@@ -150,6 +151,7 @@ class Mismatch:
             arrays: dict[str, Any] = unpack_arrays(path.read_bytes())
             head = json.loads(arrays.pop("head").tobytes())
             schema, profile = head.pop("schema"), head.pop("profile")
+            require_known({FIELD: schema}, SCHEMA, f"{path}: the map", InputError)
             if schema != SCHEMA:
                 raise InputError(f"{path}: map schema {schema!r}, expected {SCHEMA}.")
             if profile != wanted:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from trace_engine.disk import place_folder
 from trace_engine.errors import InputError
+from trace_engine.formats import require_known
 from trace_engine.routing.mapped import file_hash, mapped_arrays
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
@@ -150,6 +151,9 @@ def read_head(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable profile header ({error}).") from None
     schema = head.get("schema") if isinstance(head, dict) else None
+    if isinstance(schema, int):
+        what = f"{directory}: the profile"
+        require_known(head, BLOCKS_SCHEMA, what, InputError, field="schema")
     if schema not in (SCHEMA, BLOCKS_SCHEMA):
         raise InputError(
             f"{path}: profile schema {schema!r}, expected {SCHEMA} or {BLOCKS_SCHEMA}. It was "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trace_engine import formats
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
 from trace_engine.disk import read_json, read_last_line, read_lines, write_json, write_text
 from trace_engine.errors import RunError
@@ -89,7 +90,11 @@ class RunDirectory:
     # ---- reading -------------------------------------------------------------------------------
 
     def config(self) -> ProfileConfig | UnlearnConfig:
-        """The settings the run was launched with. Raises InputError when they were damaged."""
+        """The settings the run was launched with. Raises InputError when they were damaged,
+        RunError when a newer version wrote them."""
+        recorded = read_json(self.path / "status.json")
+        if isinstance(recorded, dict):
+            self._require_known(recorded)
         return read_config(self.path / "config.yaml", recorded=True)
 
     def status(self) -> RunStatus:
@@ -108,7 +113,11 @@ class RunDirectory:
         recorded = read_json(self.path / "status.json")
         if not isinstance(recorded, dict) or "state" not in recorded:
             raise RunError(f"{self.path.name} is not a run: it has no status.json.")
+        self._require_known(recorded)
         return recorded
+
+    def _require_known(self, recorded: dict[str, Any]) -> None:
+        formats.require_known(recorded, formats.RUN, f"Run {self.id}", RunError)
 
     def _status(self, state: str, recorded: dict[str, Any]) -> RunStatus:
         step = int(recorded.get("step", 0))
@@ -248,6 +257,7 @@ class RunDirectory:
         write_json(
             self.path / "status.json",
             {
+                formats.FIELD: formats.RUN,
                 "state": "starting",
                 "message": "",
                 "attempt": 1,

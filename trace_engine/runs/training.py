@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trace_engine import formats
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.disk import Appender, place_folder, require_space, write_json
 from trace_engine.progress import Progress, ProgressCallback
@@ -230,6 +231,7 @@ def _write_report(run: RunDirectory, outcome: dict[str, Any]) -> None:
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
     summary = {
+        formats.FIELD: formats.RUN,
         "run": run.id,
         "start": evaluations[0] if evaluations else None,
         "end": next((r for r in reversed(evaluations) if r["step"] <= saved), None),

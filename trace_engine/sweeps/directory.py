@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from trace_engine import formats
 from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.disk import read_json, write_json, write_text
 from trace_engine.errors import InputError, RunError
@@ -137,6 +138,7 @@ class SweepDirectory:
         recorded = read_json(self.path / "status.json")
         if not isinstance(recorded, dict) or "state" not in recorded:
             raise RunError(f"{self.id} is not a sweep: it has no status.json.")
+        formats.require_known(recorded, formats.SWEEP, f"Sweep {self.id}", RunError)
         return recorded
 
     # ---- writing, under the lock ---------------------------------------------------------------
@@ -166,7 +168,13 @@ class SweepDirectory:
             for point in plan.points
         ]
         write_json(self.path / "points.json", {"points": points, "repeats": list(plan.repeats)})
-        status = {"state": "running", "message": "", "created": time.time(), "process": None}
+        status = {
+            formats.FIELD: formats.SWEEP,
+            "state": "running",
+            "message": "",
+            "created": time.time(),
+            "process": None,
+        }
         write_json(self.path / "status.json", status | {"token": token, "folder": str(Path.cwd())})
         return lock
 

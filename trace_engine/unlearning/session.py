@@ -20,6 +20,7 @@ from torch import Tensor
 from trace_engine.calibration import FittedWeights, fit_weights
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import NonFiniteLossError, RunError
+from trace_engine.formats import require_known
 from trace_engine.methods import needs_start_model
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import ALONE, Profile, Workers, profile
@@ -337,6 +338,7 @@ class Session:
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         """Continue from a state. Raises RunError, naming the field, when it is another run's."""
+        require_known(data, packing.SCHEMA, "The checkpoint", RunError, field="schema")
         if data.get("schema") != packing.SCHEMA:
             raise RunError(
                 f"The checkpoint has schema {data.get('schema')!r}, this version reads "

@@ -1,0 +1,159 @@
+"""Writes the kept files of the present formats: `python -m tests.formats.make`.
+
+Run it when a format's number rises, with a new folder's name in `KEPT`, and commit what it writes;
+folders of earlier formats stay as they are, because every later version must open them. Everything
+is of a tiny random model, named by paths relative to the folder, so that a copy of it resumes.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trace_engine.benchmark import read_bench, run_table
+from trace_engine.cli import main as command
+from trace_engine.config import UnlearnConfig, parse_config
+from trace_engine.health import tiny
+from trace_engine.progress import Progress
+from trace_engine.runs import RunDirectory
+from trace_engine.runs.places import subfolder
+from trace_engine.runs.stopping import StopFlag
+from trace_engine.runs.worker import work
+from trace_engine.sweeps.directory import SweepDirectory
+from trace_engine.sweeps.plan import plan_sweep
+
+KEPT = Path(__file__).parent / "v1"
+DONE, STOPPED, SWEEP = (f"20260101-00000{n}-aaaaaa" for n in range(3))
+STOPPED_AT = 2
+ELSEWHERE = "elsewhere"
+"""The folder that runs claim to have been launched in: not on the machine that opens them."""
+
+
+def settings(**changes: Any) -> UnlearnConfig:
+    """A run of the tiny model; the sources are relative to the kept folder."""
+    values: dict[str, Any] = {
+        "model": {"source": "model", "device": "cpu"},
+        "forget": {"source": "forget.txt"},
+        "retain": {"source": "retain.txt"},
+        "selection": {"top_k": 1},
+        "trainable": {"kind": "selected_experts"},
+        "evaluation": {"every": 2, "questions": "validation.jsonl"},
+        "max_steps": 4,
+        "batch_size": 2,
+        "max_length": 32,
+        "checkpoint_every": 2,
+        "learning_rate": 1e-3,
+        "profile_max_length": 32,
+        "sample_tokens": 1000,
+        "threads": 1,
+    }
+    config = parse_config(values | changes)
+    assert isinstance(config, UnlearnConfig)
+    return config
+
+
+def write_questions(path: Path, shift: int) -> None:
+    rows = [
+        {
+            "question": f"{category} {n}?",
+            "choices": ["one", "two", "three", "four"],
+            "answer": (n + shift) % 4,
+            "category": category,
+        }
+        for category in ("hazard", "general")
+        for n in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_run(home: Path, run_id: str, config: UnlearnConfig, stop_at: int | None = None) -> None:
+    """Compute a run as its worker does, up to a step or to its end."""
+    run, stop = RunDirectory(subfolder("runs", home) / run_id), StopFlag()
+
+    def heard(progress: Progress) -> None:
+        stop.requested |= progress.phase == "unlearning" and progress.done == stop_at
+
+    with run.create(config):
+        status = work(run, stop, base=home, report=heard)
+        assert status.state == ("done" if stop_at is None else "stopped"), status.message
+    # Nothing of the machine that made them.
+    (run.path / "launch.json").write_text(json.dumps({"folder": ELSEWHERE}))
+    record = json.loads((run.path / "status.json").read_text()) | {"process": None}
+    (run.path / "status.json").write_text(json.dumps(record, indent=1) + "\n")
+    (run.path / "log.txt").unlink(missing_ok=True)
+    (run.path / "lock").unlink()
+
+
+def write_table(folder: Path) -> None:
+    """Two rows, one setting each, one seed."""
+    data = {
+        "kind": "bench",
+        "name": "kept",
+        "settings": settings().model_dump(
+            mode="json", include={"model", "forget", "max_steps", "batch_size", "max_length"}
+        )
+        | {"profile_max_length": 32, "sample_tokens": 1000, "threads": 1},
+        "validation": "validation.jsonl",
+        "test": "test.jsonl",
+        "retain": {"plain": {"parts": [{"source": "retain.txt"}]}},
+        "methods": {"graddiff": {"settings": {"method": "graddiff"}, "grid": {}}},
+        "weightings": {
+            "uniform": {"role": "baseline", "settings": {"weights": {"rule": "uniform"}}},
+            "mean": {"role": "trace", "settings": {"weights": {"rule": "mean"}}},
+        },
+        "levels": [0.9],
+        "budget": 1,
+        "seeds": 1,
+        "resamples": 100,
+    }
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    run_table(read_bench(path), folder / "table")
+    for name in ("profiles", "sets", "questions"):
+        shutil.rmtree(folder / "table" / name, ignore_errors=True)
+    (folder / "table" / "lock").unlink()
+
+
+def write_sweep(home: Path) -> None:
+    """A sweep of two points, of which the finished run answers the first."""
+    sweep = SweepDirectory(subfolder("sweeps", home) / SWEEP)
+    grids = [{"selection.top_k": [1, 2]}]
+    plan = plan_sweep(settings(), grids, "kept")
+    with sweep.create(settings(), grids, plan, "kept", None):
+        sweep.record_run(0, DONE)
+        sweep.update(state="stopped", folder=ELSEWHERE)
+    sweep.lock_path.unlink()
+
+
+def main() -> None:
+    shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir()
+    with contextlib.chdir(KEPT), tempfile.TemporaryDirectory() as scratch:
+        tiny.write_model(Path("model"), hidden=8)
+        tiny.write_sets(Path())
+        write_questions(Path("validation.jsonl"), 0)
+        write_questions(Path("test.jsonl"), 1)
+        home = Path(scratch)
+        write_run(home, DONE, settings(name="kept, done"))
+        write_run(home, STOPPED, settings(name="kept, stopped", seed=1), STOPPED_AT)
+        (key,) = {path.name for path in (home / "profiles").glob("[0-9a-f]*")} & {
+            json.loads((home / "runs" / DONE / "facts.json").read_text())["profile_key"]
+        }
+        shutil.copytree(home / "profiles" / key, "profile")
+        write_sweep(home)
+        for name in ("runs", "sweeps"):
+            shutil.copytree(home / name, name)
+        os.environ["TRACE_HOME"] = scratch
+        for name in ("select", "weights"):
+            command([name, "profile", "--top-k", "1", "--out", f"{name}.json"])
+        write_table(Path())
+    print(sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) // 1000, "kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Every kept format opens, and resumes; a newer one is refused in one sentence, everywhere."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+import trace_engine
+from app import bench_view
+from tests.app import conftest as app_fixtures
+from tests.formats.make import DONE, STOPPED, SWEEP
+from trace_engine import runs, sweeps
+from trace_engine.benchmark import read_bench
+from trace_engine.benchmark.run import progress
+from trace_engine.benchmark.run import run_table as make_table
+from trace_engine.calibration import preview_weights, select_experts
+from trace_engine.cli import main
+from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
+from trace_engine.disk import sha256_file
+from trace_engine.errors import TraceError
+from trace_engine.routing import Profile, load_mismatch
+from trace_engine.runs.launcher import reopen
+from trace_engine.runs.stopping import StopFlag
+from trace_engine.runs.worker import work
+
+FORMATS = sorted(path for path in Path(__file__).parent.glob("v*") if path.is_dir())
+NEWER = "a newer version wrote it. Open it with that one. Nothing was changed."
+
+saved_profile = app_fixtures.saved_profile
+trace_home = app_fixtures.trace_home
+open_page = app_fixtures.open_page
+
+
+@pytest.fixture(params=FORMATS, ids=lambda path: path.name)
+def kept(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    trace_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A copy of what one format's version left, as the current folder and as the home."""
+    folder = tmp_path / "kept"
+    shutil.copytree(request.param, folder)
+    key = json.loads((folder / "profile" / "profile.json").read_text())["meta"]["key"]
+    shutil.copytree(folder / "profile", folder / "profiles" / key)
+    monkeypatch.setenv("TRACE_HOME", str(folder))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_profile_gives_the_selection_and_the_weights_it_gave(kept: Path) -> None:
+    profile, found = Profile.load(kept / "profile"), load_mismatch(kept / "profile")
+    selection = select_experts(profile, SelectionConfig(top_k=1), found)
+    recorded = json.loads((kept / "select.json").read_text())
+    assert recorded["format"] == 1
+    assert [list(cell) for cell in selection.cells] == recorded["cells"]
+    assert len(recorded["cells"]) == 2
+    weights = json.loads((kept / "weights.json").read_text())
+    fitted = preview_weights(profile, selection, WeightsConfig()).fitted
+    assert weights["rule"] == fitted.rule == "exact"
+    achieved = [row["achieved"] for row in weights["table"]]
+    assert np.allclose(fitted.table["achieved"], achieved, atol=1e-9)
+
+
+def test_runs_open_by_id_and_by_folder_and_can_be_imported(kept: Path) -> None:
+    states = {run.id: (run.status.state, run.status.step) for run in runs.list_runs()}
+    assert states == {DONE: ("done", 4), STOPPED: ("stopped", 2)}
+    run = runs.open_run(DONE)
+    config = run.config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.name, config.trainable.kind) == ("kept, done", "selected_experts")
+    assert [row["step"] for row in run.rows("train")] == [1, 2, 3, 4]
+    assert [row["step"] for row in run.rows("eval")] == [0, 2, 4]
+    assert set(run.rows("eval")[0]["accuracy"]) == {"hazard", "general"}
+    assert run.facts()["knowledge"]
+    assert run.events()[-1]["event"] == "done"
+    for checkpoint in run.checkpoints():
+        checkpoint.verify()
+    for folder in (run.profile_before(), run.profile_after()):
+        assert folder is not None
+        assert Profile.load(folder).layers == (0, 1)
+        assert load_mismatch(folder).layers == (0, 1)
+    assert json.loads((run.path / "report" / "summary.json").read_text())["steps"] == 4
+    imported = runs.open_run(runs.import_run(run.path, kept / "other"), kept / "other")
+    assert imported.rows() == run.rows()
+
+
+def test_a_run_exports_the_model_it_saved(kept: Path, tmp_path: Path) -> None:
+    out = trace_engine.export_run(runs.open_run(DONE), tmp_path / "export")
+    saved = (kept / "runs" / DONE / "model" / "model.safetensors").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == saved
+    assert "kept, done" in (out / "README.md").read_text()
+
+
+def test_a_stopped_run_resumes_from_its_checkpoint(kept: Path) -> None:
+    run = runs.open_run(STOPPED)
+    before = run.rows("train")
+    with reopen(run):
+        status = work(run, StopFlag(), base=kept)
+    assert (status.state, status.step, status.attempt) == ("done", 4, 2), status.message
+    assert any("continued from step 2" in note for note in status.notes)
+    assert run.rows("train")[:2] == before
+    assert [row["attempt"] for row in run.rows("train")] == [1, 1, 2, 2]
+    assert run.model_folder() is not None
+
+
+def test_a_sweep_opens(kept: Path) -> None:
+    sweep = sweeps.open_sweep(SWEEP)
+    assert (sweep.name, sweep.status().state) == ("kept", "stopped")
+    assert [(point.values, point.run) for point in sweep.points()] == [
+        ({"selection.top_k": 1}, DONE),
+        ({"selection.top_k": 2}, None),
+    ]
+
+
+def test_a_table_opens_and_nothing_of_it_is_computed_again(kept: Path) -> None:
+    loaded = bench_view.read(kept / "table")
+    assert loaded is not None
+    figures, summary = loaded
+    assert list(bench_view.lines(figures, summary)["weighting"]) == ["uniform", "mean"]
+    left = progress(read_bench(kept / "bench.yaml"), kept / "table")
+    assert (left.rows, left.tuning_left, left.test_left) == (2, 0, 0)
+
+
+def test_the_pages_open_them(kept: Path, open_page: Callable[..., AppTest]) -> None:
+    key = json.loads((kept / "profile" / "profile.json").read_text())["meta"]["key"]
+    for page in ("routing_map", "expert", "selection"):
+        app = open_page(page, profile=key)
+        assert not app.exception, page
+        assert not app.error, page
+    app = open_page("unlearn", profile=key, run=DONE)
+    assert not app.exception
+    assert any("kept, done" in found.value.replace("\\", "") for found in app.subheader)
+    assert not open_page("compare", profile=key).exception
+
+
+# --- newer ---------------------------------------------------------------------------------------
+
+
+def spoil_run(kept: Path) -> Callable[[], object]:
+    change(kept / "runs" / DONE / "status.json", format=2)
+    return lambda: runs.open_run(DONE).status()
+
+
+def spoil_settings(kept: Path) -> Callable[[], object]:
+    # The directory's format is looked at first: its settings may have fields not known here.
+    change(kept / "runs" / DONE / "status.json", format=2)
+    (kept / "runs" / DONE / "config.yaml").write_text("kind: unknown")
+    return lambda: runs.open_run(DONE).config()
+
+
+def spoil_profile(kept: Path) -> Callable[[], object]:
+    change(kept / "profile" / "profile.json", schema=3)
+    return lambda: Profile.load(kept / "profile")
+
+
+def spoil_sweep(kept: Path) -> Callable[[], object]:
+    change(kept / "sweeps" / SWEEP / "status.json", format=2)
+    return lambda: sweeps.open_sweep(SWEEP).status()
+
+
+def spoil_table(kept: Path) -> Callable[[], object]:
+    change(kept / "table" / "table.json", format=2)
+    return lambda: bench_view.read(kept / "table")
+
+
+def spoil_trial(kept: Path) -> Callable[[], object]:
+    for path in (kept / "table" / "trials").glob("*.json"):
+        change(path, schema=2)
+    return lambda: make_table(read_bench(kept / "bench.yaml"), kept / "table")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_run, spoil_settings, spoil_profile, spoil_sweep, spoil_table, spoil_trial],
+    ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),
+)
+def test_a_newer_one_is_refused_in_one_sentence(
+    kept: Path, spoil: Callable[[Path], Callable[[], object]]
+) -> None:
+    open_it = spoil(kept)
+    before = {path: path.read_bytes() for path in kept.rglob("*.json")}
+    with pytest.raises(TraceError) as refused:
+        open_it()
+    assert str(refused.value).endswith(NEWER)
+    assert {path: path.read_bytes() for path in kept.rglob("*.json")} == before
+
+
+def test_a_newer_run_is_listed_with_its_reason_and_refused_by_every_door(
+    kept: Path, open_page: Callable[..., AppTest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil_run(kept)
+    (listed,) = [run for run in runs.list_runs() if run.id == DONE]
+    assert listed.status.state == "damaged"
+    assert listed.status.message.endswith(NEWER)
+    shutil.copytree(kept / "runs" / DONE, kept / "brought")
+    given = {"show": DONE, "log": DONE, "resume": DONE, "import": str(kept / "brought")}
+    for action, name in given.items():
+        assert main(["runs", action, name]) == 2
+        assert "newer version" in capsys.readouterr().err
+    app = open_page("unlearn", run=DONE)
+    assert not app.exception
+    assert any("newer version" in error.value for error in app.error)
+
+
+def test_a_newer_checkpoint_is_refused_and_not_passed_over(kept: Path) -> None:
+    folder = kept / "runs" / STOPPED / "checkpoints" / "000002"
+    change(folder / "state.json", schema=2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.json"] = sha256_file(folder / "state.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    run = runs.open_run(STOPPED)
+    with reopen(run):
+        status = work(run, StopFlag(), base=kept)
+    assert status.state == "failed"
+    assert status.message.endswith(NEWER)
+    assert [row["step"] for row in run.rows("train")] == [1, 2]
+
+
+def test_settings_of_a_newer_version_say_so_in_a_run_and_not_in_a_file_of_yours(
+    kept: Path,
+) -> None:
+    path = kept / "runs" / DONE / "config.yaml"
+    data = yaml.safe_load(path.read_text()) | {"telepathy": 1}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(TraceError, match=r"telepathy.*A newer version of TRACE"):
+        runs.open_run(DONE).config()
+    with pytest.raises(TraceError, match="telepathy: there is no such setting") as refused:
+        trace_engine.read_config(path)
+    assert "newer" not in str(refused.value)

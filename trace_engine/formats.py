@@ -1,0 +1,40 @@
+"""Every file that outlives a version of TRACE says which format it is written in, and a newer one
+is refused in one sentence.
+
+A format's number rises when an older version would misread the file; a field that older versions
+may leave out does not raise it. Files from before the number was recorded are of the first format.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trace_engine.errors import TraceError
+
+FIELD = "format"
+RUN = 1
+"""Of a run's directory as a whole; status.json and report/summary.json carry it."""
+SWEEP = 1
+"""Of a sweep's directory as a whole; status.json carries it."""
+TABLE = 1
+"""Of the files of `trace-moe bench` together; table.json carries it. A finished run among its
+trials, a profile, its map and a checkpoint carry a `schema` of their own."""
+CALIBRATION = 1
+"""Of the files that `select --out` and `weights --out` write."""
+
+
+def require_known(
+    data: Mapping[str, Any],
+    newest: int,
+    what: str,
+    error: type[TraceError],
+    *,
+    field: str = FIELD,
+) -> None:
+    """Raise `error` when `data` is of a format after `newest`, which this version reads."""
+    found = data.get(field, 1)
+    if isinstance(found, int) and found <= newest:
+        return
+    raise error(
+        f"{what} is of format {str(found)[:20]}, and this version of TRACE reads formats up to "
+        f"{newest}: a newer version wrote it. Open it with that one. Nothing was changed."
+    )
