@@ -14,13 +14,15 @@ def evaluate_model(options: argparse.Namespace) -> int:
     materials = Materials(
         questions=options.questions,
         style=options.style,
+        description=_lines(options.description),
+        split=options.split,
         sets=options.set,
         forget=options.forget,
         holdout=options.holdout,
         muse=options.muse,
         tofu=options.tofu,
         tofu_forget=options.tofu_forget,
-        prompt=None if options.prompt is None else options.prompt.replace("\\n", "\n"),
+        prompt=None if options.prompt is None else _lines(options.prompt),
         max_length=options.max_length,
     )
     families = families_of(materials, options.metrics)
@@ -38,6 +40,11 @@ def evaluate_model(options: argparse.Namespace) -> int:
         ["measure", "on", "value", "n", "interval", "implementation"],
     )
     return 0
+
+
+def _lines(text: str) -> str:
+    """Lines as a person types them on a command line."""
+    return text.replace("\\n", "\n")
 
 
 def _shown(row: Measured) -> dict[str, str]:

@@ -213,9 +213,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="accuracy loss memorisation membership muse tofu (default: all with their material)",
     )
     evaluate.add_argument(
-        "--questions", action="append", default=[], help="multiple-choice file; repeatable"
+        "--questions",
+        action="append",
+        default=[],
+        help="multiple-choice file, folder of a published set, hub:owner/name:config; repeatable",
     )
+    evaluate.add_argument("--split", default="test", help="which split of a published set")
     evaluate.add_argument("--style", choices=("continuation", "letters"), default="continuation")
+    evaluate.add_argument(
+        "--description", default="", help="stands before every question; \\n ends a line"
+    )
     evaluate.add_argument(
         "--set", action="append", default=[], help="documents to take the loss of; repeatable"
     )

@@ -16,7 +16,7 @@ from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.measured import Alone, Measured
 from trace_engine.evaluation.multiple_choice import ChoiceScores, Style, score_questions
 from trace_engine.models import ModelInfo, OpenModel, open_model
-from trace_engine.progress import Meter, ProgressCallback, ignore_progress
+from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.sets import Document
 from trace_engine.sets.questions import Question
 
@@ -45,14 +45,20 @@ class Accuracy(Alone):
     questions: Sequence[Question]
     on: str = "questions"
     style: Style = "continuation"
+    description: str = ""
+    """Stands before every question, as a task's description in the harness."""
 
     def collect(
         self, opened: OpenModel, report: ProgressCallback = ignore_progress
     ) -> ChoiceScores:
-        meter = Meter("scoring questions", len(self.questions), "questions", report)
-        scores = score_questions(opened.model, opened.tokenizer, self.questions, style=self.style)
-        meter.add(len(self.questions))
-        return scores
+        return score_questions(
+            opened.model,
+            opened.tokenizer,
+            self.questions,
+            style=self.style,
+            description=self.description,
+            report=report,
+        )
 
     def rows(
         self, collected: ChoiceScores, reference: ChoiceScores | None = None

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from trace_engine.bundled import resolve_source
-from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.evaluation.families import Accuracy, Family, Loss
 from trace_engine.evaluation.membership import Membership
@@ -18,7 +16,7 @@ from trace_engine.evaluation.memorisation import Memorisation
 from trace_engine.evaluation.multiple_choice import Style
 from trace_engine.evaluation.muse import Muse
 from trace_engine.evaluation.tofu import Tofu
-from trace_engine.sets import DocumentSet, load_set, read_questions
+from trace_engine.sets import DocumentSet, load_questions, load_set, set_config
 from trace_engine.sets.muse import read_muse
 from trace_engine.sets.tofu import FORGET, read_tofu
 
@@ -31,9 +29,13 @@ class Materials:
     """Sources as a person names them: files, folders, `hub:owner/name`, `demo:forget`."""
 
     questions: Sequence[str] = ()
-    """Multiple-choice files, for `accuracy`."""
+    """Files, folders or hub sets of multiple-choice questions, for `accuracy`."""
     style: Style = "continuation"
-    """How choices are shown and scored."""
+    """How choices are shown and scored: `letters` is MMLU's and WMDP's form in the harness."""
+    description: str = ""
+    """Stands before every question, as a task's description in the harness."""
+    split: str = "test"
+    """Which split of a published set of questions is asked."""
     sets: Sequence[str] = ()
     """Sets, for `loss`."""
     forget: str | None = None
@@ -105,7 +107,12 @@ def _read(materials: Materials, asked: Sequence[Metric]) -> list[Family]:
     length = materials.max_length or 256
     if "accuracy" in asked:
         families += [
-            Accuracy(read_questions(resolve_source(source)), source, materials.style)
+            Accuracy(
+                load_questions(source, materials.split),
+                source,
+                materials.style,
+                materials.description,
+            )
             for source in materials.questions
         ]
     if "loss" in asked:
@@ -140,4 +147,4 @@ def _prompt(materials: Materials, published: str) -> str:
 
 
 def _documents(source: str | None) -> DocumentSet:
-    return load_set(SetConfig(source=source or ""))
+    return load_set(set_config(source or ""))

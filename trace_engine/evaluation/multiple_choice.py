@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from trace_engine.errors import InputError
 from trace_engine.evaluation.estimate import Estimate, wilson
+from trace_engine.progress import Meter, ProgressCallback, ignore_progress
 from trace_engine.sets.questions import LETTERS, Question
 
 Style = Literal["continuation", "letters"]
@@ -119,11 +120,14 @@ def score_questions(
     style: Style = "continuation",
     tokens_per_batch: int = 8192,
     normalise: Normalise = "sum",
+    description: str = "",
+    report: ProgressCallback = ignore_progress,
 ) -> ChoiceScores:
     """Log-likelihood of every choice, and whether the likeliest is the answer.
 
     `continuation` scores question + " " + choice; `letters` shows the lettered choices as in MMLU
     and scores " A", " B", ...  `normalise` "characters" is the harness's acc_norm, "tokens" a mean.
+    `description` stands before every question, as a task's `description` does in the harness.
     A BOS token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own
     device; its train or eval mode is restored. Source: lm-evaluation-harness, `lm_eval/api/task.py`
     and `lm_eval/models/huggingface.py`. Raises InputError on an empty list or an unknown setting.
@@ -133,7 +137,7 @@ def score_questions(
     for value, allowed in ((style, get_args(Style)), (normalise, get_args(Normalise))):
         if value not in allowed:
             raise InputError(f"Expected one of {', '.join(allowed)}; found {value!r}.")
-    rows = _rows(tokenizer, questions, style)
+    rows = _rows(tokenizer, questions, style, description)
     sums = [np.zeros(len(question.choices)) for question in questions]
     lengths = [np.ones(len(question.choices)) for question in questions]
     was_training = model.training
@@ -142,12 +146,14 @@ def score_questions(
         with torch.inference_mode():
             split = _splits_into_backbone_and_head(model, rows[0])
             rows = _apart(model, rows, split)
+            meter = Meter("scoring questions", len(rows), "rows", report)
             for batch in _batches(rows, tokens_per_batch):
                 for row, values in zip(batch, _score_batch(model, batch, split), strict=True):
                     sums[row.question][row.choices.start : row.choices.stop] = values
                     lengths[row.question][row.choices.start : row.choices.stop] = [
                         len(target) for target in row.targets
                     ]
+                meter.add(len(batch))
     finally:
         model.train(was_training)
     if normalise == "tokens":
@@ -166,20 +172,23 @@ def score_questions(
     )
 
 
-def prompt_of(question: Question, style: Style) -> tuple[str, list[str]]:
+def prompt_of(question: Question, style: Style, description: str = "") -> tuple[str, list[str]]:
     """The context and the continuations that are scored after it."""
     if style == "continuation":
-        return question.question.rstrip(), [f" {choice}" for choice in question.choices]
+        context = description + question.question.rstrip()
+        return context, [f" {choice}" for choice in question.choices]
     lines = [f"{LETTERS[i]}. {choice}" for i, choice in enumerate(question.choices)]
-    context = "\n".join([question.question.strip(), *lines, "Answer:"])
+    context = description + "\n".join([question.question.strip(), *lines, "Answer:"])
     return context, [f" {LETTERS[i]}" for i in range(len(question.choices))]
 
 
-def _rows(tokenizer: Any, questions: Sequence[Question], style: Style) -> list[_Row]:
+def _rows(
+    tokenizer: Any, questions: Sequence[Question], style: Style, description: str = ""
+) -> list[_Row]:
     bos = tokenizer.bos_token_id
     first = tokenizer("a")["input_ids"][:1]
     prefix = [bos] if bos is not None and first == [bos] else []
-    prompts = [prompt_of(question, style) for question in questions]
+    prompts = [prompt_of(question, style, description) for question in questions]
     texts = [context for context, _ in prompts]
     wholes = [context + choice for context, choices in prompts for choice in choices]
     encoded = tokenizer(texts + wholes, add_special_tokens=False)["input_ids"]

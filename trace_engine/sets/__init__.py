@@ -10,6 +10,7 @@ from trace_engine.sets.documents import Document, Documents, DocumentSet, finger
 from trace_engine.sets.load import bytes_to_read, load_set, open_set, read_documents
 from trace_engine.sets.pairs import Overlap, check_pair, overlap, split_documents
 from trace_engine.sets.parse import MAX_UPLOAD, SUFFIXES, parse_documents, safe_label
+from trace_engine.sets.published import load_questions, set_config
 from trace_engine.sets.questions import Question, read_questions
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "check_answers",
     "check_pair",
     "fingerprint",
+    "load_questions",
     "load_set",
     "open_set",
     "overlap",
@@ -32,6 +34,7 @@ __all__ = [
     "read_questions",
     "require_answers",
     "safe_label",
+    "set_config",
     "split_documents",
     "to_jsonl",
     "unknown_answer",

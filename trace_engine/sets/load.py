@@ -66,7 +66,7 @@ def open_set(config: SetConfig) -> Documents:
         return load_set(config)
     name = config.label or path.stem
     with named(path):
-        if _is_saved(path):
+        if is_saved(path):
             return _dataset_set(name, path.name, saved_dataset(path, config.hub_split), config)
         files = _files(path) if path.is_dir() else [path]
         if sum(file.stat().st_size for file in files) <= STREAMED_BYTES:
@@ -136,7 +136,7 @@ def read_documents(
     path = Path(path).expanduser()
     with named(path):
         if path.is_dir():
-            if _is_saved(path):
+            if is_saved(path):
                 saved = saved_dataset(path, split)
                 return _dataset_documents(path.name, saved, text_field, limit)
             return _folder_documents(path, text_field, limit)
@@ -181,7 +181,8 @@ def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -
     return documents
 
 
-def _is_saved(path: Path) -> bool:
+def is_saved(path: Path) -> bool:
+    """Whether a folder is what `datasets` saved."""
     return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 

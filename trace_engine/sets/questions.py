@@ -48,7 +48,7 @@ def read_questions(path: str | Path) -> list[Question]:
             f"{path.name}: expected a UTF-8 text file, found binary data. Nothing was saved."
         ) from None
     questions = [
-        _question(line, f"{path.name}, line {number}")
+        question_of(_json(line, where := f"{path.name}, line {number}"), where)
         for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
@@ -64,11 +64,12 @@ def questions_fingerprint(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _question(line: str, where: str) -> Question:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _refusal(where, "a JSON object", f"text that is not JSON ({error.msg})") from None
+def question_of(row: Any, where: str, category: str = "all", *, repeats: bool = False) -> Question:
+    """A row of any format as a question; `category` is for rows that name none.
+
+    `repeats` allows a choice to be there twice, as a few rows of MMLU have it. Raises InputError,
+    beginning with `where`, when the row is malformed.
+    """
     if not isinstance(row, dict):
         raise _refusal(where, "a JSON object", _shown(row))
     question, choices = row.get("question"), row.get("choices")
@@ -82,14 +83,21 @@ def _question(line: str, where: str) -> Question:
         raise _refusal(
             where, f'"choices" to be 2 to {len(LETTERS)} non-empty texts', _shown(choices)
         )
-    if len(set(choices)) < len(choices):
+    if len(set(choices)) < len(choices) and not repeats:
         raise _refusal(where, 'different "choices"', "the same text twice")
-    category = row.get("category", row.get("subject", "all"))
-    if not isinstance(category, str) or not category:
-        raise _refusal(where, 'text in "category"', _shown(category))
+    named = row.get("category", row.get("subject", category))
+    if not isinstance(named, str) or not named:
+        raise _refusal(where, 'text in "category"', _shown(named))
     return Question(
-        question, tuple(choices), _answer(row.get("answer"), len(choices), where), category
+        question, tuple(choices), _answer(row.get("answer"), len(choices), where), named
     )
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _refusal(where, "a JSON object", f"text that is not JSON ({error.msg})") from None
 
 
 def _answer(value: Any, choices: int, where: str) -> int:
