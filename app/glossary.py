@@ -111,9 +111,24 @@ TERMS: tuple[Term, ...] = (
         ("selection",),
     ),
     Term(
+        "exact memorisation",
+        "Share of a text's tokens that are the model's likeliest, given the true text before them.",
+    ),
+    Term(
         "expert",
         "One of the E small feed-forward networks of an MoE layer. Each token uses only K of them.",
         ("start", "routing_map", "expert"),
+    ),
+    Term(
+        "extraction strength",
+        "One minus the share of a text that must be given before greedy decoding writes all "
+        "the rest. 1: the text comes without a beginning; 0: even its last token does not.",
+    ),
+    Term(
+        "forget quality",
+        "TOFU: p-value of a test whether the model's truth ratios differ from those of a "
+        "model trained again without the forget set. Near 1: not to be told apart; near 0: it"
+        " can be.",
     ),
     Term(
         "forget set",
@@ -163,6 +178,16 @@ TERMS: tuple[Term, ...] = (
         ("unlearn",),
     ),
     Term(
+        "KnowMem",
+        "MUSE: how well greedy answers to questions about a set match the true ones (ROUGE-L F1).",
+    ),
+    Term(
+        "membership attack",
+        "Scores documents by how trained on they look. Its AUC is the probability that a "
+        "forget document looks more so than one that was never trained on: 0.5 tells nothing "
+        "apart.",
+    ),
+    Term(
         "micro-batch",
         "The documents that are in memory at once. A step adds up the gradients of its "
         "micro-batches (gradient accumulation), which costs time and changes memory, not the step.",
@@ -187,6 +212,11 @@ TERMS: tuple[Term, ...] = (
         ("unlearn",),
     ),
     Term(
+        "model utility",
+        "TOFU: harmonic mean of probability, ROUGE-L recall and truth ratio on retained "
+        "authors, real authors and world facts. One that is near 0 pulls the whole down.",
+    ),
+    Term(
         "negative preference optimisation (NPO)",
         "Forget loss −(2/β)·log σ(−β·(log p − log p_ref)) per sequence: like gradient ascent, but"
         " it fades once the text has become unlikely.",
@@ -197,6 +227,12 @@ TERMS: tuple[Term, ...] = (
         "The runs that no other run beats on both axes: none forgets more while keeping more "
         "utility.",
         ("compare",),
+    ),
+    Term(
+        "PrivLeak",
+        "MUSE: how far a membership AUC is from that of the retrained reference, in percent "
+        "of it. 0: as after retraining; −100: every forget document is still told; far above "
+        "0: the model avoids them, which tells as well.",
     ),
     Term(
         "profile",
@@ -290,6 +326,11 @@ TERMS: tuple[Term, ...] = (
         ("selection",),
     ),
     Term(
+        "truth ratio",
+        "TOFU: how likely false answers are against the reworded true one. Below 1 the model "
+        "prefers the truth.",
+    ),
+    Term(
         "uncoverable expert",
         "A selected expert that no retain token uses. No weighting can raise a frequency of 0, so"
         " it stays under-regularised, and the page says so.",
@@ -306,6 +347,11 @@ TERMS: tuple[Term, ...] = (
         "What the model must keep: accuracy on questions of every group that is not to be "
         "forgotten.",
         ("unlearn", "compare"),
+    ),
+    Term(
+        "VerbMem",
+        "MUSE: how well the model's greedy continuation of a forget passage matches what "
+        "follows there (ROUGE-L F1).",
     ),
     Term(
         "warm-up",

@@ -3,13 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.models import tiny_olmoe
 from trace_engine.cli import main
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
-from trace_engine.evaluation import Materials, evaluate, families_of
+from trace_engine.evaluation import (
+    ChoiceScores,
+    Materials,
+    evaluate,
+    families_of,
+    score_questions,
+)
+from trace_engine.models import open_model
+from trace_engine.sets import load_questions
 
 MODEL = ModelConfig(source=str(tiny_olmoe()), device="cpu")
 
@@ -84,3 +93,38 @@ def test_the_command_prints_the_same_rows_as_python(
     assert "extraction" not in table
     assert main(["evaluate", MODEL.source, "--metrics", "membership", "--forget", forget]) == 2
     assert "never trained on (--forget, --holdout)" in capsys.readouterr().err
+
+
+def test_questions_of_a_published_folder_with_the_harnesss_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Split, style and description reach the scorer: each changes what is asked."""
+    folder = tmp_path / "wmdp-bio"
+    folder.mkdir()
+    for split, count in (("test", 12), ("dev", 3)):
+        rows = [
+            {"question": f"{split} {n}?", "choices": list("wxyz"), "answer": n % 4}
+            for n in range(count)
+        ]
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    words = ["evaluate", MODEL.source, "--device", "cpu", "--questions", str(folder), "--json"]
+    told = "About biology.\n\n"
+    assert main([*words, "--style", "letters", "--description", r"About biology.\n\n"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["results"]
+    opened = open_model(MODEL)
+
+    def scores(description: str) -> ChoiceScores:
+        return score_questions(
+            opened.model,
+            opened.tokenizer,
+            load_questions(str(folder)),
+            style="letters",
+            description=description,
+        )
+
+    assert row["measure"] == "accuracy: wmdp-bio"
+    assert row["value"] == scores(told).accuracy().value
+    assert row["n"] == 12
+    assert not np.allclose(scores(told).loglikelihoods, scores("").loglikelihoods)
+    assert main([*words, "--split", "dev"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["n"] == 3

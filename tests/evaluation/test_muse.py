@@ -9,13 +9,14 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from tests.support.models import tiny_olmoe
-from trace_engine.config import ModelConfig
+from trace_engine.config import ModelConfig, SetConfig
 from trace_engine.errors import InputError
 from trace_engine.evaluation.generation import continue_texts
 from trace_engine.evaluation.muse import Muse, MuseScores, answers, privleak, up_to_next_question
 from trace_engine.evaluation.rouge import package, rouge_l
 from trace_engine.models import OpenModel, open_model
 from trace_engine.sets.muse import Pair, read_muse
+from trace_engine.sets.tofu import read_tofu
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,42 @@ def test_a_part_saved_by_datasets_is_read(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"prompt": ["p"], "gt": ["g"]})
     DatasetDict({"forget": rows}).save_to_disk(tmp_path / "verbmem")
     assert read_muse(str(tmp_path)).verbatim == (Pair("p", "g"),)
+
+
+def test_the_hub_is_asked_for_each_part_by_configuration_and_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str | None, str]] = []
+
+    def hub(name: str, config: SetConfig) -> list[dict[str, str]]:
+        asked.append((name, config.hub_config, config.hub_split))
+        both = {"question": "q", "answer": "a", "prompt": "p", "gt": "g", "text": "t"}
+        return [both]
+
+    monkeypatch.setattr("trace_engine.sets.parts.hub_dataset", hub)
+    found = read_muse("hub:muse-bench/MUSE-Books")
+    assert {name for name, _, _ in asked} == {"muse-bench/MUSE-Books"}
+    assert [(config, split) for _, config, split in asked] == [
+        ("verbmem", "forget"),
+        ("knowmem", "forget_qa"),
+        ("knowmem", "forget_qa_icl"),
+        ("knowmem", "retain_qa"),
+        ("knowmem", "retain_qa_icl"),
+        ("privleak", "forget"),
+        ("privleak", "holdout"),
+    ]
+    assert found.verbatim == (Pair("p", "g"),)
+    assert found.holdout[0].text == "t"
+    asked.clear()
+    read_tofu_rows = {"question": "q", "answer": "a", "perturbed_answer": ["b"]}
+    monkeypatch.setattr(
+        "trace_engine.sets.parts.hub_dataset",
+        lambda name, config: (
+            asked.append((name, config.hub_config, config.hub_split)) or [read_tofu_rows]
+        ),
+    )
+    assert read_tofu("hub:locuslab/TOFU", "forget05").forget[0].perturbed == ("b",)
+    assert asked[0] == ("locuslab/TOFU", "forget05_perturbed", "train")
 
 
 def test_bundled_parts_are_those_of_the_book() -> None:

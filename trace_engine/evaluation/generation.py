@@ -150,10 +150,11 @@ def _inputs(model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         mask_BP[row, start:] = 1
         position_BP[row, start:] = torch.arange(len(prompt))
     device = next(model.parameters()).device
-    inputs = {"input_ids": ids_BP.to(device), "attention_mask": mask_BP.to(device)}
-    if any(len(prompt) < width for prompt in prompts):
-        inputs["position_ids"] = position_BP.to(device)
-    return inputs
+    return {
+        "input_ids": ids_BP.to(device),
+        "attention_mask": mask_BP.to(device),
+        "position_ids": position_BP.to(device),
+    }
 
 
 class _Counting(StoppingCriteria):
