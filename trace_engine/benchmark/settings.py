@@ -5,6 +5,7 @@ of the file and no code here. It accepts that a misspelt setting is found when t
 not when the file is read; both come before anything is computed.
 """
 
+import re
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,8 @@ from trace_engine.refusal import describe
 
 BUNDLED = PACK / "bench.yaml"
 Share = Annotated[float, Field(gt=0, lt=1)]
+_FILE_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,79}")
+"""A retain set's name is that of its file."""
 _DECIDED_HERE = ("retain", "seed", "evaluation.questions", "evaluation.max_questions")
 
 
@@ -100,6 +103,12 @@ class BenchConfig(_Settings):
         for what in ("retain", "methods", "weightings"):
             if not getattr(self, what):
                 raise ValueError(f"{what} is empty: a table needs at least one")
+        for name in self.retain:
+            if not _FILE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"retain has the name {name[:60]!r}, which cannot be that of a file: leave out "
+                    "slashes, control characters and a dot at the beginning; at most 80 characters"
+                )
         if self.compare_to not in self.weightings:
             raise ValueError(f"compare_to names no weighting of the file: {self.compare_to!r}")
         if not self.area[0] < self.area[1]:

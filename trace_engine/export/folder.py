@@ -90,6 +90,11 @@ def _copy_model(run: RunDirectory, folder: Path) -> None:
     assert source is not None
     files = sorted(path for path in source.iterdir() if path.is_file())
     for path in files:
+        if path.is_symlink():
+            raise RunError(
+                f"Run {run.id}: model/{path.name} is a symbolic link, which may point anywhere. "
+                "Put the file itself there. Nothing was exported."
+            )
         if path.suffix in _PICKLES:
             raise RunError(
                 f"Run {run.id}: model/{path.name} is a pickle, and exports are safetensors only. "

@@ -50,7 +50,9 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raise RunError naming the first file that is missing or differs from its recorded
-        hash."""
+        hash, or is not vouched for."""
+        if set(self.files) != {_TENSORS, _STATE}:
+            raise RunError(f"Checkpoint {self.path.name} is damaged: its manifest is not of it.")
         for name, expected in self.files.items():
             file = self.path / name
             if not file.is_file():

@@ -1,0 +1,149 @@
+"""What SECURITY.md says is stopped, where no other test says so: where the server listens, links in
+what is exported, manifests that vouch for other files."""
+
+import json
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.app.stored import eval_row, write_run
+from tests.support.profiles import synthetic_profile
+from tests.support.server import ROOT, serve
+from trace_engine.disk import sha256_file
+from trace_engine.errors import InputError, RunError
+from trace_engine.export import export_run
+from trace_engine.routing import Profile
+from trace_engine.runs.checkpoints import list_checkpoints, save_checkpoint
+
+EVIL = "http://evil.example"
+LOOPBACK = {"127.0.0.1", "::1"}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app as shipped, on a free port."""
+    with serve(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+def status(address: str, method: str, path: str, **headers: str) -> int:
+    """The HTTP status that a request is answered with."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    try:
+        connection.request(
+            method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.browser
+def test_the_shipped_settings_listen_on_this_machine_only(address: str) -> None:
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.port == urlsplit(address).port
+    }
+    assert listening
+    assert listening <= LOOPBACK
+
+
+@pytest.mark.browser
+def test_another_site_can_neither_open_a_session_nor_upload(address: str) -> None:
+    socket = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    assert status(address, "GET", "/_stcore/stream", Origin=address, **socket) == 101
+    assert status(address, "GET", "/_stcore/stream", Origin=EVIL, **socket) == 403
+    assert status(address, "PUT", "/_stcore/upload_file/a/b", Origin=EVIL) == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/../", "/app/static/../../pyproject.toml", "/%2e%2e/%2e%2e/etc/passwd"]
+)
+@pytest.mark.browser
+def test_an_address_serves_no_file_of_the_disk(address: str, path: str) -> None:
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    connection.request("GET", path)
+    body = connection.getresponse().read()
+    connection.close()
+    assert b"root:" not in body
+    assert b"[build-system]" not in body
+
+
+def test_what_the_threat_model_names_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+
+
+class Trap:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("name", ["counts.npz", "sample.npz"])
+def test_a_pickle_in_a_profile_does_not_fire(tmp_path: Path, name: str) -> None:
+    folder, fired = tmp_path / "profile", tmp_path / "fired"
+    synthetic_profile(documents=4).save(folder)
+    with np.load(folder / name) as arrays:
+        kept = dict(arrays)
+    first = next(iter(kept))
+    kept[first] = np.array([Trap(fired)], dtype=object)
+    np.savez(folder / name, **kept)  # type: ignore[arg-type]
+    head = json.loads((folder / "profile.json").read_text())
+    head["files"][name] = sha256_file(folder / name)
+    (folder / "profile.json").write_text(json.dumps(head))
+    with np.load(folder / name, allow_pickle=True) as armed:
+        armed[first]
+    assert fired.exists(), "the trap works"
+    fired.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        Profile.load(folder)
+    assert not fired.exists()
+
+
+def test_an_export_copies_no_file_that_a_link_points_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "home", [eval_row(0, 0.9, 0.9)])
+    model = run.path / "model"
+    model.mkdir(exist_ok=True)
+    (model / "model.safetensors").write_bytes(b"w")
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2")
+    (model / "config.json").unlink(missing_ok=True)
+    (model / "config.json").symlink_to(secret)
+    with pytest.raises(RunError, match=r"model/config\.json is a symbolic link"):
+        export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("files", [{}, {"../../secret": "0" * 64}])
+def test_a_manifest_vouches_for_its_own_files_only(tmp_path: Path, files: dict[str, str]) -> None:
+    save_checkpoint(tmp_path, {}, {}, step=1, attempt=1, identity={})
+    (checkpoint,) = list_checkpoints(tmp_path)
+    checkpoint.verify()
+    manifest = checkpoint.path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"files": files}))
+    (checkpoint,) = list_checkpoints(tmp_path)
+    with pytest.raises(RunError, match="its manifest is not of it"):
+        checkpoint.verify()
