@@ -13,10 +13,10 @@ import streamlit as st
 
 from app import curves, tables, wording, words
 from app.replay import StoredRun
-from trace_engine.bundled import is_bundled, resolve_source
+from trace_engine.bundled import is_bundled
 from trace_engine.errors import TraceError
 from trace_engine.evaluation.outcome import up_to_saved
-from trace_engine.sets import Question, read_questions
+from trace_engine.sets import Question, load_questions
 
 NOT_RECORDED = "not recorded"
 _REVEALED = "_prompts_revealed"
@@ -90,7 +90,7 @@ def draw(runs: Sequence[StoredRun], labels: Sequence[str]) -> None:
     if not is_bundled(source) and not _revealed():
         return
     try:
-        questions = list(enumerate(read_questions(resolve_source(source))))
+        questions = list(enumerate(load_questions(source)))
     except TraceError as error:
         st.warning(wording.plain(str(error)), icon=":material/warning:")
         return

@@ -30,9 +30,10 @@ from trace_engine.sets import (
     bytes_to_read,
     check_answers,
     check_pair,
+    load_questions,
     load_set,
-    read_questions,
 )
+from trace_engine.sets.load import HUB_PREFIX
 from trace_engine.trackers import TRACKERS
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
@@ -168,7 +169,7 @@ def _within(read: Callable[[str], Any], low: float, high: float) -> Callable[[st
 @st.cache_data(max_entries=16, show_spinner="Reading the questions …")
 def _question_file(path: str, stamp: tuple[int, int]) -> tuple[tuple[str, ...], str | None]:
     try:
-        questions = read_questions(path)
+        questions = load_questions(path)
     except TraceError as error:
         return (), str(error)
     return tuple(sorted({question.category for question in questions})), None
@@ -179,6 +180,8 @@ def question_trouble(path: str, category: str) -> str | None:
     if not path:
         return NO_PATH
     # os.path says no to what Path raises for; a device or a pipe would never end.
+    if path.startswith(HUB_PREFIX) or os.path.isdir(path):
+        return None  # may be large, or must be fetched: read by the run, which refuses it likewise
     if not os.path.isfile(path):
         return f"{path[:200]}: there is no such question file on this machine."
     status = os.stat(path)
@@ -421,7 +424,7 @@ def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
         questions = None
     elif chosen == OTHER_FILE:
         questions = st.text_input(
-            "Question file (.jsonl)",
+            "Question file (.jsonl), or a published set's folder",
             key="u_question_file",
             max_chars=1000,
             placeholder="question, choices, answer, category in every row",

@@ -217,7 +217,8 @@ class EvaluationConfig(_Settings):
     every: Annotated[int, Field(ge=1)] = 10
     """Optimizer updates between evaluations; start and end are always evaluated."""
     questions: str | None = None
-    """Multiple-choice file (`demo:questions/validation`, or a path); empty: held-out loss only."""
+    """Multiple-choice file or published folder, `hub:owner/name:config`, or
+    `demo:questions/validation`; empty: held-out loss only."""
     forget_category: str = "hazard"
     """Category of the questions that should be forgotten; every other category is utility."""
     style: Literal["continuation", "letters"] = "continuation"

@@ -297,8 +297,11 @@ def test_a_question_file_that_cannot_be_asked_disables_the_launch(
 
 
 def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    for path in ("/dev/zero", str(tmp_path), "a\0b"):
+    for path in ("/dev/zero", str(tmp_path / "nothing"), "a\0b"):
         assert "no such question file" in str(unlearn_form.question_trouble(path, "hazard"))
+    # A folder may be large and a hub set must be fetched: the run reads them, and refuses likewise.
+    for path in (str(tmp_path), "hub:cais/wmdp:wmdp-bio"):
+        assert unlearn_form.question_trouble(path, "hazard") is None
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,30 @@ def test_with_questions_nothing_is_held_out_and_categories_are_scored(tmp_path: 
     assert facts["knowledge"]["estimate"]["n"] == 4
 
 
+def test_a_published_folder_is_asked_like_a_file(tmp_path: Path) -> None:
+    """Two configurations of one split, as WMDP and MMLU are downloaded: each is a category."""
+    lines = write_questions(tmp_path).read_text().splitlines()
+    for name in ("hazard", "general"):
+        rows = [json.loads(line) for line in lines if json.loads(line)["category"] == name]
+        folder = tmp_path / "published" / name
+        folder.mkdir(parents=True)
+        kept = [{k: v for k, v in row.items() if k != "category"} for row in rows]
+        (folder / "test.json").write_text(json.dumps(kept))
+        (folder / "dev.json").write_text(json.dumps(kept[:1]))
+    published = tiny_config(tmp_path, evaluation={"questions": str(tmp_path / "published")})
+    with Session(published) as session:
+        row, facts = session.evaluate(), session.facts()
+    one_file = tiny_config(tmp_path, evaluation={"questions": str(tmp_path / "questions.jsonl")})
+    with Session(one_file) as session:
+        assert session.evaluate()["accuracy"] == row["accuracy"]
+        other = session.facts()["questions"]
+    assert facts["questions"]["counts"] == other["counts"] == {"general": 4, "hazard": 4}
+    assert facts["questions"]["fingerprint"] != other["fingerprint"]
+    (tmp_path / "published" / "hazard" / "test.json").write_text("[]")
+    with pytest.raises(InputError, match=r"hazard/test\.json"):
+        Session(published)
+
+
 def test_held_out_documents_are_never_trained_on(tmp_path: Path) -> None:
     with Session(tiny_config(tmp_path)) as session:
         for side in (session.setup.forget, session.setup.retain):

@@ -6,6 +6,8 @@ they are downloaded and what is read here. Trade-off: a set is held in memory.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Final
@@ -15,7 +17,7 @@ from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.sets.load import HUB_PREFIX, hub_dataset, is_saved, named, saved_dataset
 from trace_engine.sets.parse import file_rows
-from trace_engine.sets.questions import Question, question_of, read_questions
+from trace_engine.sets.questions import Question, question_of, questions_fingerprint, read_questions
 
 _SUFFIXES: Final = (".jsonl", ".json", ".parquet")
 _SPLITS: Final = {"test", "train", "validation", "dev", "auxiliary_train"}
@@ -68,6 +70,22 @@ def load_questions(source: str, split: str = "test") -> list[Question]:
                 for n, row in rows
             ]
         return [question for file in _files(path, split) for question in _of_folder(path, file)]
+
+
+def questions_digest(source: str) -> str:
+    """SHA-256 of a file of questions, or of the questions that a folder or a hub set holds, so that
+    runs that were asked the same can be told from others.
+
+    Raises InputError as `load_questions` does.
+    """
+    path = Path(resolve_source(source)).expanduser()
+    if not source.startswith(HUB_PREFIX) and path.is_file():
+        return questions_fingerprint(path)
+    digest = hashlib.sha256()
+    for question in load_questions(source):
+        row = [question.question, question.choices, question.answer, question.category]
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _of_folder(folder: Path, file: Path) -> list[Question]:

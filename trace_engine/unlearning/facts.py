@@ -14,10 +14,9 @@ import torch
 import transformers
 
 import trace_engine
-from trace_engine.bundled import resolve_source
 from trace_engine.evaluation.knowledge import KnowledgeCheck
 from trace_engine.methods import METHODS, needs_start_model
-from trace_engine.sets.questions import questions_fingerprint
+from trace_engine.sets.published import questions_digest
 from trace_engine.unlearning.anchor import anchor_facts
 from trace_engine.unlearning.setup import Setup, Side
 
@@ -155,5 +154,5 @@ def _question_counts(setup: Setup) -> dict[str, Any] | None:
         "counts": counts,
         "forget_category": evaluation.forget_category,
         "style": evaluation.style,
-        "fingerprint": questions_fingerprint(resolve_source(evaluation.questions)),
+        "fingerprint": questions_digest(evaluation.questions),
     }

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trace_engine.bundled import resolve_source
 from trace_engine.calibration import (
     FittedWeights,
     Selection,
@@ -33,8 +32,8 @@ from trace_engine.sets import (
     Overlap,
     Question,
     check_pair,
+    load_questions,
     load_set,
-    read_questions,
     require_answers,
     split_documents,
     unknown_answer,
@@ -270,7 +269,7 @@ def read_chosen_questions(config: EvaluationConfig, seed: int) -> dict[int, Ques
     """
     if config.questions is None:
         return None
-    questions = read_questions(resolve_source(config.questions))
+    questions = load_questions(config.questions)
     groups: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
         groups.setdefault(question.category, []).append(index)
