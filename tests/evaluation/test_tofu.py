@@ -140,6 +140,8 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, object], sentence: st
 def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected forget05_perturbed\.json"):
         read_tofu(str(tmp_path), "forget05")
+    with pytest.raises(InputError, match="is no forget set of TOFU"):
+        read_tofu(str(tmp_path), "../forget10")
 
 
 def mean_loss(opened: OpenModel, prompt: str, answer: str) -> float:
