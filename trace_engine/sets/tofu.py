@@ -57,7 +57,7 @@ def read_tofu(source: str, forget: str = FORGET) -> TofuSet:
     Raises InputError when there is no such source, a row is malformed, or no set is there.
     """
     if not forget.isidentifier():
-        raise InputError(f"{forget[:80]!r} is no forget set of TOFU; expected forget10 or the like.")
+        raise InputError(f"{forget[:80]!r} is no forget set of TOFU; expected forget10.")
     found = TofuSet(
         source,
         _questions(part_rows(source, f"{forget}_perturbed")),
