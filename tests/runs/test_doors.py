@@ -65,7 +65,7 @@ def test_page_cli_and_python_are_one(
     )
     assert not app.exception
     shown = {block.language: str(block.value) for block in app.code}
-    words = shlex.split(shown["bash"])
+    words = shlex.split(shown["bash"], comments=True)
     (tmp_path / words[-1]).write_text(shown["yaml"])
     app.button(key="u_launch").click().run()
     assert not app.exception
