@@ -389,7 +389,13 @@ class UnlearnConfig(_Settings):
     same seed repeats a run."""
 
     @model_validator(mode="after")
-    def _trains_in_full_precision(self) -> Self:
+    def _trains_in_full_precision(self, info: ValidationInfo) -> Self:
+        recorded = info.context is not None and info.context.get("recorded")
+        if self.model.dtype == "float16" and not recorded:
+            raise ValueError(
+                "model.dtype is float16, whose range is too small to train in; set dtype to "
+                "float32 or bfloat16"
+            )
         if self.model.quantization != "none":
             raise ValueError(
                 f"model.quantization is {self.model.quantization}, and quantised weights cannot "

@@ -510,3 +510,12 @@ def test_progress_is_reported_for_everything_before_the_first_step(tmp_path: Pat
         "evaluating: retain loss",
     }
     assert all(done == total > 0 for done, total in phases.values())
+
+
+def test_a_warm_up_longer_than_the_run_is_said(tmp_path: Path) -> None:
+    for steps, said in ((3, True), (2, False)):
+        with Session(tiny_config(tmp_path, warmup_steps=steps, max_steps=2)) as session:
+            notes = [note for note in warnings_of(session.facts()) if "warm-up" in note]
+        assert (len(notes) == 1) is said
+        if said:
+            assert notes[0].startswith("The warm-up of 3 steps is longer than the run's 2")

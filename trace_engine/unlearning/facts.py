@@ -84,6 +84,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         },
         "threads": torch.get_num_threads(),
         "mixed_precision": config.mixed_precision,
+        "warmup": _warmup(config.warmup_steps, config.max_steps),
         "dropout": "off: the model trains in eval mode",
         "saved_model": "whole model; LoRA is merged into its weights",
     }
@@ -99,6 +100,8 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
             f"{shared['count']} of {shared['forget_total']} forget documents are also in the "
             "retain set: the run forgets and retains them at once."
         )
+    if facts.get("warmup"):
+        told.append(str(facts["warmup"]))
     measured = {side: facts[side]["measured_on"] for side in ("forget", "retain") if side in facts}
     few = {side: n for side, n in measured.items() if n < FEW_HELD_OUT}
     if facts.get("held_out") and few:
@@ -127,6 +130,15 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
+
+
+def _warmup(steps: int, max_steps: int) -> str:
+    if steps <= max_steps:
+        return ""
+    return (
+        f"The warm-up of {steps} steps is longer than the run's {max_steps}: the learning rate "
+        "never rises to its value. Lower warmup_steps, or raise max_steps."
+    )
 
 
 def _side(side: Side) -> dict[str, Any]:

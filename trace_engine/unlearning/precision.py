@@ -1,4 +1,6 @@
-"""Mixed precision: training forwards in bfloat16 products, everything that decides in float32.
+"""What precisions may train, and mixed precision.
+
+Mixed precision: training forwards in bfloat16 products, everything that decides in float32.
 
 Weights, gradients, optimizer, losses and token weights keep their precision; autocast narrows the
 operands of the model's products alone. What is measured (evaluations, probe, profiles) runs as the
@@ -10,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from trace_engine.errors import ModelError
+from trace_engine.errors import InputError, ModelError
 from trace_engine.models import Encoded, OpenModel, collate
 
 Mixed = Literal["none", "bfloat16"]
@@ -42,3 +44,15 @@ def check_mixed(opened: OpenModel, document: Encoded, precision: Mixed) -> None:
             f"{type(opened.model).__name__} cannot compute in mixed precision "
             f"({str(error).splitlines()[0].rstrip('.')}). Set mixed_precision to none."
         ) from None
+
+
+def check_trains(opened: OpenModel) -> None:
+    """Refuse a model in float16 (InputError).
+
+    Its largest number is 65,504 and its gradients need loss scaling, which is not done here.
+    """
+    if any(p.dtype == torch.float16 for p in opened.model.parameters()):
+        raise InputError(
+            f"{opened.info.source} is in float16, whose range is too small to train in. Set dtype "
+            "to float32 or bfloat16."
+        )

@@ -28,6 +28,7 @@ from trace_engine.unlearning import judging, packing, together
 from trace_engine.unlearning.anchor import RouterAnchor
 from trace_engine.unlearning.facts import collect_facts
 from trace_engine.unlearning.forgetting import ForgetPass
+from trace_engine.unlearning.masters import Masters
 from trace_engine.unlearning.measure import evaluation_row
 from trace_engine.unlearning.precision import mixed
 from trace_engine.unlearning.reference import StartCopy
@@ -117,9 +118,10 @@ class Session:
             self._copy,
             workers,
         )
+        self._masters = Masters(self.trainable.names, self._parameters)
         # One implementation, whatever torch's default becomes: the choice is part of the bits.
         self._optimizer = torch.optim.AdamW(
-            self._parameters,
+            self._masters.leaves,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
@@ -183,12 +185,14 @@ class Session:
         forget_loss, forget_row = self._forget_pass(start)
         retain_loss, weight_row = self._retain_pass()
         self.trainable.after_backward()
-        together.sum_gradients(self._workers, self._parameters)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        self._masters.take_gradients()
+        leaves = self._masters.leaves
+        together.sum_gradients(self._workers, leaves)
+        gradients = [p.grad for p in leaves if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._require_finite(float(norm), "gradient norm")
         if config.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, config.grad_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(leaves, config.grad_clip, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(
                 config.learning_rate,
@@ -198,6 +202,7 @@ class Session:
                 config.max_steps,
             )
         self._optimizer.step()
+        self._masters.give_weights()
         self.trainable.after_step()
         self.step += 1
         total = config.forget_weight * forget_loss + config.retain_weight * retain_loss
@@ -297,6 +302,7 @@ class Session:
         """Everything that was decided or found before training, JSON values only."""
         found = collect_facts(self.setup, self._start().knowledge)
         picked = {} if self._trial is None else {"experts_trial": self._trial}
+        found["trainable"]["float32_masters"] = self._masters.numbers
         return found | {"processes": self._workers.size} | picked
 
     def profile_after(self) -> Profile:
@@ -316,6 +322,10 @@ class Session:
         tensors = {
             f"trainable/{name}": packing.snapshot(value)
             for name, value in self.trainable.tensors().items()
+        }
+        tensors |= {
+            f"master/{name}": packing.snapshot(value)
+            for name, value in self._masters.tensors().items()
         }
         tensors |= packing.optimizer_tensors(self._optimizer)
         tensors |= {f"start/{name}": value for name, value in start.tensors().items()}
@@ -347,7 +357,10 @@ class Session:
             )
         packing.check_same_settings(data["config"], identity_of(self.config))
         packing.check_same_settings(data["identity"], self._identity())
+        masters = packing.under(tensors, "master")
+        self._masters.require(masters)
         self.trainable.load(packing.under(tensors, "trainable"))
+        self._masters.load(masters)
         packing.load_optimizer(self._optimizer, tensors)
         self.weights = type(self.weights).from_dict(data["weights"])
         self._weighting.refit(self.weights)

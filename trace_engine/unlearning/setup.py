@@ -42,7 +42,7 @@ from trace_engine.sets import (
 from trace_engine.unlearning.anchor import Anchored
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.judging import check_rules
-from trace_engine.unlearning.precision import check_mixed
+from trace_engine.unlearning.precision import check_mixed, check_trains
 from trace_engine.unlearning.schedule import FORGET, RETAIN
 from trace_engine.unlearning.steering import require_steered, steering_layer
 
@@ -127,6 +127,7 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     if asked is not None:
         check_rules(config, asked.values())
     opened = open_model(config.model)
+    check_trains(opened)
     # Train mode would add dropout and, in some families, random routing: see design/0003.
     opened.model.eval()
     # Profiling may take hours: what the model's shape alone forbids is refused before it.
