@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from tests.benchmark.cases import tiny_bench, without_clock
 from trace_engine.benchmark import plan, pool, run_table
+from trace_engine.benchmark.report import _steps
 from trace_engine.benchmark.run import select
 from trace_engine.benchmark.settings import bundled_bench, checked, read_bench
 from trace_engine.benchmark.store import TrialStore
@@ -105,13 +107,35 @@ def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
 
 
 def test_a_row_that_never_forgets_far_enough_gets_no_number(tmp_path: Path) -> None:
-    config = tiny_bench(tmp_path, levels=[0.06], margin=0.05)
+    # At this rate nothing moves: each stays at its start, which is above the level.
+    grid = {"learning_rate": [1e-12, 2e-12]}
+    still = {"graddiff": {"settings": {"method": "graddiff"}, "grid": grid}}
+    config = tiny_bench(tmp_path, levels=[0.06], margin=0.05, methods=still)
     finished = run_table(config, tmp_path / "out")
     text = (tmp_path / "out" / "benchmark.md").read_text()
     unreached = [row for row in finished.table.rows if row["point"] is None]
+    assert [row["weighting"] for row in unreached] == ["uniform", "mean"]
     for row in unreached:
         assert f"{row['method']} with {row['weighting']}: none of 2 settings" in text
         assert finished.table.figures.query("weighting == @row['weighting']").empty
+
+
+def test_the_page_links_what_lies_beside_it_and_names_no_folder(tmp_path: Path) -> None:
+    own = tiny_bench(tmp_path).methods["graddiff"]
+    longer = own.model_copy(update={"settings": own.settings | {"max_steps": 4}})
+    config = tiny_bench(tmp_path, seeds=1).model_copy(
+        update={"methods": {"graddiff": own, "longer": longer}}
+    )
+    run_table(config, tmp_path / "out")
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    [linked] = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert (tmp_path / "out" / linked).is_file()
+    assert "Steps: graddiff 3, longer 4. " in text
+    source = config.settings["model"]["source"]
+    assert f"Model {Path(source).name} (`" in text
+    assert source not in text
+    one = config.model_copy(update={"methods": {"graddiff": own}})
+    assert _steps(one) == "3"
 
 
 def test_the_command_says_how_much_is_left(

@@ -1,5 +1,6 @@
 """The model card: the run's own numbers, nothing filled in, a person's words inert."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,23 @@ def test_the_base_model_is_a_hub_id_or_left_to_the_user(
     head = yaml.safe_load(text.split("---\n", 2)[1])
     assert head.get("base_model") == expected
     assert "/srv/models" not in text
+
+
+def test_a_relative_model_folder_is_looked_for_where_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models/moe` has the shape of a hub id; only the launch folder tells that it is none."""
+    began, elsewhere = tmp_path / "began", tmp_path / "elsewhere"
+    (began / "models" / "moe").mkdir(parents=True)
+    elsewhere.mkdir()
+    run = write_run(tmp_path, [eval_row(0, 0.9, 0.8)], model={"source": "models/moe"})
+    monkeypatch.chdir(elsewhere)
+    assert "base_model: models/moe" in card(run)
+    (run.path / "launch.json").write_text(json.dumps({"folder": str(began)}))
+    text = card(run)
+    assert "base_model" not in yaml.safe_load(text.split("---\n", 2)[1])
+    assert "models/moe" not in text
+    assert str(tmp_path) not in text
 
 
 def test_words_of_a_person_do_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,15 @@ from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.outcome import number, up_to_saved
 from trace_engine.export.measured import measured, result
 from trace_engine.export.record import notes_of
-from trace_engine.export.words import base_model, lines, plain, shared_settings, short_source, table
+from trace_engine.export.words import (
+    base_model,
+    lines,
+    located,
+    plain,
+    shared_settings,
+    short_source,
+    table,
+)
 from trace_engine.methods import METHODS
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.spelling import percent
@@ -39,6 +47,7 @@ def model_card(
 ) -> str:
     """README.md of an export: YAML front matter and Markdown. `hashes`: SHA-256 by file name."""
     facts = run.facts()
+    config = located(config, run.launch_folder())
     evaluations = up_to_saved(run.rows("eval"), facts)
     parts = [
         _front_matter(config, form),

@@ -11,10 +11,25 @@ _SPECIAL = set("\\`*_{}[]<>#|!~$&")
 
 
 def base_model(config: UnlearnConfig) -> str | None:
-    """The start model's id on the hub; None for a folder or a bundled model, which have none."""
+    """The start model's id on the hub; None for a folder or a bundled model, which have none.
+
+    Of `located` settings: a relative folder looks like an id.
+    """
     source = config.model.source
-    local = Path(source).is_absolute() or Path(source).exists() or source.startswith((".", "~"))
+    local = Path(source).is_absolute() or source.startswith((".", "~"))
     return None if is_bundled(source) or local else source
+
+
+def located(config: UnlearnConfig, folder: Path) -> UnlearnConfig:
+    """The settings with a relative model folder made absolute from `folder`, where the run began.
+
+    A name that is no folder there stays as it is: an id on the hub.
+    """
+    source = config.model.source
+    if is_bundled(source) or not (folder / source).exists():
+        return config
+    model = config.model.model_copy(update={"source": str(folder / source)})
+    return config.model_copy(update={"model": model})
 
 
 def shared_settings(config: UnlearnConfig) -> dict[str, Any]:
