@@ -241,13 +241,14 @@ class StopConfig(_Settings):
     forget_at_most: _Share | None = None
     """End once the accuracy on the questions to forget is at most this. Empty: never."""
     utility_at_least: _Share | None = None
-    """End once the accuracy on all other questions together is below this. Empty: never."""
+    """End once the accuracy on all other questions together is below this; the last step's model is
+    then below it too: `keep.which: best` saves one above it where there is one. Empty: never."""
     forget_loss_at_least: _Loss | None = None
     """For runs without questions: end once the forget set's held-out loss is at least this, in
     nats per token."""
     retain_loss_at_most: _Loss | None = None
     """For runs without questions: end once the retain set's held-out loss is above this, in nats
-    per token."""
+    per token; the last step's model is then above it too, as with `utility_at_least`."""
 
 
 class KeepConfig(_Settings):

@@ -194,3 +194,42 @@ def test_6_renumbered_experts_are_selected_and_weigh_as_before(rule: str) -> Non
         one, two = opened.model(ids).logits, other.model(ids).logits
     torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
     assert_same(weights(opened, made, batches), weights(other, again, batches), 1e-9)
+
+
+def at_length(max_length: int) -> Profile:
+    """The plain model's profile of documents that are cut there."""
+    sides = [
+        DocumentSet.of(name, name, [Document(f"{n:04}", text) for n, text in enumerate(texts)])
+        for name, texts in (("forget", FORGET), ("retain", RETAIN))
+    ]
+    sets = {"forget": {"source": "forget"}, "retain": {"source": "retain"}}
+    settings = ProfileConfig(**sets, sample_tokens=10_000, max_length=max_length)
+    return profile(plain()[0], *sides, settings)
+
+
+@pytest.mark.parametrize("rule", RULES[:-2] + RULES[-1:])
+def test_the_fit_is_on_the_positions_that_training_has(rule: str) -> None:
+    """Of a causal model, cutting the labels is cutting the documents."""
+    whole, cut = plain()[1], at_length(12)
+    selection = select_experts(cut, SelectionConfig(top_k=1))
+    config = WeightsConfig.model_validate({"rule": rule, "hardness": 0.4})
+    found = fit_weights(whole, selection, config, max_length=12).to_dict()
+    expected = fit_weights(cut, selection, config, max_length=12).to_dict()
+    note = found["notes"][0]
+    assert "lie beyond the 12 tokens of a document that are trained on" in note
+    assert expected["notes"] == found["notes"][1:]
+    assert found | {"notes": 0} == expected | {"notes": 0}
+    # Not asked for, or beyond no document: the profile's own fit, bit for bit.
+    everything = fit_weights(whole, selection, config).to_dict()
+    assert everything != found
+    assert fit_weights(whole, selection, config, max_length=500).to_dict() == everything
+
+
+def test_training_on_more_than_was_profiled_is_said() -> None:
+    cut = at_length(12)
+    selection = select_experts(cut, SelectionConfig(top_k=1))
+    weights = WeightsConfig(rule="mean", hardness=0.4)
+    cut = replace(cut, meta=cut.meta | {"settings": {"max_length": 12}})
+    notes = fit_weights(cut, selection, weights, max_length=16).notes
+    assert notes[0].startswith("10 retain documents were profiled up to 12 tokens and are trained")
+    assert fit_weights(cut, selection, weights, max_length=12).notes == notes[1:]

@@ -267,3 +267,35 @@ def test_a_state_from_before_the_rules_loads(tmp_path: Path) -> None:
         session.load_state(tensors, data)
         assert (session.step, session.ended) == (1, None)
         assert session.keep() == {"step": 1, "sentence": ""}
+
+
+def test_a_floor_goes_before_less_forgotten_and_is_told(tmp_path: Path) -> None:
+    """None has forgotten enough: 0.5 at utility 0.7 is kept, not 0.4 at 0.1, below the floor."""
+    keep, stop = {"which": "best", "forget_at_most": 0.3}, {"utility_at_least": 0.6}
+    config = tiny_config(tmp_path, evaluation=QUESTIONS, keep=keep, stop=stop)
+    best: Best | None = None
+    for step, found in ((10, Standing(0.5, 0.7)), (20, Standing(0.4, 0.1))):
+        best = better(best, step, found, config.keep, config.stop)
+    assert best is not None
+    assert (best.step, best.above, best.evaluations) == (10, True, 2)
+    assert "of those within the run's floor of utility." in why_kept(best, config)
+    first = better(None, 10, Standing(0.2, 0.1), config.keep, config.stop)
+    assert (first.enough, first.above) == (True, False)
+    assert "which is beyond the run's floor. Judged" in why_kept(first, config)
+    old = {name: value for name, value in best.to_dict().items() if name != "above"}
+    assert Best.from_dict(old).above
+
+
+def test_a_run_that_its_floor_ends_says_what_it_saves(tmp_path: Path) -> None:
+    path = path_of(tiny_config(tmp_path, **EVERY_2, **ASCENT))
+    limit = (path[0][2] + path[1][2]) / 2
+    settings = {**EVERY_2, **ASCENT, "stop": {"retain_loss_at_most": limit}}
+    with Session(tiny_config(tmp_path, **settings)) as session:
+        drive(session, on_row=lambda row: None)
+        kept = session.keep()
+    assert kept["step"] == path[1][0]
+    assert kept["sentence"].startswith("The model of the last step is saved, which is the one beyo")
+    keep = {"which": "best", "forget_loss_at_least": 1e3}
+    with Session(tiny_config(tmp_path, **settings, keep=keep)) as session:
+        drive(session, on_row=lambda row: None)
+        assert session.keep()["step"] == path[0][0]

@@ -9,7 +9,7 @@ unique patterns, E experts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -81,6 +81,18 @@ def calibration_frequencies(
     labelled_N = labelled(sample)
     active_NS = active_matrix(sample.index_NLK[labelled_N], layers, cells)
     return np.asarray(active_NS.mean(axis=0), dtype=np.float64)
+
+
+def trained_positions(sample: TokenSample, max_length: int | None) -> TokenSample:
+    """The sample with only those labels that documents of `max_length` tokens have.
+
+    Position t predicts token t+1, which must lie inside. The sample itself where none lies beyond.
+    """
+    if max_length is None:
+        return sample
+    inside_N = sample.labelled_N & (sample.position_N < max_length - 1)
+    same = np.array_equal(inside_N, sample.labelled_N)
+    return sample if same else replace(sample, labelled_N=inside_N)
 
 
 def labelled(sample: TokenSample) -> Bools:

@@ -21,6 +21,7 @@ from trace_engine.calibration.activity import (
     active_matrix,
     calibration_frequencies,
     labelled,
+    trained_positions,
     unique_patterns,
 )
 from trace_engine.calibration.rules import LOG_LINEAR, normalise_weights, target_frequencies
@@ -28,34 +29,66 @@ from trace_engine.calibration.search import Fit, Search, in_parts
 from trace_engine.calibration.selection import Selection
 from trace_engine.calibration.weights import TABLE_TYPES, FittedWeights, Histogram
 from trace_engine.config import Cell, WeightsConfig
-from trace_engine.routing import Profile
+from trace_engine.routing import Profile, TokenSample
 from trace_engine.spelling import number, percent
 
 
-def fit_weights(profile: Profile, selection: Selection, config: WeightsConfig) -> FittedWeights:
+def fit_weights(
+    profile: Profile,
+    selection: Selection,
+    config: WeightsConfig,
+    *,
+    max_length: int | None = None,
+) -> FittedWeights:
     """Token weights for the retain set, from the profile's token samples (method.md section 3).
 
+    `max_length`: tokens of a document that training sees; the fit is on the labels among them, so
+    that mean and gaps are those of training, and a note says how many lie beyond.
     Raises InputError when a cell does not exist, CalibrationError when the samples hold no labelled
     token or the rule `odds` is given anything but one coverable cell with a target below 1.
     """
     for cell in selection.cells:
         profile.check_cell(*cell)
-    sample = profile.sample_retain
+    sample = trained_positions(profile.sample_retain, max_length)
+    forget = trained_positions(profile.sample_forget, max_length)
+    notes = [] if selection.cells else [selection.why_empty]
+    notes += _beyond(profile, sample, max_length)
     active_NS = active_matrix(sample.index_NLK, profile.layers, selection.cells)
     fitted = fit_arrays(
         active_NS[labelled(sample)],
-        calibration_frequencies(profile.sample_forget, profile.layers, selection.cells),
+        calibration_frequencies(forget, profile.layers, selection.cells),
         selection.cells,
         config,
         sequence_T=sample.document_N[sample.labelled_N],
         complete=profile.sample_retain.complete and profile.sample_forget.complete,
-        notes=() if selection.cells else (selection.why_empty,),
+        notes=tuple(notes),
     )
     patterns = unique_patterns(active_NS)
     weights_N = in_parts(fitted.token_weights, patterns.active_PS)[patterns.inverse_N]
     if config.normalise == "sequence":
         weights_N = normalise_weights(weights_N, "sequence", sample.labelled_N, sample.document_N)
     return replace(fitted, weights_N=weights_N)
+
+
+def _beyond(profile: Profile, sample: TokenSample, max_length: int | None) -> list[str]:
+    """What to know where training sees less of a document than the profile, or more."""
+    if max_length is None:
+        return []
+    every, inside = int(profile.sample_retain.labelled_N.sum()), int(sample.labelled_N.sum())
+    if inside < every:
+        return [
+            f"Fitted on {inside:,} of the profile's {every:,} retain tokens: the others lie beyond "
+            f"the {max_length:,} tokens of a document that are trained on (max_length)."
+        ]
+    profiled = (profile.meta.get("settings") or {}).get("max_length", max_length)
+    cut = profile.retain.truncated_documents
+    if profiled < max_length and cut:
+        return [
+            f"{cut:,} retain documents were profiled up to {profiled:,} "
+            f"tokens and are trained on up to {max_length:,}: the weights are not fitted on the "
+            "rest. Set profile_max_length to max_length for weights that are."
+        ]
+    return []
 
 
 def fit_arrays(

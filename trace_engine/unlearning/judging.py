@@ -6,13 +6,16 @@ chose nothing. The start is no candidate and ends nothing: no update has been ma
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from trace_engine.config import KeepConfig, StopConfig, UnlearnConfig
 from trace_engine.errors import InputError
 from trace_engine.evaluation.outcome import forget_and_utility
 from trace_engine.sets import Question
+
+UTILITY, RETAIN_LOSS = "utility", "held-out retain loss"
+"""What a floor is of, first in the sentence of a run that fell below it."""
 
 
 class Standing(NamedTuple):
@@ -54,13 +57,13 @@ def why_stop(stop: StopConfig, found: Standing) -> str | None:
     if stop.forget_at_most is not None and found.forget <= stop.forget_at_most:
         return _ends("forget accuracy", found.forget, "at most", stop.forget_at_most)
     if stop.utility_at_least is not None and found.utility < stop.utility_at_least:
-        return _ends("utility", found.utility, "below", stop.utility_at_least)
+        return _ends(UTILITY, found.utility, "below", stop.utility_at_least)
     loss = stop.forget_loss_at_least
     if loss is not None and -found.forget >= loss:
         return _ends("held-out forget loss", -found.forget, "at least", loss)
     loss = stop.retain_loss_at_most
     if loss is not None and -found.utility > loss:
-        return _ends("held-out retain loss", -found.utility, "above", loss)
+        return _ends(RETAIN_LOSS, -found.utility, "above", loss)
     return None
 
 
@@ -81,6 +84,8 @@ class Best:
     """Evaluations after the start, so far."""
     candidates: int
     """Those of them that have forgotten enough."""
+    above: bool = True
+    """Whether its utility is not below the floor that ends the run, where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,25 +95,52 @@ class Best:
         return cls(**data)
 
 
-def better(before: Best | None, step: int, found: Standing, keep: KeepConfig) -> Best:
+def better(
+    before: Best | None,
+    step: int,
+    found: Standing,
+    keep: KeepConfig,
+    stop: StopConfig = StopConfig(),  # noqa: B008 - frozen
+) -> Best:
     """The best of what was best and a new evaluation; the earlier one where they are equal.
 
     Among evaluations that have forgotten enough the largest utility, then the least forget accuracy
-    (the largest loss); without any, the least forget accuracy, then the largest utility.
+    (the largest loss); without any, the least forget accuracy, then the largest utility, of those
+    whose utility is not below the floor of `stop` before all others.
     """
     enough = found.forget <= _threshold(keep)
     evaluations = (before.evaluations if before else 0) + 1
     candidates = (before.candidates if before else 0) + enough
-    new = Best(step, found.forget, found.utility, enough, evaluations, candidates)
+    new = Best(
+        step,
+        found.forget,
+        found.utility,
+        enough,
+        evaluations,
+        candidates,
+        above=not _below_floor(stop, found),
+    )
     if before is None or _rank(new) > _rank(before):
         return new
-    return Best(before.step, before.forget, before.utility, before.enough, evaluations, candidates)
+    return replace(before, evaluations=evaluations, candidates=candidates)
 
 
-def _rank(found: Best) -> tuple[bool, float, float]:
+def _below_floor(stop: StopConfig, found: Standing) -> bool:
+    floor, most = stop.utility_at_least, stop.retain_loss_at_most
+    return (floor is not None and found.utility < floor) or (
+        most is not None and -found.utility > most
+    )
+
+
+def _rank(found: Best) -> tuple[bool, bool, float, float]:
+    # Of those that forgot enough, the largest utility is above the floor if any is.
     if found.enough:
-        return True, found.utility, -found.forget
-    return False, -found.forget, found.utility
+        return True, found.above, found.utility, -found.forget
+    return False, found.above, -found.forget, found.utility
+
+
+def _has_floor(stop: StopConfig) -> bool:
+    return stop.utility_at_least is not None or stop.retain_loss_at_most is not None
 
 
 def _threshold(keep: KeepConfig) -> float:
@@ -116,6 +148,16 @@ def _threshold(keep: KeepConfig) -> float:
         return keep.forget_at_most
     assert keep.forget_loss_at_least is not None
     return -keep.forget_loss_at_least
+
+
+def why_last(ended: str | None) -> str:
+    """What to know of the last step's model; empty unless a floor ended the run there."""
+    if ended is None or not ended.startswith((UTILITY, RETAIN_LOSS)):
+        return ""
+    return (
+        "The model of the last step is saved, which is the one beyond that floor; keep.which best "
+        "saves the best evaluation's instead, before all one on the right side of it."
+    )
 
 
 def why_kept(best: Best, config: UnlearnConfig) -> str:
@@ -137,4 +179,8 @@ def why_kept(best: Best, config: UnlearnConfig) -> str:
         why = f"of {count} evaluation{'s' * (count > 1)} with {reached} it has the {utility}"
     else:
         why = f"none of {best.evaluations} evaluations reached {reached}, and it has the {most}"
+    if not best.enough and best.evaluations > 1 and _has_floor(config.stop):
+        why += f" of those {'within' if best.above else 'beyond'} the run's floor of utility"
+    elif not best.above:
+        why += ", which is beyond the run's floor"
     return f"The model of step {best.step} is saved: {why}. Judged on {judged}."

@@ -240,7 +240,12 @@ class Session:
         """Weights by the routing as it is now; the leading process finds them for all."""
 
         def fit() -> FittedWeights:
-            return fit_weights(self.profile_after(), self.selection, self.config.weights)
+            return fit_weights(
+                self.profile_after(),
+                self.selection,
+                self.config.weights,
+                max_length=self.config.max_length,
+            )
 
         if self._workers.size == 1:
             return fit()
@@ -277,7 +282,10 @@ class Session:
             found = judging.standing(row, self.config)
             self.ended = judging.why_stop(self.config.stop, found)
             if self.config.keep.which == "best":
-                self._remember(judging.better(self._best, self.step, found, self.config.keep))
+                best = judging.better(
+                    self._best, self.step, found, self.config.keep, self.config.stop
+                )
+                self._remember(best)
         return row
 
     def _remember(self, best: judging.Best) -> None:
@@ -293,7 +301,7 @@ class Session:
         last step). The optimizer stays where it is: no update may follow.
         """
         if self._best is None:
-            return {"step": self.step, "sentence": ""}
+            return {"step": self.step, "sentence": judging.why_last(self.ended)}
         self.trainable.load(self._best_tensors)
         sentence = judging.why_kept(self._best, self.config)
         return {"step": self._best.step, "sentence": sentence, "best": self._best.to_dict()}

@@ -176,7 +176,7 @@ def set_up(
     chosen = selection
     if config.control == "random_experts":
         selection = random_experts(before, chosen, config.selection, config.seed)
-    weights = fit_weights(before, selection, config.weights)
+    weights = fit_weights(before, selection, config.weights, max_length=config.max_length)
     anchored: Anchored = []
     trained: Sequence[Cell] = selection.cells
     if config.trainable.kind == "top_experts":
