@@ -123,6 +123,42 @@ def test_the_engine_agrees_on_what_is_the_same(
     assert equal is same
 
 
+@pytest.mark.parametrize(
+    ("field", "values", "settings", "same"),
+    [
+        ("trainable.lora_rank", (2, 4), {}, True),
+        ("trainable.lora_rank", (2, 4), {"trainable": {"kind": "lora"}}, False),
+        ("trainable.lora_alpha", (8.0, 16.0), {}, True),
+        ("trainable.lora_alpha", (8.0, 16.0), {"trainable": {"kind": "lora"}}, False),
+        ("trainable.freeze_routers", (False, True), {}, False),
+        ("trainable.freeze_routers", (False, True), {"trainable": {"kind": "lora"}}, True),
+        ("trainable.freeze_routers", (False, True),
+         {"trainable": {"kind": "selected_experts"}}, True),
+        ("alpha", (1.0, 4.0), {"method": "ga"}, True),
+        ("alpha", (1.0, 4.0), {"method": "graddiff"}, False),
+        ("beta", (0.1, 0.5), {"method": "graddiff"}, True),
+        ("beta", (0.1, 0.5), {"method": "npo"}, False),
+        ("checkpoint_every", (1, 3), {}, True),
+    ],
+)  # fmt: skip
+def test_a_field_that_does_nothing_makes_no_second_run(
+    tmp_path: Path,
+    field: str,
+    values: tuple[Any, Any],
+    settings: dict[str, Any],
+    same: bool,
+) -> None:
+    """The plan says "same" exactly when the bits are, and which point stands for which."""
+    one = {"weights": {"rule": "uniform"}, "max_steps": 3, "evaluation": {"every": 3}}
+    config = tiny_config(tmp_path, **one | settings)
+    plan = plan_sweep(config, [{field: values}])
+    assert len(plan.points) == (1 if same else 2)
+    assert len(plan.sentences()) == (1 if same else 0)
+    both = [plan_sweep(config, [{field: (value,)}]).points[0].config for value in values]
+    first, second = (weights_after(found) for found in both)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)) is same
+
+
 def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
     with unlearn(config).session as session:
         return [value.clone() for value in session.opened.model.state_dict().values()]

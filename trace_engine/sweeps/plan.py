@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from trace_engine.config import UnlearnConfig, identity_of
 from trace_engine.errors import InputError
+from trace_engine.methods import METHODS
 from trace_engine.refusal import describe
 from trace_engine.runs.preflight import require_one_way
 
@@ -105,6 +106,7 @@ def what_trains(config: UnlearnConfig) -> str:
         del weights["strength"], weights["clip"]
     if rule != "uniform" and config.weights.hardness != "auto":
         del weights["ess_floor"]
+    _drop_idle(data, config)
     if not selects(config):
         data["selection"] = None
     else:
@@ -115,6 +117,35 @@ def what_trains(config: UnlearnConfig) -> str:
         if config.selection.scope not in ("per_layer", "global"):
             del selection["top_k"]
     return json.dumps(data, sort_keys=True)
+
+
+def _drop_idle(data: dict[str, Any], config: UnlearnConfig) -> None:
+    """Leave out what the run does not read: other kinds' and other methods' settings."""
+    for field in ("alpha", "beta", "checkpoint_every"):
+        if not _read(config, field):
+            data.pop(field, None)
+    for field in ("lora_rank", "lora_alpha", "freeze_routers", "layers", "number"):
+        if not _read(config, f"trainable.{field}"):
+            data["trainable"].pop(field, None)
+
+
+def _read(config: UnlearnConfig, field: str) -> bool:
+    """Whether the run's weights can depend on a field that only some methods or kinds have."""
+    method, kind = METHODS[config.method], config.trainable.kind
+    kinds = {
+        "trainable.lora_rank": ("lora",),
+        "trainable.lora_alpha": ("lora",),
+        "trainable.freeze_routers": ("all", "layers"),
+        "trainable.layers": ("layers",),
+        "trainable.number": ("top_experts",),
+    }
+    if field in kinds:
+        return kind in kinds[field]
+    return {
+        "alpha": method.retains,
+        "beta": "beta" in method.parameters,
+        "checkpoint_every": False,
+    }.get(field, True)
 
 
 def selects(config: UnlearnConfig) -> bool:
@@ -151,7 +182,7 @@ def _matters(config: UnlearnConfig, field: str) -> bool:
         return rule != "uniform" and not (
             rule == "exact" and field in ("weights.strength", "weights.clip")
         )
-    return selects(config) if field.startswith("selection.") else True
+    return selects(config) if field.startswith("selection.") else _read(config, field)
 
 
 def _check(base: UnlearnConfig, field: str, values: Sequence[Any]) -> None:
