@@ -21,7 +21,13 @@ from trace_engine.config import (
     TrainableConfig,
     UnlearnConfig,
 )
-from trace_engine.demo.settings import QUESTIONS_PER_GROUP, defaults_for
+from trace_engine.demo.settings import (
+    QUESTIONS_PER_GROUP,
+    TUNED,
+    TUNED_METHOD,
+    TUNED_NOTE,
+    defaults_for,
+)
 from trace_engine.errors import TraceError
 from trace_engine.methods import METHODS, RETAIN_TERMS, needs_start_model
 from trace_engine.runs import home
@@ -290,7 +296,8 @@ def _method() -> dict[str, Any]:
         with columns[1]:
             values["alpha"] = _number("α retain", "alpha", float, min_value=0.0, step=0.1)
     # A bundled model's beta is tuned for the bundled run, which is NPO's.
-    tuned = st.session_state.get(_DEFAULTS, {}) if name == "npo" else {}
+    bundled = st.session_state.get(_DEFAULTS) == TUNED
+    tuned = st.session_state.get(_DEFAULTS, {}) if name == TUNED_METHOD else {}
     for number, (field, default) in enumerate(method.parameters.items()):
         with columns[2 + number]:
             values[field] = _parameter(field, tuned.get(field) or default, prefix)
@@ -312,6 +319,8 @@ def _method() -> dict[str, Any]:
             st.caption(START_COPY)
         if method.steers and term == "hidden":
             st.caption(STEERED)
+    if bundled and name != TUNED_METHOD:
+        st.caption(TUNED_NOTE)
     first, second, third = st.columns(3)
     with first:
         values["max_steps"] = _number("Steps", "max_steps", int, min_value=1, step=10)

@@ -130,6 +130,7 @@ def test_config_prints_yaml_that_reads_back(kind: str, capsys: pytest.CaptureFix
     text = capsys.readouterr().out
     assert parse_config(yaml.safe_load(text)) == defaults(kind)
     assert "# Weights' precision; `auto` keeps" in text
+    assert ("null with every other method." in text) is (kind == "unlearn")
     assert main(["config", "--kind", kind, "--json"]) == 0
     assert parse_config(json.loads(capsys.readouterr().out)) == defaults(kind)
 

@@ -16,7 +16,7 @@ from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
 from trace_engine import trackers
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
-from trace_engine.demo.settings import defaults_for
+from trace_engine.demo.settings import TUNED_NOTE, defaults_for
 from trace_engine.disk import write_json
 from trace_engine.methods import METHODS, PARAMETERS, MethodName, needs_start_model
 from trace_engine.routing import mismatch
@@ -338,6 +338,8 @@ def test_only_the_chosen_methods_fields_are_drawn_with_its_defaults(
     assert app.number_input(key=f"{prefix}_gamma").value == chosen.gamma
     assert ("u_alpha" in keys) is chosen.retains
     assert any(chosen.line in caption.value for caption in app.caption)
+    told = [caption for caption in app.caption if caption.value == TUNED_NOTE]
+    assert len(told) == (method != "npo")
     copies = [caption for caption in app.caption if caption.value == unlearn_form.START_COPY]
     assert len(copies) == needs_start_model(method, chosen.retain_term)
     assert ("u_steering_layer" in keys) is chosen.steers

@@ -179,6 +179,8 @@ def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
         ({"seed": tuple(range(10**4)), "max_steps": tuple(range(1, 10**4))}, {}, "at most 64"),
         ({"seed": (1,)}, {"evaluation": {"questions": "demo:questions/test"}},
          "chosen on the test questions"),
+        ({"method": ("npo", "simnpo")}, {"beta": 0.03},
+         "beta is 0.03 for npo: beta means something else in simnpo. Set beta to null"),
         ({"weights.rule": ("uniform",)}, {"control": "shuffled_weights"},
          "there are no weights to control"),
     ],
@@ -186,6 +188,13 @@ def weights_after(config: UnlearnConfig) -> list[torch.Tensor]:
 def test_refusals(grid: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence.replace(".", r"\.")):
         plan_sweep(base(**changes), [grid])
+
+
+def test_methods_may_vary_where_each_has_its_own_beta() -> None:
+    plan = plan_sweep(base(), [{"method": ("npo", "simnpo")}])
+    assert [point.config.parameters()["beta"] for point in plan.points] == [0.1, 4.5]
+    grid = {"method": ("npo", "simnpo"), "beta": (0.5,)}
+    assert len(plan_sweep(base(beta=0.03), [grid]).points) == 2
 
 
 def test_64_runs_are_allowed() -> None:

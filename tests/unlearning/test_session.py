@@ -519,3 +519,18 @@ def test_a_warm_up_longer_than_the_run_is_said(tmp_path: Path) -> None:
         assert (len(notes) == 1) is said
         if said:
             assert notes[0].startswith("The warm-up of 3 steps is longer than the run's 2")
+
+
+@pytest.mark.parametrize(
+    ("method", "beta", "said"),
+    [("simnpo", 0.03, True), ("simnpo", 2.0, False), ("simnpo", None, False),
+     ("npo", 0.03, False), ("npo", 4.5, True), ("graddiff", 0.03, False)],
+)  # fmt: skip
+def test_a_beta_of_another_method_is_asked_about(
+    tmp_path: Path, method: str, beta: float | None, said: bool
+) -> None:
+    with Session(tiny_config(tmp_path, method=method, beta=beta)) as session:
+        notes = [note for note in warnings_of(session.facts()) if note.startswith("beta is")]
+    assert len(notes) == said
+    if said:
+        assert f"beta is {beta:g}, and {method}'s default is " in notes[0]

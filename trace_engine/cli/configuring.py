@@ -2,6 +2,8 @@
 
 import argparse
 import textwrap
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import yaml
 from pydantic import BaseModel
@@ -9,9 +11,14 @@ from pydantic import BaseModel
 from trace_engine.benchmark.settings import BUNDLED, bundled_bench
 from trace_engine.cli.output import emit_json
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, _Settings
-from trace_engine.demo.settings import bundled_run
+from trace_engine.demo.settings import TUNED_METHOD, TUNED_NOTE, bundled_run
 
 _WIDTH = 96
+HINTS = {
+    "method": f"{TUNED_NOTE} With another method, set beta to null.",
+    "beta": f"The number below is tuned for {TUNED_METHOD}: null with every other method.",
+}
+"""What the run's file says of its values beside what its fields mean."""
 
 
 def config(options: argparse.Namespace) -> int:
@@ -21,7 +28,8 @@ def config(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(settings.model_dump(mode="json"))
     else:
-        print(commented_yaml(settings), end="")
+        hints = HINTS if isinstance(settings, UnlearnConfig) else {}
+        print(commented_yaml(settings, hints=hints), end="")
     return 0
 
 
@@ -43,13 +51,19 @@ def defaults(kind: str) -> ProfileConfig | UnlearnConfig:
     return bundled_run()
 
 
-def commented_yaml(settings: BaseModel, indent: str = "") -> str:
-    """YAML that reads back as `settings`, each field's docstring above it as a comment."""
+def commented_yaml(
+    settings: BaseModel, indent: str = "", hints: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """YAML that reads back as `settings`, each field's docstring above it as a comment.
+
+    `hints`: by field, what is to be known of the value that stands there.
+    """
     lines = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if field.description:
-            text = textwrap.wrap(field.description, _WIDTH - len(indent))
+            told = f"{field.description} {hints.get(name, '')}".rstrip()
+            text = textwrap.wrap(told, _WIDTH - len(indent))
             lines += [f"{indent}# {line}" for line in text]
         if isinstance(value, _Settings):
             lines += [f"{indent}{name}:", commented_yaml(value, indent + "  ").rstrip("\n")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from trace_engine.bundled import is_bundled
 from trace_engine.config import EvaluationConfig, SetConfig, UnlearnConfig
+from trace_engine.methods import MethodName
 
 TUNED: dict[str, Any] = {
     "alpha": 16.0,
@@ -17,6 +18,14 @@ TUNED: dict[str, Any] = {
     "batch_size": 32,
 }
 """Training settings in which the bundled run differs from the engine's defaults."""
+TUNED_METHOD: MethodName = "npo"
+"""The method they were tuned for, and the only one."""
+TUNED_NOTE = (
+    "The bundled model's defaults for α, learning rate and batch size were tuned for NPO only; "
+    "other methods may forget hardly anything with them (GradDiff), or nothing (SimNPO): try a "
+    "lower α first."
+)
+"""What a person who takes them with another method is to know."""
 QUESTIONS_PER_GROUP = 100
 """Enough for intervals of about ten points either side, few enough for a live curve."""
 
@@ -25,6 +34,7 @@ def bundled_run(name: str = "", steps: int = 60) -> UnlearnConfig:
     """TRACE weights on NPO over the bundled sets, judged on the validation questions."""
     return UnlearnConfig(
         name=name,
+        method=TUNED_METHOD,
         forget=SetConfig(source="demo:forget"),
         retain=SetConfig(source="demo:retain"),
         max_steps=steps,

@@ -72,6 +72,8 @@ def plan_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> Pl
             "the test questions once, of the run you choose."
         )
     require_one_way(base.model, "sweep")
+    for grid in grids:
+        _check_beta(base, grid)
     if not grids or not all(grids):
         raise InputError("Nothing varies: name at least one field with its values.")
     for grid in grids:
@@ -202,6 +204,19 @@ def _check(base: UnlearnConfig, field: str, values: Sequence[Any]) -> None:
         raise InputError(f"{field} is a group of settings; name one of them, as {field}.NAME.")
     if not values:
         raise InputError(f"{field}: give at least one value.")
+
+
+def _check_beta(base: UnlearnConfig, grid: Grid) -> None:
+    """Refuse one method's beta for others."""
+    if base.beta is None or "method" not in grid or "beta" in grid:
+        return
+    for name, method in METHODS.items():
+        if name in grid["method"] and name != base.method and "beta" in method.parameters:
+            raise InputError(
+                f"method varies and beta is {base.beta:g} for {base.method}: beta means something "
+                f"else in {name}. Set beta to null, so that each method has its own, or make a "
+                "sweep of each."
+            )
 
 
 def _point(base: UnlearnConfig, values: dict[str, Any], name: str) -> PlannedPoint:

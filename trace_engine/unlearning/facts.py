@@ -14,6 +14,7 @@ import torch
 import transformers
 
 import trace_engine
+from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.knowledge import KnowledgeCheck
 from trace_engine.methods import METHODS, needs_start_model
 from trace_engine.sets.published import questions_digest
@@ -23,6 +24,9 @@ from trace_engine.unlearning.setup import Setup, Side
 FEW_HELD_OUT = 10
 """Held-out documents of a side below which a run warns; Student's t on 9 degrees of freedom is
 2.26, and with 2 documents 12.7."""
+
+FAR = 10
+"""Factor from a method's own beta from which on a run asks whether it came with another method."""
 
 
 def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
@@ -84,6 +88,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
         },
         "threads": torch.get_num_threads(),
         "mixed_precision": config.mixed_precision,
+        "beta_note": _beta(config),
         "warmup": _warmup(config.warmup_steps, config.max_steps),
         "dropout": "off: the model trains in eval mode",
         "saved_model": "whole model; LoRA is merged into its weights",
@@ -100,8 +105,7 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
             f"{shared['count']} of {shared['forget_total']} forget documents are also in the "
             "retain set: the run forgets and retains them at once."
         )
-    if facts.get("warmup"):
-        told.append(str(facts["warmup"]))
+    told += [str(facts[name]) for name in ("beta_note", "warmup") if facts.get(name)]
     measured = {side: facts[side]["measured_on"] for side in ("forget", "retain") if side in facts}
     few = {side: n for side, n in measured.items() if n < FEW_HELD_OUT}
     if facts.get("held_out") and few:
@@ -130,6 +134,18 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
+
+
+def _beta(config: UnlearnConfig) -> str:
+    """Said of a beta far from the method's: it mostly came with another method, whose beta is
+    another thing."""
+    default = METHODS[config.method].parameters.get("beta")
+    if default is None or config.beta is None or 1 / FAR < config.beta / default < FAR:
+        return ""
+    return (
+        f"beta is {config.beta:g}, and {config.method}'s default is {default:g}: if it came with "
+        "another method, where beta means something else, set it to null."
+    )
 
 
 def _warmup(steps: int, max_steps: int) -> str:
