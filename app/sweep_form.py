@@ -14,6 +14,7 @@ from app import forms, state, wording
 from trace_engine import sweeps
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.errors import TraceError
+from trace_engine.methods import METHODS
 from trace_engine.runs.queue import capacity
 from trace_engine.sweeps import Grid, Plan
 from trace_engine.sweeps.file import sweep_yaml
@@ -39,7 +40,24 @@ def mode() -> str:
     return str(chosen)
 
 
-def draw(experts: int) -> tuple[list[Grid], str]:
+def rules_on_offer(base: UnlearnConfig | None) -> tuple[str, list[str]]:
+    """Rules that the rest of the settings allows, with the widget's key: each case has its own
+    choice.
+
+    `odds` is for one coverable expert, and a sweep's top-k is for each layer; a file may have it.
+    """
+    known = [rule for rule in forms.choices_of(WeightsConfig, "rule") if rule != "odds"]
+    if base is None:
+        return "sw_rules", known
+    if not METHODS[base.method].retains:
+        return "sw_rules_plain", ["uniform"]
+    trained = base.control == "random_experts" and base.trainable.kind == "selected_experts"
+    if base.control != "none" and not trained:
+        return "sw_rules_control", [rule for rule in known if rule != "uniform"]
+    return "sw_rules", known
+
+
+def draw(experts: int, base: UnlearnConfig | None = None) -> tuple[list[Grid], str]:
     """The values that vary, and the sweep's name; `experts` is the smallest layer's number."""
     offered = [value for value in TOP_K if int(value) <= experts]
     first, second = st.columns(2)
@@ -48,9 +66,9 @@ def draw(experts: int) -> tuple[list[Grid], str]:
             "Top-k", "sw_top_k", ["1", "2", "4"], offered, forms.help_of(SelectionConfig, "top_k")
         )
     with second:
-        known = forms.choices_of(WeightsConfig, "rule")
+        key, known = rules_on_offer(base)
         rules = _several(
-            "Weighting rules", "sw_rules", list(RULES), known, forms.help_of(WeightsConfig, "rule")
+            "Weighting rules", key, list(RULES), known, forms.help_of(WeightsConfig, "rule")
         )
     simple = [rule for rule in rules if rule not in ("uniform", "exact")]
     strengths, hardnesses = ["1"], ["auto"]

@@ -125,7 +125,7 @@ else:
     sweep_name = ""
     if sweeping:
         st.subheader("What varies")
-        grids, sweep_name = sweep_form.draw(min(view.profile.num_experts_L))
+        grids, sweep_name = sweep_form.draw(min(view.profile.num_experts_L), config)
         if config is not None:
             planned, refusal = sweep_form.plan(config, grids, sweep_name)
             troubles += [refusal] if refusal is not None else []

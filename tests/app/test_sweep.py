@@ -78,9 +78,6 @@ def test_the_count_is_said_before_launch_and_the_file_is_what_is_launched(
 
 
 def test_what_cannot_be_swept_is_refused_before_launch(own_sets: object, open_page: Open) -> None:
-    app = open_page("unlearn", u_mode="a sweep", u_control="shuffled_weights")
-    assert "there are no weights to control" in texts(app)
-    assert not [button for button in app.button if button.key == "sw_launch"]
     app = open_page("unlearn", u_mode="a sweep", sw_rules="none")
     assert "Nothing varies" in texts(app)
 
@@ -197,3 +194,22 @@ def test_a_run_leads_back_to_its_sweep_and_sweeps_are_listed(
     app.button(key="run_sweep").click().run()
     assert not app.exception
     assert "Sweep: stored" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "default"),
+    [
+        ({}, "sw_rules", ["uniform", "mean", "exact"]),
+        ({"u_control": "shuffled_weights"}, "sw_rules_control", ["mean", "exact"]),
+        ({"u_method": "ga", "weights": '{"rule":"uniform"}'}, "sw_rules_plain", ["uniform"]),
+    ],
+)
+def test_the_rules_on_offer_are_those_that_the_settings_allow(
+    own_sets: object, open_page: Open, given: dict[str, str], key: str, default: list[str]
+) -> None:
+    app = open_page("unlearn", u_mode="a sweep", sw_top_k="1", **given)
+    assert not app.exception
+    rules = app.multiselect(key=key)
+    assert rules.value == default
+    assert "odds" not in rules.options
+    assert not app.button(key="sw_launch").disabled
