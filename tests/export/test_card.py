@@ -134,3 +134,14 @@ def test_words_of_a_person_do_nothing(tmp_path: Path) -> None:
     assert plain("a|b\n<c>") == "a\\|b \\<c\\>"
     assert short_source("/home/me/forget.jsonl") == "forget.jsonl"
     assert short_source("hub:owner/name") == "hub:owner/name"
+
+
+def test_a_start_model_that_is_stored_packed_is_told(tmp_path: Path) -> None:
+    rows = [eval_row(0, 0.9, 0.8), eval_row(20, 0.3, 0.7)]
+    facts = {"model": {"stored_as": "mxfp4", "dtype": "bfloat16"}}
+    text = card(write_run(tmp_path, rows, facts=facts))
+    assert (
+        "is stored as mxfp4 and was unpacked to bfloat16 for training; this folder holds bfloat16."
+        in text
+    )
+    assert "stored as" not in card(write_run(tmp_path / "plain", rows))

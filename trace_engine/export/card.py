@@ -53,7 +53,7 @@ def model_card(
         _front_matter(config, form),
         _opening(config, facts),
         lines("", f"**Result.** {result(config, evaluations)}"),
-        _how_to_open(config, form),
+        _how_to_open(config, form, facts),
         _sets(facts),
         _method(config, facts),
         measured(config, facts, evaluations),
@@ -115,7 +115,7 @@ def _set_name(config: UnlearnConfig, facts: Mapping[str, Any], side: str) -> str
     return plain(settings.label or short_source(str(recorded or settings.source)))
 
 
-def _how_to_open(config: UnlearnConfig, form: Form) -> str:
+def _how_to_open(config: UnlearnConfig, form: Form, facts: Mapping[str, Any]) -> str:
     start = base_model(config) or "START_MODEL"
     if form == "merged":
         code = [
@@ -141,7 +141,18 @@ def _how_to_open(config: UnlearnConfig, form: Form) -> str:
             "The adapter needs the start model it was trained on; its fingerprint stands below. "
             "Whoever removes the adapter has the start model again, with all it knows."
         )
+    told += _unpacked(form, facts.get("model") or {})
     return lines("", "## Open it", "", "```python", *code, "```", "", told)
+
+
+def _unpacked(form: Form, model: Mapping[str, Any]) -> str:
+    stored, dtype = model.get("stored_as", ""), model.get("dtype")
+    if not stored:
+        return ""
+    told = f" The start model is stored as {stored} and was unpacked to {dtype} for training"
+    if form == "adapter":
+        return f"{told}: open it unpacked (`dequantize=True`) for the same outputs."
+    return f"{told}; this folder holds {dtype}."
 
 
 def _sets(facts: Mapping[str, Any]) -> str:

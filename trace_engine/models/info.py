@@ -56,6 +56,9 @@ class ModelInfo:
     """SHA-256 of each of those files."""
     quantization: str = "none"
     """Of the linear layers outside the routed experts: `none`, `8bit`, `4bit`."""
+    stored_as: str = ""
+    """How the checkpoint packs its weights (`mxfp4`, `fp8`, ...); empty where it does not. Those
+    two are unpacked to `dtype` while loading, and a trained model is saved in `dtype`."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {

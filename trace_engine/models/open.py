@@ -37,7 +37,13 @@ from trace_engine.models.memory import (
     require_memory,
 )
 from trace_engine.models.probe import NOT_WITHOUT_DATA, asks_for_values
-from trace_engine.models.quantised import check_stored, quantised_options
+from trace_engine.models.quantised import (
+    check_stored,
+    forget_unpacking,
+    quantised_options,
+    stored_as,
+    unpacking_options,
+)
 from trace_engine.models.settings import check_settings, chosen_per_token
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
@@ -73,7 +79,7 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     )
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
-    options = quantised_options(config, shell)
+    options = unpacking_options(files) | quantised_options(config, shell)
     check_stored(files)
     with enough_memory(files.source, need, place, config):
         model = _load(files, precision(shell), experts, place, options)
@@ -320,6 +326,8 @@ def _load(
             **options,
         )
     refuse_misfit(files, report)
+    if stored_as(files):
+        forget_unpacking(model)
     if type(model)._can_set_experts_implementation():
         # Not an option of loading, which every part must know: a tower for images does not.
         model.set_experts_implementation(experts)
@@ -395,4 +403,5 @@ def describe(
         fingerprint=fingerprint(hashes) if hashed else "",
         files=hashes,
         quantization=config.quantization,
+        stored_as=stored_as(files),
     )

@@ -68,6 +68,38 @@ def check_stored(files: ModelFiles) -> None:
         quantizer.from_config(stored, pre_quantized=True).validate_environment(device_map=None)
 
 
+def stored_as(files: ModelFiles) -> str:
+    """How the checkpoint packs its weights: `mxfp4`, `fp8`, ...; empty where it does not."""
+    stored = files.config.get("quantization_config")
+    return str(stored.get("quant_method", "")) if isinstance(stored, dict) else ""
+
+
+def unpacking_options(files: ModelFiles) -> dict[str, Any]:
+    """Options of `from_pretrained` that unpack a checkpoint stored as MXFP4 or FP8, on any device.
+
+    Packed experts can be neither masked nor trained. Accepted cost: a GPU that could keep them
+    packed takes the memory of the unpacked weights too, which is what the estimate says.
+    """
+    from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
+
+    make: Any = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}.get(stored_as(files))
+    if make is None:
+        return {}
+    # transformers takes from it what concerns loading, and the rest from config.json.
+    kept = files.config["quantization_config"].get("modules_to_not_convert")
+    return {"quantization_config": make(dequantize=True, modules_to_not_convert=kept)}
+
+
+def forget_unpacking(model: Any) -> None:
+    """Let `save_pretrained` write what the model is, if it was unpacked while it was loaded.
+
+    transformers undoes on saving the steps that loading took, so it would pack again, but without
+    saying so in config.json. Without that record it takes the family's own steps.
+    """
+    if getattr(model, "hf_quantizer", None) is None:
+        model._weight_conversions = None
+
+
 def quantised_linears(model: Any) -> list[nn.Linear]:
     """The linear layers that quantisation replaces."""
     kept = set(kept_linears(model))
