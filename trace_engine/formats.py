@@ -10,6 +10,7 @@ from typing import Any
 
 from trace_engine.errors import TraceError
 
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 FIELD = "format"
 RUN = 1
 """Of a run's directory as a whole; status.json and report/summary.json carry it."""
@@ -20,6 +21,11 @@ TABLE = 1
 trials, a profile, its map and a checkpoint carry a `schema` of their own."""
 CALIBRATION = 1
 """Of the files that `select --out` and `weights --out` write."""
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file's name says pickled weights: never read, never passed on."""
+    return name.lower().endswith(_PICKLED)
 
 
 def require_known(

@@ -174,15 +174,16 @@ def test_what_cannot_be_exported_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "WEIGHTS.BIN"])
 def test_a_pickle_beside_the_weights_is_not_passed_on(
-    finished: dict[str, RunDirectory], tmp_path: Path
+    finished: dict[str, RunDirectory], tmp_path: Path, name: str
 ) -> None:
     model = finished["all"].model_folder()
     assert model is not None
-    bad = model / "optimizer.pt"
+    bad = model / name
     bad.write_bytes(b"\x80\x02")
     try:
-        with pytest.raises(RunError, match=r"model/optimizer\.pt is a pickle"):
+        with pytest.raises(RunError, match=f"model/{name} is a pickle"):
             export_run(finished["all"], tmp_path / "out")
     finally:
         bad.unlink()

@@ -12,11 +12,11 @@ from trace_engine.disk import place_folder, require_space, sha256_file, write_te
 from trace_engine.errors import InputError, RunError
 from trace_engine.export.card import Form, model_card
 from trace_engine.export.record import require_finished
+from trace_engine.formats import is_pickle
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.runs.directory import RunDirectory
 
 CARD = "README.md"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def forms_of(config: UnlearnConfig) -> tuple[Form, ...]:
@@ -95,7 +95,7 @@ def _copy_model(run: RunDirectory, folder: Path) -> None:
                 f"Run {run.id}: model/{path.name} is a symbolic link, which may point anywhere. "
                 "Put the file itself there. Nothing was exported."
             )
-        if path.suffix in _PICKLES:
+        if is_pickle(path.name):
             raise RunError(
                 f"Run {run.id}: model/{path.name} is a pickle, and exports are safetensors only. "
                 "Nothing was exported."

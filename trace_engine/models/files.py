@@ -32,9 +32,9 @@ from safetensors import SafetensorError, safe_open
 from trace_engine.bundled import resolve_source
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
+from trace_engine.formats import is_pickle
 from trace_engine.spelling import size
 
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 """What is brought from the hub: weights, configuration, tokenizer."""
 TOKENIZER_FILES = (
@@ -225,7 +225,7 @@ def _refuse_remote_code(source: str, config: dict[str, Any]) -> None:
 
 
 def _refuse_pickles(source: str, names: list[str]) -> None:
-    pickled = [name for name in names if name.lower().endswith(PICKLED)]
+    pickled = [name for name in names if is_pickle(name)]
     if pickled and not any(name.endswith(".safetensors") for name in names):
         raise ModelError(
             f"{source} has only pickled weights ({', '.join(pickled[:3])}), which can run code "
