@@ -118,7 +118,7 @@ def score_questions(
     questions: Sequence[Question],
     *,
     style: Style = "continuation",
-    tokens_per_batch: int = 8192,
+    tokens_per_batch: int | None = None,
     normalise: Normalise = "sum",
     description: str = "",
     report: ProgressCallback = ignore_progress,
@@ -128,6 +128,7 @@ def score_questions(
     `continuation` scores question + " " + choice; `letters` shows the lettered choices as in MMLU
     and scores " A", " B", ...  `normalise` "characters" is the harness's acc_norm, "tokens" a mean.
     `description` stands before every question, as a task's `description` does in the harness.
+    `tokens_per_batch` bounds padded tokens; None takes what suits the model's device.
     A BOS token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own
     device; its train or eval mode is restored. Source: lm-evaluation-harness, `lm_eval/api/task.py`
     and `lm_eval/models/huggingface.py`. Raises InputError on an empty list or an unknown setting.
@@ -147,7 +148,7 @@ def score_questions(
             split = _splits_into_backbone_and_head(model, rows[0])
             rows = _apart(model, rows, split)
             meter = Meter("scoring questions", len(rows), "rows", report)
-            for batch in _batches(rows, tokens_per_batch):
+            for batch in _batches(rows, tokens_per_batch or _tokens_per_batch(model)):
                 for row, values in zip(batch, _score_batch(model, batch, split), strict=True):
                     sums[row.question][row.choices.start : row.choices.stop] = values
                     lengths[row.question][row.choices.start : row.choices.stop] = [
@@ -213,6 +214,15 @@ def _apart(model: nn.Module, rows: list[_Row], split: bool) -> list[_Row]:
             [row] if not row.branches or (shared and len(row) <= LONGEST_SHARED) else row.alone()
         )
     ]
+
+
+def _tokens_per_batch(model: nn.Module) -> int:
+    """Few tokens where a cache is what must hold them, many where launching kernels is the cost.
+
+    Measured on one core of a server, bundled model, 280 questions, best of 256 to 8,192: 1,024 takes
+    0.63 of the time of 8,192.
+    """
+    return 1024 if next(model.parameters()).device.type == "cpu" else 8192
 
 
 def _batches(rows: list[_Row], tokens_per_batch: int) -> list[list[_Row]]:
