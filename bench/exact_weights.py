@@ -16,7 +16,7 @@ from bench import hardware
 from trace_engine.calibration.activity import unique_patterns
 from trace_engine.calibration.exact import EntropyBalance
 from trace_engine.calibration.fit import fit_arrays
-from trace_engine.calibration.search import HARDNESS_TOLERANCE
+from trace_engine.calibration.search import HARDNESS_STEPS
 from trace_engine.config import Cell, WeightsConfig
 
 TOPICS, DOCUMENT, FLOOR = 20, 200, 0.9
@@ -76,7 +76,7 @@ def scipy_auto(active_NS: Bools, target_S: Floats) -> tuple[float, float]:
     """Seconds and kappa of the same bisection, each trial solved by `by_scipy`."""
     start, low, high = time.process_time(), 0.0, 1.0
     retain_S = active_NS.mean(axis=0)
-    while high - low > HARDNESS_TOLERANCE:
+    while high - low > 1 / HARDNESS_STEPS:
         middle = (low + high) / 2
         lambda_S = by_scipy(active_NS, retain_S + middle * (target_S - retain_S)).lambda_S
         w_N = np.exp(active_NS @ lambda_S)
@@ -111,6 +111,20 @@ def main() -> None:
         f"  Newton on patterns  {seconds:7.3f} s, gap {gap:.0e}, {steps} steps, {patterns:,} rows"
     )
     print(f"  wall clock {wall:.1f} s")
+    cells = tuple(Cell(0, expert) for expert in range(64))
+    start, begun = time.process_time(), time.perf_counter()
+    fitted = fit_arrays(active_NS, target_S, cells, WeightsConfig(ess_floor=0.5))
+    print(
+        f"  kappa = auto        {time.process_time() - start:7.3f} s, "
+        f"wall clock {time.perf_counter() - begun:.1f} s, kappa {fitted.hardness:.4f}, "
+        f"ESS/N {fitted.diagnostics['ess_share']:.4f}"
+    )
+    start = time.process_time()
+    relaxed = EntropyBalance(unique_patterns(active_NS)).solve_relaxed(np.full(64, 0.9))
+    print(
+        f"  impossible targets  {time.process_time() - start:7.3f} s, {relaxed.steps} steps, "
+        f"{relaxed.relaxed_S.sum()} cells named"
+    )
 
     active_NS, target_S = activity(200_000, 8)
     cells = tuple(Cell(0, expert) for expert in range(8))

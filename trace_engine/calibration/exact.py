@@ -57,7 +57,15 @@ class EntropyBalance:
         self._active_PS = patterns.active_PS
         self._share_P = patterns.share_P
         self.frequency_S: Floats = patterns.frequency_S
-        self._range_SR = _range_of(self._covariance(np.log(self._share_P))[1])
+        self._start_SS = self._covariance(np.log(self._share_P))[1]
+        self._range_SR = _range_of(self._start_SS)
+
+    def slope(self, gap_S: Floats) -> float:
+        """√(dᵀC⁻¹d): how fast log weights spread (their deviation) per κ towards a gap d = fF − fR,
+        at uniform weights; 0 where no weighting moves towards it.
+        """
+        move_S = self._direction(self._start_SS, -self._project(gap_S), 0.0)
+        return 0.0 if move_S is None else float(np.sqrt(max(float(gap_S @ move_S), 0.0)))
 
     def solve(self, target_S: Floats, start_S: Floats | None = None) -> DualSolution:
         """Newton from `start_S` (default zero: uniform weights).

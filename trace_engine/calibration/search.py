@@ -1,8 +1,8 @@
 """The dial: one weighting rule on one set of patterns at any hardness, and the search for `auto`.
 
-`auto` bisects for the largest κ that keeps enough tokens effective. Accepted trade-off: bisection
-takes the effective sample size to fall as κ rises, which clipping can bend; the κ it returns
-always holds the floor, but where the curve bends a larger one might too.
+`auto` encloses the largest κ that keeps enough tokens effective. Accepted trade-off: it takes the
+effective sample size to fall as κ rises, which clipping can bend; the κ it returns always holds the
+floor, but where the curve bends a larger one might too.
 
 Dims: T calibration tokens, S selected cells, U usable (coverable) cells, P unique patterns, W
 distinct weights.
@@ -10,7 +10,7 @@ distinct weights.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ from trace_engine.calibration.rules import (
 from trace_engine.config import WeightsConfig
 from trace_engine.errors import CalibrationError
 
-HARDNESS_TOLERANCE = 2.0**-12
-"""`auto` stops when κ is known this well."""
+HARDNESS_STEPS = 2**12
+"""`auto` finds κ to within one of so many steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +42,16 @@ class Fit:
     clipped: int = 0
     steps: int = 0
     solved: bool = True
+
+
+class Probe(NamedTuple):
+    """What `auto` knows of one κ."""
+
+    place: int
+    """κ in steps."""
+    fit: Fit
+    root: float
+    """√-ln(ESS/N); infinite where nothing meets the targets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,31 +103,62 @@ class Search:
         return self._exact(hardness, self._balance.solve_relaxed(target_U))
 
     def auto(self) -> Fit:
-        """The largest κ whose effective sample size holds the floor, to within 2^-12."""
-        best, low, high = self._try(1.0, None), 0.0, 1.0
-        if best is not None:
-            return best
-        best = self.fixed(0.0)
-        while high - low > HARDNESS_TOLERANCE:
-            middle = (low + high) / 2
-            fit = self._try(middle, best.coefficient_U)
-            if fit is None:
-                high = middle
-            else:
-                best, low = fit, middle
-        return best
+        """The largest κ, in steps of 2^-12, whose effective sample size holds the floor.
 
-    def _try(self, hardness: float, start_U: Floats | None) -> Fit | None:
-        """The fit at κ, or None where it is ill-posed or below the floor."""
+        ln(ESS/N) falls like κ² from 0, so √-ln(ESS/N) is close to a line: it is followed to where
+        the floor lies, from uniform weights (where its slope is known) on, until two neighbours
+        enclose it. Every third step halves what is left, whatever the curve's shape.
+        """
+        goal = float(np.sqrt(-np.log(self._config.ess_floor)))
+        low = Probe(0, self.fixed(0.0), 0.0)
+        high: Probe | None = None
+        place, tries = self._first_place(goal), 0
+        while high is None or high.place - low.place > 1:
+            probe = self._probe(place, low.fit)
+            if probe.root > goal:
+                high = probe
+            elif place == HARDNESS_STEPS:
+                return probe.fit
+            else:
+                low = probe
+            tries += 1
+            place = self._next_place(low, high, goal, halve=tries % 3 == 0)
+        return low.fit
+
+    def _first_place(self, goal: float) -> int:
+        """Where uniform weights' slope puts the floor: ln(ESS/N) = -κ² dᵀC⁻¹d to second order."""
+        if self._balance is None:
+            return HARDNESS_STEPS
+        slope = self._balance.slope(self._forget_U - self._retain_U)
+        return max(1, int(min(goal / slope, 1.0) * HARDNESS_STEPS)) if slope else HARDNESS_STEPS
+
+    def _next_place(self, low: Probe, high: Probe | None, goal: float, halve: bool) -> int:
+        """On the line through the two probes, strictly between them; midway where one has none."""
+        if high is None:
+            there = low.place * goal / low.root if low.root else np.inf
+            return int(min(max(there, low.place + 1), HARDNESS_STEPS))
+        if halve or np.isinf(high.root):
+            there = (low.place + high.place) / 2
+        else:
+            share = (goal - low.root) / (high.root - low.root)
+            there = low.place + share * (high.place - low.place)
+        return int(min(max(there, low.place + 1), high.place - 1))
+
+    def _probe(self, place: int, near: Fit) -> Probe:
+        """The fit at a κ, started from the fit at another."""
+        hardness = place / HARDNESS_STEPS
         target_U = target_frequencies(self._forget_U, self._retain_U, hardness)
         if self._balance is not None:
-            fit = self._exact(hardness, self._balance.solve(target_U, start_U))
+            share = hardness / near.hardness if near.hardness else 0.0
+            found = self._balance.solve(target_U, share * near.coefficient_U)
+            fit = self._exact(hardness, found)
         elif self._config.rule == "odds" and (target_U >= 1).any():
-            return None
+            return Probe(place, near, np.inf)
         else:
             fit = self._simple(hardness, target_U)
-        kept = fit.solved and self.weigh(fit).ess_share >= self._config.ess_floor
-        return fit if kept else None
+        if not fit.solved:
+            return Probe(place, fit, np.inf)
+        return Probe(place, fit, float(np.sqrt(-np.log(min(self.weigh(fit).ess_share, 1.0)))))
 
     def _exact(self, hardness: float, found: DualSolution) -> Fit:
         fit = Fit(

@@ -219,8 +219,8 @@ def _apart(model: nn.Module, rows: list[_Row], split: bool) -> list[_Row]:
 def _tokens_per_batch(model: nn.Module) -> int:
     """Few tokens where a cache is what must hold them, many where launching kernels is the cost.
 
-    Measured on one core of a server, bundled model, 280 questions, best of 256 to 8,192: 1,024 takes
-    0.63 of the time of 8,192.
+    Measured on one core of a server, bundled model, 280 questions, best of 256 to 8,192: 1,024
+    takes 0.63 of the time of 8,192.
     """
     return 1024 if next(model.parameters()).device.type == "cpu" else 8192
 
