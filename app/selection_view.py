@@ -13,8 +13,22 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, findings, state, wording
-from trace_engine.calibration import Selection, WeightPreview, preview_weights, select_experts
-from trace_engine.config import Cell, SelectionConfig, TrainableConfig, WeightsConfig
+from trace_engine.calibration import (
+    Selection,
+    WeightPreview,
+    preview_weights,
+    select_experts,
+    top_experts,
+)
+from trace_engine.config import (
+    Cell,
+    SelectionConfig,
+    TrainableConfig,
+    UnlearnConfig,
+    WeightsConfig,
+)
+from trace_engine.routing import Profile
+from trace_engine.trained import trained_parameters
 
 SCOPES = {
     "per_layer": "top-k in each layer",
@@ -36,26 +50,41 @@ SIMPLE_RULES = ("mean", "max", "product", "additive", "odds")
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _fitted(
-    path: str, stamp: int, selection: str, weights: str, _view: state.ProfileView
+    path: str,
+    stamp: int,
+    selection: str,
+    weights: str,
+    max_length: int | None,
+    _view: state.ProfileView,
 ) -> tuple[Selection, WeightPreview]:
     chosen = select_experts(
         _view.profile, SelectionConfig.model_validate_json(selection), _view.mismatch
     )
     return chosen, preview_weights(
-        _view.profile, chosen, WeightsConfig.model_validate_json(weights)
+        _view.profile, chosen, WeightsConfig.model_validate_json(weights), max_length=max_length
     )
 
 
 def fitted(
-    view: state.ProfileView, selection: SelectionConfig, weights: WeightsConfig
+    view: state.ProfileView,
+    selection: SelectionConfig,
+    weights: WeightsConfig,
+    max_length: int | None = None,
 ) -> tuple[Selection, WeightPreview]:
     """Selected cells and fitted weights, kept per profile and settings.
+
+    `max_length`: tokens of a document that a run would train on; None for all that were profiled.
 
     Raises TraceError (a sentence) when the settings cannot be met by this profile.
     """
     stamp = (view.path / "profile.json").stat().st_mtime_ns
     return _fitted(
-        str(view.path), stamp, selection.model_dump_json(), weights.model_dump_json(), view
+        str(view.path),
+        stamp,
+        selection.model_dump_json(),
+        weights.model_dump_json(),
+        max_length,
+        view,
     )
 
 
@@ -82,19 +111,30 @@ def total_cells(view: state.ProfileView) -> int:
     return int(sum(view.profile.num_experts_L))
 
 
-def parameters_per_expert(meta: Mapping[str, Any]) -> dict[int, int] | None:
-    """Decoder layer -> parameters of one routed expert, as the profile's model recorded them.
+def training_cells(
+    profile: Profile, selected: Sequence[Cell], trainable: TrainableConfig
+) -> tuple[Cell, ...]:
+    """The experts that would train: the selected ones, or for `top_experts` the profile's own."""
+    if trainable.kind == "top_experts":
+        return tuple(cell for cell, _ in top_experts(profile, trainable.number))
+    return tuple(selected)
 
-    None when the profile holds no such record (written by an older version, or synthetic).
-    """
-    model = meta.get("model")
-    if not isinstance(model, Mapping):
-        return None
-    sizes, layers = model.get("expert_parameters"), model.get("layers")
-    # A size of 0 is the model room's word for experts that cannot be told apart in storage.
-    if not sizes or not layers or len(sizes) != len(layers) or 0 in sizes:
-        return None
-    return {int(layer): int(size) for layer, size in zip(layers, sizes, strict=True)}
+
+def calibration_sentence(config: UnlearnConfig, cells: Sequence[Cell]) -> str:
+    """Which experts' retain-side frequency the weights would raise, and by which rule."""
+    if config.weights.rule == "uniform":
+        return (
+            "Nothing: every retain token weighs the same (rule `uniform`, on Selection & weights)."
+        )
+    if config.control == "random_experts":
+        return (
+            f"{len(cells)} random experts in place of those selected, by {config.weights.rule} "
+            "weights: a control."
+        )
+    names = ", ".join(state.cell_name(cell) for cell in cells[:12])
+    more = f" and {len(cells) - 12} more" if len(cells) > 12 else ""
+    shuffled = ", then shuffled over tokens: a control" * (config.control == "shuffled_weights")
+    return f"{len(cells)} experts by {config.weights.rule} weights{shuffled}: {names}{more}."
 
 
 def training_sentence(
@@ -102,53 +142,49 @@ def training_sentence(
 ) -> tuple[str, str]:
     """How many parameters would train: a short figure, and a sentence that says of what.
 
-    The figure is "not recorded" or "known at start" where the profile alone cannot tell.
+    `cells`: those that are selected; for `top_experts` those that would train. The figure is "not
+    recorded" where an older profile does not tell.
     """
-    model = meta.get("model")
-    total = model.get("parameters") if isinstance(model, Mapping) else None
-    of_total = f" of {wording.count(int(total))}" if isinstance(total, int) else ""
-    if trainable.kind == "top_experts":
-        which = (
-            "The expert" if trainable.number == 1 else f"The {trainable.number} experts"
-        ) + " with the highest gate mass on the forget set"
-        return "known at start", (
-            f"{which}, whatever is selected, and the routers of their layers train; the run states "
-            "which and how many parameters once the model is open. Everything else stays bitwise "
-            "unchanged."
-        )
-    if trainable.kind == "layers" or trainable.freeze_routers:
-        kept = " but the routers" if trainable.freeze_routers else ""
-        where = "the selected experts' layers" if trainable.kind == "layers" else "the model"
-        return "known at start", (
-            f"Every parameter of {where}{kept} trains; the run states how many once the model is "
-            "open."
-        )
-    if trainable.kind == "all":
-        if not of_total:
-            return (
-                "all",
-                "Every parameter of the model trains; the profile did not record how many.",
-            )
-        figure = wording.count(int(str(total)))
-        return figure, f"All {figure} parameters of the model train."
-    if trainable.kind == "lora":
-        return "known at start", (
-            f"LoRA adapters of rank {trainable.lora_rank} train; the run states how many "
-            "parameters they have once the model is open."
-        )
-    if not cells:
+    if trainable.kind == "selected_experts" and not cells:
         return "0", "No expert is selected, so nothing would train: such a run is refused."
-    sizes = parameters_per_expert(meta)
-    if sizes is None:
+    model = meta.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    number, total = trained_parameters(model, trainable, cells), model.get("parameters")
+    what = _what_trains(cells, trainable)
+    if number is None:
         return "not recorded", (
-            f"The slices of {len(cells)} selected experts train; this profile did not record their "
-            "size, the run states it."
+            f"What trains: {what}. This profile did not record how many parameters that is; the "
+            "run states it before its first step."
         )
-    number = sum(sizes[cell.layer] for cell in cells)
-    share = f" ({wording.percent(number / int(str(total)))})" if of_total else ""
-    return wording.count(number), (
-        f"{wording.count(number)}{of_total} parameters{share} train: the slices of {len(cells)} "
-        "selected experts. Everything else stays bitwise unchanged."
+    figure = wording.count(number)
+    if trainable.kind == "lora":
+        added = f" ({wording.percent(number / total)} of the model's)" if total else ""
+        return figure, f"{figure} new parameters{added} train: {what}."
+    if not total:
+        return figure, f"{figure} parameters train: {what}."
+    if number == total:
+        return figure, f"All {figure} parameters of the model train."
+    alone = trainable.kind in ("selected_experts", "top_experts")
+    rest = " Everything else stays bitwise unchanged." if alone else ""
+    share = f"of {wording.count(total)} parameters ({wording.percent(number / total)})"
+    return figure, f"{figure} {share} train: {what}.{rest}"
+
+
+def _what_trains(cells: Sequence[Cell], trainable: TrainableConfig) -> str:
+    kept = " without the routers" if trainable.freeze_routers else ""
+    if trainable.kind == "lora":
+        return f"LoRA adapters of rank {trainable.lora_rank} on attention and experts"
+    if trainable.kind == "layers":
+        layers = trainable.layers or tuple(sorted({cell.layer for cell in cells}))
+        return f"decoder layers {', '.join(map(str, layers)) or '(none)'}{kept}"
+    if trainable.kind == "all":
+        return f"the whole model{kept}"
+    if trainable.kind == "selected_experts":
+        return f"the slices of {len(cells)} selected experts"
+    names = ", ".join(state.cell_name(cell) for cell in cells)
+    return (
+        f"the routers of their layers, and the {len(cells)} experts with the highest gate mass on "
+        f"the forget set, whatever is selected ({names})"
     )
 
 

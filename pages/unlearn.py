@@ -89,18 +89,20 @@ else:
         troubles.append(question_trouble)
     if config is not None:
         try:
-            chosen, weighed = selection_view.fitted(view, config.selection, config.weights)
-            cells = tuple(chosen.cells)
-            figure, sentence = selection_view.training_sentence(
-                view.profile.meta, cells, config.trainable
+            chosen, _ = selection_view.fitted(
+                view, config.selection, config.weights, config.max_length
             )
+            cells = tuple(chosen.cells)
+            training = selection_view.training_cells(view.profile, cells, config.trainable)
+            _, sentence = selection_view.training_sentence(
+                view.profile.meta, training, config.trainable
+            )
+            if config.control == "random_experts" and config.trainable.kind == "selected_experts":
+                sentence += " Random experts take the selected ones' place: a control."
             st.markdown(f"**What trains.** {sentence}")
-            names = ", ".join(state.cell_name(cell) for cell in cells[:12])
-            more = f" and {len(cells) - 12} more" if len(cells) > 12 else ""
             if not sweeping:
                 st.markdown(
-                    f"**What is calibrated.** {len(cells)} experts by {config.weights.rule} weights"
-                    + (f": {names}{more}." if cells else ".")
+                    f"**What is calibrated.** {selection_view.calibration_sentence(config, cells)}"
                 )
             troubles += forms.selection_troubles(config, len(cells))
         except TraceError as error:

@@ -24,6 +24,7 @@ FLOORS = {
     "disk": 1,
     "config": 1,
     "trackers": 2,
+    "trained": 2,
     "sets": 2,
     "models": 2,
     "routing": 3,

@@ -14,7 +14,7 @@ from tests.support.profiles import synthetic_profile
 from trace_engine.calibration import fit_weights, select_experts
 from trace_engine.cli.main import build_parser
 from trace_engine.cli.options import read_selection, read_weights
-from trace_engine.config import Cell, SelectionConfig, TrainableConfig, WeightsConfig
+from trace_engine.config import Cell, SelectionConfig, TrainableConfig, UnlearnConfig, WeightsConfig
 from trace_engine.routing import Profile
 
 
@@ -155,6 +155,32 @@ def test_parameters_come_from_the_profile_or_are_not_recorded() -> None:
     assert "7.0\N{NO-BREAK SPACE}%" in sentence
     assert selection_view.training_sentence(meta, (), only)[0] == "0"
     assert "1\u202f000" in selection_view.training_sentence(meta, cells, TrainableConfig())[0]
+    lora = TrainableConfig(kind="lora", lora_rank=4)
+    assert selection_view.training_sentence(meta, cells, lora)[0] == "not recorded"
+    meta["model"] |= {"lora_parameters_per_rank": 5, "router_parameters": [7, 8]}
+    assert selection_view.training_sentence(meta, cells, lora)[0] == "20"
+    frozen = TrainableConfig(freeze_routers=True)
+    figure, sentence = selection_view.training_sentence(meta, cells, frozen)
+    assert figure == "985"
+    assert "without the routers" in sentence
+    top = TrainableConfig(kind="top_experts")
+    assert selection_view.training_sentence(meta, (Cell(3, 1),), top)[0] == "48"
+
+
+def test_what_is_calibrated_says_what_the_run_does() -> None:
+    cells = (Cell(1, 0), Cell(3, 2))
+    base = {"forget": {"source": "f"}, "retain": {"source": "r"}, "model": {"source": "m"}}
+    uniform = UnlearnConfig.model_validate(base | {"weights": {"rule": "uniform"}})
+    assert selection_view.calibration_sentence(uniform, cells).startswith("Nothing")
+    plain = UnlearnConfig.model_validate(base | {"weights": {"rule": "mean"}})
+    assert selection_view.calibration_sentence(plain, cells).startswith(
+        "2 experts by mean weights:"
+    )
+    for control, words in (("random_experts", "random"), ("shuffled_weights", "shuffled")):
+        config = UnlearnConfig.model_validate(
+            base | {"weights": {"rule": "mean"}, "control": control}
+        )
+        assert words in selection_view.calibration_sentence(config, cells)
 
 
 def test_commands_name_only_what_differs_from_the_defaults() -> None:

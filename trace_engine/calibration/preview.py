@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trace_engine.calibration.activity import weighted_frequency
+from trace_engine.calibration.activity import trained_positions, weighted_frequency
 from trace_engine.calibration.fit import fit_weights
 from trace_engine.calibration.selection import Selection
 from trace_engine.calibration.weights import FittedWeights, Histogram
@@ -44,18 +44,26 @@ class WeightPreview:
         return self.fitted.table
 
 
-def preview_weights(profile: Profile, selection: Selection, config: WeightsConfig) -> WeightPreview:
-    """Fit the weights and lay out every cell's move. Raises as `fit_weights`."""
-    fitted = fit_weights(profile, selection, config)
+def preview_weights(
+    profile: Profile,
+    selection: Selection,
+    config: WeightsConfig,
+    *,
+    max_length: int | None = None,
+) -> WeightPreview:
+    """Fit the weights and lay out every cell's move. Arguments and errors as `fit_weights`."""
+    fitted = fit_weights(profile, selection, config, max_length=max_length)
+    forget = trained_positions(profile.sample_forget, max_length)
+    retain = trained_positions(profile.sample_retain, max_length)
     assert fitted.weights_N is not None  # only a restored fit has none
     experts = max(profile.num_experts_L)
 
     def frequency(sample: TokenSample, weights_N: Any) -> Any:
         return weighted_frequency(sample, profile.layers, weights_N, experts)
 
-    forget_LE = frequency(profile.sample_forget, np.ones(len(profile.sample_forget)))
-    retain_LE = frequency(profile.sample_retain, np.ones(len(profile.sample_retain)))
-    weighted_LE = frequency(profile.sample_retain, fitted.weights_N)
+    forget_LE = frequency(forget, np.ones(len(forget)))
+    retain_LE = frequency(retain, np.ones(len(retain)))
+    weighted_LE = frequency(retain, fitted.weights_N)
     site_C, expert_C = np.nonzero(profile.cell_mask_LE())
     cells = pd.DataFrame(
         {

@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine import formats
-from trace_engine.calibration import Selection, WeightPreview, preview_weights, select_experts
+from trace_engine.calibration import (
+    Selection,
+    WeightPreview,
+    preview_weights,
+    select_experts,
+    top_experts,
+)
 from trace_engine.cli.options import read_selection, read_weights
 from trace_engine.cli.output import emit_json, print_table
-from trace_engine.config import SelectionConfig
+from trace_engine.config import SelectionConfig, TrainableConfig
 from trace_engine.disk import write_json
 from trace_engine.errors import InputError
 from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
 from trace_engine.routing.mismatch_map import mismatch_name
 from trace_engine.runs import find_profile
 from trace_engine.spelling import percent
+from trace_engine.trained import trained_parameters
 
 
 def find(source: str) -> Path:
@@ -48,15 +55,45 @@ def uncertainty(folder: Path, profile: Profile, config: SelectionConfig) -> Mism
 
 
 def select(options: argparse.Namespace) -> int:
-    _, selection = chosen(options)
-    data = {formats.FIELD: formats.CALIBRATION} | selection.to_dict()
+    profile, selection = chosen(options)
+    trains = would_train(profile, selection)
+    data = {formats.FIELD: formats.CALIBRATION} | selection.to_dict() | {"trains": trains}
     if options.out is not None:
         write_json(options.out, data)
     if options.json:
         emit_json(data)
     else:
         print_selection(selection)
+        print("\nParameters that would train, by trainable.kind:")
+        rows = [
+            {"kind": kind, "parameters": "not recorded" if number is None else f"{number:>12,}"}
+            for kind, number in trains.items()
+        ]
+        print_table(rows, ["kind", "parameters"])
     return 0
+
+
+def would_train(profile: Profile, selection: Selection) -> dict[str, int | None]:
+    """How many parameters each kind of trainable set has with this selection, by defaults."""
+    model = profile.meta.get("model") or {}
+    kinds = {
+        "all": TrainableConfig(),
+        "all, routers frozen": TrainableConfig(freeze_routers=True),
+        "layers": TrainableConfig(kind="layers"),
+        "selected_experts": TrainableConfig(kind="selected_experts"),
+        "top_experts": TrainableConfig(kind="top_experts"),
+        "lora": TrainableConfig(kind="lora"),
+    }
+    found = {}
+    for name, trainable in kinds.items():
+        top = trainable.kind == "top_experts"
+        cells = (
+            [cell for cell, _ in top_experts(profile, trainable.number)]
+            if top
+            else list(selection.cells)
+        )
+        found[name] = trained_parameters(model, trainable, cells)
+    return found
 
 
 def print_selection(selection: Selection) -> None:

@@ -7,7 +7,7 @@ Apart from `models.open`: what trains, taps or profiles a model need not know ho
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -59,6 +59,12 @@ class ModelInfo:
     stored_as: str = ""
     """How the checkpoint packs its weights (`mxfp4`, `fp8`, ...); empty where it does not. Those
     two are unpacked to `dtype` while loading, and a trained model is saved in `dtype`."""
+    router_parameters: tuple[int, ...] = ()
+    """Parameters that score the experts of each site; 0 where they cannot be told apart."""
+    layer_parameters: dict[int, int] = field(default_factory=dict)
+    """Parameters of each decoder layer, dense layers too."""
+    lora_parameters_per_rank: int = 0
+    """Parameters of LoRA adapters of rank 1; 0 where adapters do not fit."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -66,6 +72,8 @@ class ModelInfo:
             "num_experts": list(self.num_experts),
             "experts_per_token": list(self.experts_per_token),
             "expert_parameters": list(self.expert_parameters),
+            "router_parameters": list(self.router_parameters),
+            "layer_parameters": {str(n): size for n, size in self.layer_parameters.items()},
         }
 
 

@@ -36,13 +36,13 @@ from trace_engine.models.open import (
     outline,
     why_no_forward,
 )
+from trace_engine.models.parts import fused_names
 from trace_engine.models.probe import NOT_WITHOUT_DATA, asks_for_values
 from trace_engine.models.quantised import check_stored, quantised_options
 from trace_engine.models.routers import UNKNOWN, router_kinds
 from trace_engine.models.settings import shared_settings
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
-from trace_engine.models.trainable import fused_names
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.spelling import size
 

@@ -36,6 +36,7 @@ from trace_engine.models.memory import (
     memory_need,
     require_memory,
 )
+from trace_engine.models.parts import expert_size, layer_sizes, lora_size, router_size
 from trace_engine.models.probe import NOT_WITHOUT_DATA, asks_for_values
 from trace_engine.models.quantised import (
     check_stored,
@@ -46,7 +47,7 @@ from trace_engine.models.quantised import (
 )
 from trace_engine.models.settings import check_settings, chosen_per_token
 from trace_engine.models.site import Site
-from trace_engine.models.sites import expert_parameters, experts_per_token, find_sites
+from trace_engine.models.sites import experts_per_token, find_sites
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -389,10 +390,7 @@ def describe(
         layers=tuple(site.layer for site in sites),
         num_experts=tuple(site.num_experts for site in sites),
         experts_per_token=experts_per_token(model, sites),
-        expert_parameters=tuple(
-            sum(p.numel() for p, _ in expert_parameters(site).values()) // site.num_experts
-            for site in sites
-        ),
+        expert_parameters=tuple(expert_size(site) for site in sites),
         shared_experts=any(
             "shared" in name.rsplit(".", 1)[-1] for name, _ in model.named_modules()
         ),
@@ -404,4 +402,7 @@ def describe(
         files=hashes,
         quantization=config.quantization,
         stored_as=stored_as(files),
+        router_parameters=tuple(router_size(site) for site in sites),
+        layer_parameters=layer_sizes(model, sites),
+        lora_parameters_per_rank=lora_size(model, sites),
     )

@@ -28,6 +28,7 @@ from trace_engine.config import Cell, TrainableConfig
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models.info import OpenModel
 from trace_engine.models.layers import decoder_layers, require_layer
+from trace_engine.models.parts import attention_linears, fused_names, router_parameters
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
 
@@ -205,31 +206,6 @@ def layer_prefixes(opened: OpenModel, layers: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{found[layer]}." for layer in sorted(set(layers)))
 
 
-def router_parameters(sites: Sequence[Site]) -> set[nn.Parameter]:
-    """Every tensor that scores the experts for a token, with its bias.
-
-    Told by shape, not by name: a matrix of one row per expert, outside the experts. Raises
-    ModelError where a site has none.
-    """
-    found: set[nn.Parameter] = set()
-    for site in sites:
-        experts = {module for part in site.experts.values() for module in part.modules()}
-        own: set[nn.Parameter] = set()
-        for module in (m for router in site.routers for m in router.modules()):
-            tensors = list(module.parameters(recurse=False))
-            scores = any(p.ndim == 2 and p.shape[0] == site.num_experts for p in tensors)
-            if scores and module not in experts:
-                own.update(tensors)
-        if not own:
-            raise ModelError(
-                f"{site.name}: its router cannot be told from the rest of its block, so it can "
-                "neither be kept frozen nor train by itself. Train only the selected experts, or "
-                "all parameters with freeze_routers false."
-            )
-        found |= own
-    return found
-
-
 @dataclass(slots=True)
 class _Slice:
     """The chosen experts of one fused tensor."""
@@ -334,7 +310,7 @@ class _Lora(Trainable):
         settings = LoraConfig(
             r=config.lora_rank,
             lora_dropout=0.0,
-            target_modules=_attention_linears(opened.model),
+            target_modules=attention_linears(opened.model),
             target_parameters=[name for site in opened.sites for name in fused_names(site)],
             **options,
         )
@@ -398,21 +374,3 @@ def check_cells(sites: Sequence[Site], cells: Sequence[Cell]) -> dict[int, list[
             )
         chosen[layer].add(expert)
     return {layer: sorted(experts) for layer, experts in chosen.items()}
-
-
-def fused_names(site: Site) -> list[str]:
-    """The site's tensors of three dimensions, experts on dim 0: what LoRA's adapters fit."""
-    return [name for name, (parameter, _) in expert_parameters(site).items() if parameter.ndim == 3]
-
-
-def _attention_linears(model: nn.Module) -> list[str]:
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and any("att" in part for part in name.split(".")[:-1])
-        # A family's own kind of linear layer (DeepSeek-V4's is grouped) is no plain product.
-        and not type(module).__module__.startswith("transformers.models.")
-        # PEFT takes an attention's output gate of this name for half of the experts' projection.
-        and name.rsplit(".", 1)[-1] != "gate_proj"
-    ]
