@@ -254,6 +254,12 @@ def _score_batch(model: nn.Module, batch: list[_Row], split: bool) -> list[list[
 
 def _row_logits(model: nn.Module, batch: list[_Row], split: bool) -> Tensor:
     """Logits (P, V) in float32 that predict every token of every choice, row by row."""
+    inputs, row_P, place_P = _inputs(model, batch)
+    return _logits(model, inputs, row_P, place_P, split)
+
+
+def _inputs(model: nn.Module, batch: list[_Row]) -> tuple[dict[str, Tensor], list[int], list[int]]:
+    """A forward's inputs on the model's device, and row and place of every choice position."""
     parameter = next(model.parameters())
     width = max(len(row) for row in batch)
     # Right padding never reaches a real token of a causal model; its id only has to exist.
@@ -281,7 +287,7 @@ def _row_logits(model: nn.Module, batch: list[_Row], split: bool) -> Tensor:
         )
         inputs |= {"attention_mask": blocked_BTT[:, None], "position_ids": position_BT}
     placed = {name: value.to(parameter.device) for name, value in inputs.items()}
-    return _logits(model, placed, row_P, place_P, split)
+    return placed, row_P, place_P
 
 
 def _branch_mask(branch_BT: Tensor, real_BT: Tensor) -> Tensor:
@@ -338,3 +344,78 @@ def _keeps_branches_apart(model: nn.Module, row: _Row, split: bool) -> bool:
     apart = torch.cat([_row_logits(model, [one], split) for one in row.alone()])
     rounding = torch.finfo(next(model.parameters()).dtype).eps ** 0.5
     return bool((together - apart).abs().max() <= rounding * apart.abs().max())
+
+
+@dataclass(frozen=True, slots=True)
+class AskedBatch:
+    """Questions side by side, for whoever runs the model by other means than `score_questions`."""
+
+    inputs: dict[str, Tensor]
+    """Of the backbone's forward, on the model's device."""
+    real_BT: Tensor
+    """True for tokens, False for padding."""
+    row_P: Tensor
+    place_P: Tensor
+    """Row and place whose hidden state predicts each token of each choice."""
+    target_P: Tensor
+    """Those tokens."""
+    choice_P: NDArray[np.int64]
+    """The choice that each belongs to, counted through all questions in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A list of questions as a model is asked them: the same batches at every time of asking."""
+
+    batches: list[AskedBatch]
+    split: bool
+    """Whether backbone and output embedding give the model's own logits."""
+
+
+def ask(
+    model: nn.Module,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    style: Style = "continuation",
+    tokens_per_batch: int = 1024,
+) -> Asked:
+    """The batches in which `score_questions` would ask, decided for the model as it is now.
+
+    Raises InputError on an empty list.
+    """
+    if not questions:
+        raise InputError("There are no questions to score.")
+    first = np.cumsum([0, *(len(question.choices) for question in questions)])
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            rows = _rows(tokenizer, questions, style)
+            split = _splits_into_backbone_and_head(model, rows[0])
+            rows = _apart(model, rows, split)
+            batches = [_asked(model, batch, first) for batch in _batches(rows, tokens_per_batch)]
+    finally:
+        model.train(was_training)
+    return Asked(batches, split)
+
+
+def _asked(model: nn.Module, batch: list[_Row], first: NDArray[np.int64]) -> AskedBatch:
+    inputs, row_P, place_P = _inputs(model, batch)
+    device = inputs["input_ids"].device
+    length_B = torch.tensor([len(row) for row in batch])
+    targets = [
+        (first[row.question] + choice, target)
+        for row in batch
+        for choice, target in zip(row.choices, row.targets, strict=True)
+    ]
+    return AskedBatch(
+        inputs=inputs,
+        real_BT=torch.arange(int(length_B.max())) < length_B[:, None],
+        row_P=torch.tensor(row_P, device=device),
+        place_P=torch.tensor(place_P, device=device),
+        target_P=torch.tensor([t for _, target in targets for t in target], device=device),
+        choice_P=np.repeat(
+            np.array([choice for choice, _ in targets]), [len(target) for _, target in targets]
+        ),
+    )
