@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trace_engine.causal.paired import Answers
+from trace_engine.causal.results import Replayable
 from trace_engine.config import Cell
 from trace_engine.evaluation.multiple_choice import Asked, AskedBatch, Style, ask
 from trace_engine.models import (
@@ -44,16 +44,6 @@ TOKENS_PER_BATCH = 1024
 """Small batches stay in a processor's cache."""
 TOLERANCE = 1e-4
 """Largest difference of a log-likelihood, in nats, at which a replay counts as the full forward."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replayable:
-    """Whether ablations in a layer may start from stored hidden states, and what the check saw."""
-
-    layer: int
-    reused: bool
-    largest_difference: float | None
-    """Between replay and full forward, in nats; None where the replay failed."""
 
 
 class Examination:
@@ -117,6 +107,10 @@ class Examination:
     def replays(self) -> list[Replayable]:
         """What the checks of the layers so far came to."""
         return [self._checked[layer] for layer in sorted(self._checked)]
+
+    def take_checks(self, checks: Sequence[Replayable]) -> None:
+        """Believe checks that were made before, of the same model and questions."""
+        self._checked |= {check.layer: check for check in checks}
 
     # ---- ablations -------------------------------------------------------------------------------
 
@@ -241,7 +235,10 @@ class Examination:
         """Whether states stored before `layer` lead to the likelihoods of the full forward: by
         value, on the first batch that the masks change, once a layer."""
         if layer not in self._checked and reached:
-            self._checked[layer] = self._check(layer, cells, mode, reached[0])
+            # Not the batch that was collected last: a layer that keeps something of its own from
+            # the forward before would then pass.
+            others = [n for n in reached if n != len(self._asked.batches) - 1]
+            self._checked[layer] = self._check(layer, cells, mode, (others or reached)[0])
         return layer in self._checked and self._checked[layer].reused
 
     def _check(self, layer: int, cells: Sequence[Cell], mode: MaskMode, number: int) -> Replayable:
@@ -250,8 +247,8 @@ class Examination:
         try:
             states = self._states(layer, number)
             with torch.inference_mode(), mask_experts(self.opened, cells, mode):
-                full_P = self._logprobs(number, layer, None)
                 replayed_P = self._logprobs(number, layer, states)
+                full_P = self._logprobs(number, layer, None)
         except _NOT_REPLAYED:
             self._held = None
             return Replayable(layer, False, None)
