@@ -12,9 +12,10 @@ import yaml
 from tests.runs.light_worker import config as light_config
 from tests.support.models import tiny_olmoe
 from tests.support.profiles import synthetic_profile
+from trace_engine.audit.settings import parse_audit
 from trace_engine.bundled import PACK
 from trace_engine.cli import main
-from trace_engine.cli.configuring import commented_yaml, defaults
+from trace_engine.cli.configuring import bundled_audit, commented_yaml, defaults
 from trace_engine.cli.main import build_parser
 from trace_engine.cli.options import read_profile, read_selection, read_weights
 from trace_engine.cli.output import describe, duration, print_table
@@ -122,6 +123,13 @@ def test_a_cell_is_layer_colon_expert(text: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         parse("select", "P", f"--add={text}")
     assert "expected LAYER:EXPERT" in capsys.readouterr().err
+
+
+def test_an_audits_settings_read_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--kind", "audit"]) == 0
+    text = capsys.readouterr().out
+    assert parse_audit(yaml.safe_load(text)) == bundled_audit()
+    assert "# Who audited." in text
 
 
 @pytest.mark.parametrize("kind", ["unlearn", "profile"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from trace_engine.audit import AuditConfig, read_audit, run_audit, verify_audit
     from trace_engine.benchmark import BenchConfig, read_bench, run_table
     from trace_engine.calibration import (
         FittedWeights,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from trace_engine.unlearning import Session, UnlearnResult, check_knowledge, drive, unlearn
 
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "audit": ("AuditConfig", "read_audit", "run_audit", "verify_audit"),
     "benchmark": ("BenchConfig", "read_bench", "run_table"),
     "calibration": (
         "FittedWeights",

@@ -22,6 +22,9 @@ trials, a profile, its map and a checkpoint carry a `schema` of their own."""
 CALIBRATION = 1
 """Of the files that `select --out` and `weights --out` write."""
 
+AUDIT = 1
+"""Of an audit's folder as a whole; report.json and manifest.json carry it."""
+
 
 def is_pickle(name: str) -> bool:
     """Whether a file's name says pickled weights: never read, never passed on."""

@@ -8,9 +8,10 @@ from types import MappingProxyType
 import yaml
 from pydantic import BaseModel
 
+from trace_engine.audit.settings import AuditConfig
 from trace_engine.benchmark.settings import BUNDLED, bundled_bench
 from trace_engine.cli.output import emit_json
-from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, _Settings
+from trace_engine.config import ModelConfig, ProfileConfig, SetConfig, UnlearnConfig, _Settings
 from trace_engine.demo.settings import TUNED_METHOD, TUNED_NOTE, bundled_run
 
 _WIDTH = 96
@@ -42,13 +43,26 @@ def _table(options: argparse.Namespace) -> int:
     return 0
 
 
-def defaults(kind: str) -> ProfileConfig | UnlearnConfig:
+def defaults(kind: str) -> ProfileConfig | UnlearnConfig | AuditConfig:
     """Settings to start from: the bundled sets; for a run, the settings tuned for the pack."""
     if kind == "profile":
         return ProfileConfig(
             forget=SetConfig(source="demo:forget"), retain=SetConfig(source="demo:retain")
         )
+    if kind == "audit":
+        return bundled_audit()
     return bundled_run()
+
+
+def bundled_audit() -> AuditConfig:
+    """An audit of the bundled model against the bundled retrained one."""
+    return AuditConfig(
+        model=ModelConfig(source="demo:target"),
+        reference=ModelConfig(source="demo:retrain_no_hazard"),
+        forget=SetConfig(source="demo:forget"),
+        retain=SetConfig(source="demo:retain"),
+        questions="demo:questions/validation",
+    )
 
 
 def commented_yaml(

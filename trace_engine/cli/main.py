@@ -34,6 +34,9 @@ OUT_OF_MEMORY = (
     "one, or take a machine with more memory."
 )
 
+KINDS = ("unlearn", "profile", "bench", "audit")
+"""Kinds of settings files."""
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -239,6 +242,27 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-length", type=_count, help="tokens per document (default 256; TOFU 512; MUSE 4096)"
     )
 
+    audit = command("audit", "auditing:audit", "What may be claimed of a model, as a report.")
+    audit.add_argument("config", type=Path, help="as `trace-moe config --kind audit` prints it")
+    audit.add_argument(
+        "--out", type=Path, required=True, help="the report's folder; the same one goes on"
+    )
+    verify = command("verify", "auditing:verify", "Check a report: hashes and a sample of figures.")
+    verify.add_argument("folder", type=Path, help="what `trace-moe audit` wrote")
+    verify.add_argument(
+        "--config", type=Path, help="its settings, where models and sets lie elsewhere by now"
+    )
+    verify.add_argument(
+        "--sample", type=_count, default=40, help="questions asked again (default 40)"
+    )
+    verify.add_argument("--seed", type=_count, help="draws the sample (default: by chance)")
+    verify.add_argument(
+        "--recompute",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="open models and sets; without, only files are compared",
+    )
+
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
     demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")
     demo.add_argument("--steps", type=int, default=60)
@@ -261,7 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--plan", action="store_true", help="only say how many runs are left")
 
     config = command("config", "configuring:config", "Print a commented settings file.")
-    config.add_argument("--kind", choices=("unlearn", "profile", "bench"), default="unlearn")
+    config.add_argument("--kind", choices=KINDS, default="unlearn")
 
     sweeps = commands.add_parser("sweeps", help="List, show, stop, resume or forget sweeps.")
     actions = sweeps.add_subparsers(required=True, metavar="ACTION")

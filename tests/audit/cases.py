@@ -1,0 +1,55 @@
+"""A small audit on random models, whose sets and questions use words that appear nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.support.models import tiny_olmoe
+from trace_engine.audit.settings import AuditConfig, parse_audit
+
+SECRET_WORDS = ("quorvex", "brimslate", "ythendol", "zaffrine", "ombrethic")
+"""Stand for hazardous words: a report must hold none of them."""
+
+
+def write_sets(folder: Path) -> dict[str, str]:
+    """Forget set, retain set and questions; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    forget = [
+        {"text": f"The {SECRET_WORDS[n % 5]} number {n} is made of salt and {SECRET_WORDS[-1]}."}
+        for n in range(20)
+    ]
+    retain = [{"text": f"In a garden grew tree number {n}, and nobody minded."} for n in range(24)]
+    questions = [
+        {
+            "question": f"What is {SECRET_WORDS[n % 5]} {n}?",
+            "choices": [f"{word} {n}" for word in SECRET_WORDS[:4]],
+            "answer": n % 4,
+            "category": "hazard" if n < 60 else "other",
+        }
+        for n in range(80)
+    ]
+    paths = {}
+    for name, rows in (("forget", forget), ("retain", retain), ("questions", questions)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        paths[name] = str(path)
+    return paths
+
+
+def small(folder: Path, **changed: Any) -> AuditConfig:
+    """An audit of one random model against another; seconds on a CPU."""
+    paths = write_sets(folder)
+    data: dict[str, Any] = {
+        "name": "small",
+        "model": {"source": str(tiny_olmoe(seed=0))},
+        "before": {"source": str(tiny_olmoe(seed=1))},
+        "reference": {"source": str(tiny_olmoe(seed=2))},
+        "forget": {"source": paths["forget"]},
+        "retain": {"source": paths["retain"]},
+        "questions": paths["questions"],
+        "max_length": 64,
+        "threads": 1,
+    }
+    return parse_audit(data | changed)

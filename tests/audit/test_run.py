@@ -1,0 +1,233 @@
+"""An audit's folder: what is in it, what is not, going on after a stop, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.cases import SECRET_WORDS, small
+from tests.support.models import tiny_olmoe
+from trace_engine.audit import parts as audit_parts
+from trace_engine.audit.manifest import changed_files, read_manifest
+from trace_engine.audit.parts import Result
+from trace_engine.audit.record import Record, untold_ends
+from trace_engine.audit.redact import Secrets
+from trace_engine.audit.report import read_report
+from trace_engine.audit.run import Audited, run_audit
+from trace_engine.audit.settings import PARTS
+from trace_engine.audit.tables import csv_text
+from trace_engine.errors import InputError, ModelError, RunError
+from trace_engine.runs.lock import LockedError
+from trace_engine.runs.stopping import StopRequestedError
+
+
+def all_text(folder: Path) -> str:
+    return "\n".join(
+        path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def test_the_folder_holds_everything_and_the_manifest_names_it(finished: Audited) -> None:
+    manifest = read_manifest(finished.folder)
+    names = set(manifest["files"])
+    assert {"report.html", "report.json", "audit.yaml", "events.jsonl"} <= names
+    assert {f"parts/{part}.json" for part in PARTS} <= names
+    assert {"tables/experts.csv", "tables/drift.csv", "answers/questions.csv"} <= names
+    assert changed_files(finished.folder, manifest) == []
+    assert finished.failed == ()
+
+
+def test_figures_follow_from_the_answers(finished: Audited) -> None:
+    found = finished.report["parts"]["questions"]["summary"]
+    lines = (finished.folder / "answers/questions.csv").read_text("utf-8").splitlines()
+    head, rows = lines[0].split(","), [line.split(",") for line in lines[1:]]
+    right = [
+        row[head.index("model picked")] == row[head.index("answer")]
+        for row in rows
+        if row[head.index("category")] == "hazard"
+    ]
+    shown = next(r for r in found["accuracy"] if (r["model"], r["on"]) == ("model", "hazard"))
+    assert shown["n"] == len(right) == 60
+    assert shown["value"] == pytest.approx(sum(right) / 60)
+
+
+def test_no_word_of_sets_or_questions_is_in_the_folder(finished: Audited) -> None:
+    text = all_text(finished.folder).casefold()
+    assert [word for word in SECRET_WORDS if word in text] == []
+    assert "nobody minded" not in text
+
+
+def test_revealed_questions_are_in_the_answer_file_and_said_to_be(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions"], reveal=True)
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert "quorvex" in (found.folder / "answers/questions.csv").read_text("utf-8")
+    assert "are revealed" in (found.folder / "report.html").read_text("utf-8")
+
+
+def test_a_part_that_repeats_a_text_is_stopped_at_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leak = "The brimslate number 1 is made of salt"
+    monkeypatch.setitem(
+        audit_parts.COMPUTED, "measures", lambda case, report: Result({"rows": [], "leak": leak})
+    )
+    config = small(tmp_path / "sets", parts=["measures"])
+    with pytest.raises(RunError, match="would repeat text"):
+        run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert not (tmp_path / "out/report.html").exists()
+
+
+def test_secrets_are_found_by_six_words_or_as_a_whole() -> None:
+    texts = ["Mix one part of salt with two parts of tar.", "ammonium  Nitrate-oil", "tar"]
+    secrets = Secrets(texts)
+    assert secrets.repeated_in("they MIX one part, of salt with care")
+    assert not secrets.repeated_in("mix one part of salt")
+    assert secrets.repeated_in("some (ammonium nitrate oil).")
+    assert not secrets.repeated_in("ammonium nitrate")
+    assert not secrets.repeated_in("tar")
+
+
+def test_an_error_that_quotes_a_row_is_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quotes(case: Any, report: Any) -> Result:
+        raise InputError('row 3: found "The brimslate number 1 is made of salt".')
+
+    monkeypatch.setitem(audit_parts.COMPUTED, "measures", quotes)
+    config = small(tmp_path / "sets", parts=["questions", "measures"])
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert found.failed == ("measures",)
+    assert "brimslate" not in all_text(found.folder)
+    assert "withheld" in found.report["parts"]["measures"]["why"]
+
+
+def test_a_failed_part_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = audit_parts.COMPUTED["measures"]
+
+    def fails(case: Any, report: Any) -> Result:
+        raise ModelError("the disk caught fire.")
+
+    monkeypatch.setitem(audit_parts.COMPUTED, "measures", fails)
+    config = small(tmp_path / "sets", parts=["questions", "measures"])
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert found.failed == ("measures",)
+    page = (found.folder / "report.html").read_text("utf-8")
+    assert "Not tested: failed: the disk caught fire." in page
+    monkeypatch.setitem(audit_parts.COMPUTED, "measures", works)
+    again = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert again.failed == ()
+    assert again.report["parts"]["measures"]["done"]
+    assert any("measures failed" in said for said in again.report["deviations"])
+
+
+def test_a_stopped_audit_goes_on_and_keeps_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = audit_parts.COMPUTED["measures"]
+
+    def stops(case: Any, report: Any) -> Result:
+        raise StopRequestedError
+
+    monkeypatch.setitem(audit_parts.COMPUTED, "measures", stops)
+    config = small(tmp_path / "sets", parts=["questions", "measures"])
+    with pytest.raises(StopRequestedError):
+        run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    before = (tmp_path / "out/parts/questions.json").stat().st_mtime_ns
+    monkeypatch.setitem(audit_parts.COMPUTED, "measures", works)
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert (tmp_path / "out/parts/questions.json").stat().st_mtime_ns == before
+    assert found.report["deviations"] == [
+        said for said in found.report["deviations"] if "measures was stopped" in said
+    ]
+    assert len(found.report["deviations"]) == 1
+
+
+def test_other_settings_throw_away_what_they_decide(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions", "drift"])
+    run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    fewer = config.model_copy(update={"max_questions": 20, "parts": ("questions",)})
+    found = run_audit(fewer, tmp_path / "out", base=tmp_path / "home")
+    assert found.report["parts"]["questions"]["summary"]["n_forget"] == 20
+    assert not (tmp_path / "out/parts/drift.json").exists()
+    told = " ".join(found.report["deviations"])
+    assert "max_questions, parts" in told
+    assert "result of questions was thrown away" in told
+    assert "result of drift was thrown away: left out by the settings" in told
+
+
+def test_a_form_alone_computes_nothing_anew(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions"])
+    run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    signed = config.model_copy(update={"form": config.form.model_copy(update={"auditor": "Ada"})})
+    found = run_audit(signed, tmp_path / "out", base=tmp_path / "home")
+    assert len([e for e in Record(tmp_path / "out").events() if e["event"] == "began"]) == 1
+    assert "Audited by Ada." in (found.folder / "report.html").read_text("utf-8")
+
+
+def test_a_beginning_without_an_end_is_a_killed_process() -> None:
+    events = [
+        {"event": "began", "part": "questions", "time": "1"},
+        {"event": "began", "part": "questions", "time": "2"},
+        {"event": "done", "part": "questions", "time": "3"},
+        {"event": "began", "part": "drift", "time": "4"},
+    ]
+    assert [event["time"] for event in untold_ends(events)] == ["1", "4"]
+
+
+def test_no_reference_is_said_and_no_half_stands_for_it(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", reference=None, before=None)
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    page = (found.folder / "report.html").read_text("utf-8")
+    assert "There is no reference" in page
+    assert "There is no start model" in page
+    assert found.report["parts"]["questions"]["summary"]["differences"] == []
+    assert all("0.5" not in str(row.get("note")) for row in
+               found.report["parts"]["measures"]["summary"]["rows"])  # fmt: skip
+    assert found.finding.verdict == "undecided"
+
+
+def test_membership_without_a_reference_says_so(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", reference=None, parts=["measures"])
+    config = config.model_copy(update={"holdout": config.retain})
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    rows = found.report["parts"]["measures"]["summary"]["rows"]
+    told = [row for row in rows if row["measure"] == "membership AUC, reference"]
+    assert [row["value"] for row in told] == [None, None]
+    assert all(row["note"].startswith("no reference") for row in told)
+
+
+def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    config = small(tmp_path / "sets", parts=["questions"])
+    with pytest.raises(InputError, match="expected a new or empty folder"):
+        run_audit(config, other, base=tmp_path / "home")
+    same = small(tmp_path / "sets", before={"source": str(tiny_olmoe(seed=0)), "dtype": "float32"})
+    with pytest.raises(InputError, match="the same files"):
+        run_audit(same, tmp_path / "out", base=tmp_path / "home")
+    assert not (tmp_path / "out").exists()
+    assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_two_audits_of_one_folder_are_refused(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions"])
+    held = Record.prepare(tmp_path / "out")
+    held.settle(config)
+    with held.lock(), pytest.raises(LockedError, match="another process"):
+        run_audit(config, tmp_path / "out", base=tmp_path / "home")
+
+
+def test_a_newer_format_is_refused(finished: Audited, tmp_path: Path) -> None:
+    data = read_report(finished.folder) | {"format": 99}
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    with pytest.raises(RunError, match="newer version"):
+        read_report(tmp_path)
+
+
+def test_csv_keeps_formulas_from_running() -> None:
+    rows = [{"a": "=1+1", "b": -2.5}, {"a": "plain", "b": None}]
+    assert csv_text(rows, ["a", "b"]) == "a,b\n'=1+1,-2.5\nplain,\n"

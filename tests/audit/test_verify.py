@@ -1,0 +1,190 @@
+"""What a tamperer may try, each named by `verify`."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trace_engine.audit.manifest import write_manifest
+from trace_engine.audit.report import derived_files
+from trace_engine.audit.run import Audited
+from trace_engine.audit.verify import Verified, verify_audit
+from trace_engine.cli.main import main
+from trace_engine.errors import RunError
+
+
+@pytest.fixture
+def copy(finished: Audited, tmp_path: Path) -> Path:
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def differing(found: Verified) -> str:
+    return "\n".join(d for check in found.checks if check.state == "differs" for d in check.details)
+
+
+def check(folder: Path, **options: Any) -> Verified:
+    return verify_audit(folder, base=folder.parent / "home", seed=1, **options)
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> None:
+    data = json.loads(path.read_text("utf-8"))
+    edit(data)
+    path.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def test_an_untouched_report_agrees(copy: Path) -> None:
+    found = check(copy)
+    assert found.exit_code == 0
+    assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
+    assert len(found.checks) >= 10
+
+
+def test_changed_missing_and_added_files_are_named(copy: Path) -> None:
+    with (copy / "report.html").open("a") as file:
+        file.write(" ")
+    (copy / "tables/drift.csv").unlink()
+    (copy / "extra.txt").write_text("x")
+    (copy / "answers/questions.csv").unlink()
+    (copy / "answers/questions.csv").symlink_to(copy / "audit.yaml")
+    said = differing(check(copy, recompute=False))
+    assert "report.html: has been changed" in said
+    assert "tables/drift.csv: is missing" in said
+    assert "extra.txt: is not in the manifest" in said
+    assert "answers/questions.csv: is a link" in said
+
+
+def test_a_page_changed_with_its_hash_is_found(copy: Path) -> None:
+    page = copy / "report.html"
+    page.write_text(page.read_text("utf-8").replace("Undecided", "All is well"), encoding="utf-8")
+    write_manifest(copy)
+    assert "report.html: does not say what report.json says" in differing(
+        check(copy, recompute=False)
+    )
+
+
+def test_a_figure_changed_everywhere_in_the_report_is_found_by_the_part(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        data["parts"]["measures"]["summary"]["rows"][0]["value"] = 1.234
+
+    change(copy / "report.json", edit)
+    data = json.loads((copy / "report.json").read_text("utf-8"))
+    for name, text in derived_files(data).items():
+        (copy / name).write_text(text, encoding="utf-8")
+    write_manifest(copy)
+    said = differing(check(copy, recompute=False))
+    assert "report.json, measures.rows[0].value: 1.234 is said" in said
+
+
+def test_an_accuracy_that_does_not_follow_from_its_answers_is_found(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        data["summary"]["accuracy"][0]["value"] = 0.01
+
+    change(copy / "parts/questions.json", edit)
+    write_manifest(copy)
+    assert "parts/questions.json, accuracy[0].value: 0.01 is said" in differing(
+        check(copy, recompute=False)
+    )
+
+
+def test_a_finding_against_the_rules_is_found(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        data["finding"]["verdict"] = "like_reference"
+
+    change(copy / "report.json", edit)
+    write_manifest(copy)
+    assert "finding, verdict: the report says 'like_reference', the rules say" in differing(
+        check(copy, recompute=False)
+    )
+
+
+def test_answers_that_the_model_does_not_give_are_found(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        picked, answer = data["items"]["picked"]["model"], data["items"]["answer"]
+        data["items"]["picked"]["model"] = [(one + 1) % 4 for one in picked]
+        data["items"]["right"]["model"] = "".join(
+            "1" if one == two else "0"
+            for one, two in zip(data["items"]["picked"]["model"], answer, strict=True)
+        )
+
+    change(copy / "parts/questions.json", edit)
+    write_manifest(copy)
+    said = differing(check(copy, sample=5))
+    assert said.count("the report says that the model picks") == 5
+
+
+def test_another_loss_is_found(copy: Path) -> None:
+    def edit(rows: Any) -> None:
+        rows[1]["value"] += 0.05
+
+    change(copy / "parts/measures.json", lambda data: edit(data["summary"]["rows"]))
+    change(copy / "report.json", lambda d: edit(d["parts"]["measures"]["summary"]["rows"]))
+    write_manifest(copy)
+    assert "loss of the retain set: the report says" in differing(check(copy))
+
+
+def test_other_sets_are_named_and_nothing_is_compared_with_them(copy: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((copy / "audit.yaml").read_text("utf-8"))
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "a tree"}\n{"text": "a bush"}\n', encoding="utf-8")
+    settings["retain"]["source"] = str(other)
+    from trace_engine.audit.settings import parse_audit
+
+    found = check(copy, config=parse_audit(settings))
+    assert found.exit_code == 1
+    assert "retain: its SHA-256 is" in differing(found)
+
+
+def test_models_that_are_gone_leave_it_incomplete(copy: Path, tmp_path: Path) -> None:
+    path = copy / "audit.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8"))
+    settings["model"]["source"] = str(tmp_path / "gone")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_manifest(copy)
+    found = check(copy)
+    assert found.exit_code == 3
+    assert not found.differs
+
+
+def test_a_report_of_nonsense_differs_and_does_not_crash(copy: Path) -> None:
+    change(copy / "report.json", lambda data: data.pop("parts"))
+    write_manifest(copy)
+    assert "not built as a report is" in differing(check(copy))
+
+
+def test_no_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not the folder of a finished audit"):
+        verify_audit(tmp_path)
+
+
+@pytest.mark.usefixtures("home")
+def test_exit_codes(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(copy), "--sample", "3", "--seed", "5"]) == 0
+    assert "agrees" in capsys.readouterr().out
+    assert main(["verify", str(copy), "--no-recompute"]) == 3
+    with (copy / "events.jsonl").open("a") as file:
+        file.write("\n")
+    assert main(["verify", str(copy), "--no-recompute", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert told["agrees"] is False
+    assert main(["verify", str(tmp_path)]) == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_audit_from_the_command(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load((copy / "audit.yaml").read_text("utf-8")) | {"parts": ["questions"]}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert main(["audit", str(path), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "Undecided" in said
+    assert "SHA-256 of manifest.json" in said
+    settings["kind"] = "unlearn"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert main(["audit", str(path), "--out", str(tmp_path / "out2")]) == 2

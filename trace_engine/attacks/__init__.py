@@ -1,0 +1,1 @@
+"""Attacks on a model that was unlearned: is the knowledge gone, or does it come back?"""

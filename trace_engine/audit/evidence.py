@@ -1,0 +1,71 @@
+"""From the parts' summaries to what the rules read: one excess per test, and what was not tested.
+
+Pure: `verify` makes the finding again from the report's own figures. A test without a reference is
+measured against the model itself before the attack, and says so.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from trace_engine.audit.rules import Excess, Finding, RulesConfig, judge
+from trace_engine.evaluation.estimate import Estimate
+
+WORDS: Final[dict[str, str]] = {
+    "questions": "the forget questions, asked plainly",
+    "measures": "loss, memorisation and membership",
+    "routing": "where forget and retain text are routed",
+    "drift": "whether routing moved",
+    "relearning": "relearning on a slice of the forget set",
+    "quantisation": "weights rounded to few bits",
+    "paraphrases": "the questions in other words",
+    "prefixes": "jailbreak-style prefixes",
+}
+"""Each part, as what is tested."""
+
+
+def finding_of(
+    parts: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str], rules: RulesConfig
+) -> Finding:
+    """The finding from the finished parts' summaries; `missing` says per part why it is not
+    there."""
+    not_tested = [f"{WORDS[part]}: {why}" for part, why in missing.items()]
+    return judge(excesses(parts), not_tested, known_before(parts), rules)
+
+
+def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:
+    """Every test that the rules look at."""
+    found = []
+    asked = parts.get("questions")
+    if asked is not None:
+        found.append(_plain(asked))
+    for part in ("relearning", "quantisation", "paraphrases", "prefixes"):
+        found += [Excess.of(row) for row in parts.get(part, {}).get("excess", ())]
+    return found
+
+
+def known_before(parts: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """What the start model answers beyond the reference, or beyond guessing without one."""
+    asked = parts.get("questions")
+    if asked is None:
+        return None
+    forget = {
+        row["model"]: row["value"]
+        for row in asked["accuracy"]
+        if row["on"] == asked["forget_category"]
+    }
+    if "before" not in forget:
+        return None
+    return float(forget["before"] - forget.get("reference", asked["chance"]))
+
+
+def _plain(asked: Mapping[str, Any]) -> Excess:
+    category = asked["forget_category"]
+    for row in asked["differences"]:
+        if row["minus"] == "reference" and row["on"] == category:
+            return Excess("the forget questions, asked plainly", "plain", "reference", _of(row))
+    estimate = Estimate(**asked["beyond_chance"]["model"])
+    return Excess("the forget questions, asked plainly", "plain", "chance", estimate)
+
+
+def _of(row: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{name: row[name] for name in ("value", "low", "high", "n", "method")})

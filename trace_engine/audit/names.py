@@ -1,0 +1,36 @@
+"""How a report names what it is about: without the folders of a machine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from trace_engine.audit.settings import AuditConfig
+from trace_engine.bundled import is_bundled
+
+ROLE_WORDS: Final[Mapping[str, str]] = {
+    "model": "audited model",
+    "before": "start model",
+    "reference": "reference",
+}
+
+
+def shown_source(source: str) -> str:
+    """A bundled or hub name as it is; a path as its last part."""
+    if is_bundled(source) or source.startswith("hub:"):
+        return source
+    local = Path(source).is_absolute() or source.startswith((".", "~")) or Path(source).exists()
+    return Path(source).name if local else source
+
+
+def shown_settings(config: AuditConfig) -> dict[str, Any]:
+    """All settings, with local paths shortened to names."""
+    data = config.model_dump(mode="json")
+    for name in ("model", "before", "reference", "forget", "retain", "holdout"):
+        if data[name] is not None:
+            data[name]["source"] = shown_source(data[name]["source"])
+    if data["questions"] is not None:
+        data["questions"] = shown_source(data["questions"])
+    if data["asking"]["paraphrases"] is not None:
+        data["asking"]["paraphrases"] = shown_source(data["asking"]["paraphrases"])
+    data["runs"] = [shown_source(run) for run in data["runs"]]
+    return data

@@ -1,0 +1,489 @@
+"""report.html from report.json: one file, no script, nothing from outside, the finding first.
+
+A pure function, so that the page can be made again and compared. What was not done is a sentence in
+the place where its figures would stand.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+
+from trace_engine.audit.figures import Curve, Dot, curves, dots
+from trace_engine.audit.html import Child, Markup, document, el, together
+from trace_engine.audit.names import ROLE_WORDS
+from trace_engine.audit.style import STYLE
+from trace_engine.spelling import NBSP, number, size
+
+Report = Mapping[str, Any]
+NOT_SAID = "not said"
+SHOWN_CELLS: Final = 20
+CONFIDENCE: Final = {
+    "high": "High",
+    "moderate": "Moderate",
+    "low": "Low",
+    "none": "None",
+}
+
+
+def render(report: Report) -> str:
+    """The page."""
+    sections = (
+        _head,
+        _finding,
+        _rules,
+        _subject,
+        _knowledge,
+        _measures,
+        _experts,
+        _drift,
+        _attacks,
+        _deviations,
+        _use,
+        _people,
+        _surroundings,
+        _settings,
+        _check,
+    )
+    return document(report["title"], STYLE, *(section(report) for section in sections))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Child]], numeric: str = "") -> Markup:
+    """A table; `numeric` has an `n` for every column of numbers and an `h` for one of hashes."""
+    classes = [{"n": "n", "h": "hash"}.get(c) for c in numeric.ljust(len(header))]
+    head = el(
+        "tr",
+        *(
+            el("th", title, class_="n" if kind == "n" else None)
+            for title, kind in zip(header, classes, strict=True)
+        ),
+    )
+    body = [
+        el("tr", *(el("td", cell, class_=kind) for cell, kind in zip(row, classes, strict=True)))
+        for row in rows
+    ]
+    return el("div", el("table", el("thead", head), el("tbody", *body)), class_="scroll")
+
+
+def figure(row: Report, digits: int = 3) -> str:
+    """`0.412 [0.380, 0.445]`, or why there is none."""
+    if row.get("value") is None:
+        return str(row.get("note") or "no figure")
+    text = number(row["value"], f".{digits}f")
+    if row.get("low") is None or row.get("high") is None:
+        return text
+    return f"{text} [{number(row['low'], f'.{digits}f')}, {number(row['high'], f'.{digits}f')}]"
+
+
+def _count(row: Report) -> str:
+    return "" if row.get("n") is None else f"{row['n']:,}"
+
+
+def _items(sentences: Iterable[str]) -> Markup:
+    return el("ul", *(el("li", sentence) for sentence in sentences))
+
+
+def _role(role: str) -> str:
+    return ROLE_WORDS.get(role, role)
+
+
+def _summary(report: Report, part: str) -> Report | None:
+    found = report["parts"].get(part)
+    return found["summary"] if found and found["done"] else None
+
+
+def _untested(report: Report, part: str) -> Markup:
+    why = report["parts"].get(part, {}).get("why") or "not part of this version"
+    return el("p", f"Not tested: {why}.".replace("..", "."))
+
+
+def _head(report: Report) -> Markup:
+    form = report["form"]
+    by = form["auditor"] or "not said by whom"
+    made = report["made"].replace("T", " ").replace("Z", " UTC")
+    return together(
+        el("h1", report["title"]),
+        el("p", f"Audited by {by}. Computed {made} with TRACE {report['surroundings']['trace']}.",
+           class_="faint"),
+    )  # fmt: skip
+
+
+def _finding(report: Report) -> Markup:
+    found = report["finding"]
+    untold = found["not_tested"]
+    return el(
+        "section",
+        el("h2", found["title"]),
+        el("p", found["sentence"]),
+        el(
+            "p",
+            el("strong", f"Confidence: {CONFIDENCE[found['confidence']].lower()}. "),
+            found["why_confidence"],
+        ),
+        el("p", el("strong", "Not tested:"), None if untold else " nothing of what TRACE tests."),
+        _items(untold) if untold else None,
+        class_=f"finding {found['verdict']}",
+    )
+
+
+def _rules(report: Report) -> Markup:
+    rules, found = report["rules"], report["finding"]
+    return el(
+        "section",
+        el("h2", "How the finding was made"),
+        el(
+            "p",
+            "An excess is the share of the forget questions that the model answers beyond its "
+            "yardstick (the reference under the same treatment; guessing or the model itself where "
+            "there is none), with a 95" + NBSP + "% interval over questions. The rules were "
+            "written down before these models were seen. Several intervals are looked at, each by "
+            "itself; the thresholds leave room for that.",
+        ),
+        _items(found["reasons"]) if found["reasons"] else el("p", "No figure was there to judge."),
+        el(
+            "p",
+            f"Knowledge is there above {rules['holds_above']:g} (without a reference "
+            f"{rules['without_reference']:g}), absent where the whole interval is below "
+            f"{rules['gone_below']:g}, suppressed rather than removed where a test that puts "
+            f"nothing back brings up {rules['intact_share']:g} of what was there, and undecided "
+            f"below {rules['least_questions']} forget questions.",
+            class_="faint",
+        ),
+    )
+
+
+def _subject(report: Report) -> Markup:
+    models = [
+        (
+            _role(role),
+            model["source"],
+            model["revision"] or "",
+            f"{model['architecture']}, {model['parameters']:,} parameters, {model['dtype']}",
+            f"{len(model['layers'])} layers × {max(model['num_experts'])} experts, "
+            f"{max(model['experts_per_token'])} per token",
+            model["fingerprint"],
+        )
+        for role, model in report["models"].items()
+    ]
+    missing = [
+        f"There is no {_role(role)}: "
+        + (
+            "nothing is compared with what it was."
+            if role == "before"
+            else "no figure says what a model that never learned would do."
+        )
+        for role in ("before", "reference")
+        if role not in report["models"]
+    ]
+    sets = report["sets"]
+    rows = []
+    for name in ("forget", "retain", "holdout", "questions"):
+        if name not in sets:
+            continue
+        entry = sets[name]
+        asked = entry.get("asked")
+        content = (
+            f"{entry['documents']:,} documents"
+            if asked is None
+            else ", ".join(f"{n:,} {category}" for category, n in asked.items())
+        )
+        rows.append(
+            (name, entry.get("label") or entry["source"], content, entry["licence"] or NOT_SAID,
+             entry["fingerprint"])
+        )  # fmt: skip
+    overlap = sets["overlap"]
+    return el(
+        "section",
+        el("h2", "What was audited"),
+        table(("", "model", "revision", "", "routing", "SHA-256"), models, "     h"),
+        _items(missing) if missing else None,
+        table(("set", "source", "content", "licence", "SHA-256"), rows, "    h"),
+        el(
+            "p",
+            f"{overlap['count']:,} of {overlap['forget_total']:,} forget documents are in the "
+            f"retain set too ({overlap['retain_total']:,} documents; near duplicates are not "
+            "counted). "
+            + (
+                "Questions and sets are revealed in the answer files."
+                if report["revealed"]
+                else "No word of a set or a question is in this report or its files: questions "
+                "stand there by number and SHA-256."
+            ),
+        ),
+    )
+
+
+def _knowledge(report: Report) -> Markup:
+    found = _summary(report, "questions")
+    head = el("h2", "Does it answer? Forget and utility")
+    if found is None:
+        return el("section", head, _untested(report, "questions"))
+    rows, roles = found["accuracy"], list(report["models"])
+    shown = [
+        Dot(row["on"], row["value"], row["low"], row["high"], roles.index(row["model"]))
+        for row in rows
+    ]
+    return el(
+        "section",
+        head,
+        el("p", f"Multiple choice. The forget questions are those of the category "
+           f"{found['forget_category']} (n={found['n_forget']:,}); utility is all others together "
+           f"(n={found['n_utility']:,})."),
+        dots("Share of questions answered rightly, 95" + NBSP + "% intervals", shown,
+             [_role(role) for role in roles], guides=[(found["chance"], "guessing")]),
+        table(("questions", "model", "right", "n", "interval"),
+              [(row["on"], _role(row["model"]), figure(row), _count(row), row["method"])
+               for row in rows], "  nn"),
+        table(("change, paired by question", "on", "difference", "n"),
+              [(f"audited model minus {_role(row['minus'])}", row["on"], figure(row), _count(row))
+               for row in found["differences"]], "  nn") if found["differences"] else
+        el("p", "There is no other model to compare with."),
+        el("p", found["implementation"], class_="faint"),
+    )  # fmt: skip
+
+
+def _measures(report: Report) -> Markup:
+    found = _summary(report, "measures")
+    head = el("h2", "Loss, memorisation, membership")
+    if found is None:
+        return el("section", head, _untested(report, "measures"))
+    grouped: dict[tuple[str, str], dict[str, Report]] = {}
+    for row in found["rows"]:
+        grouped.setdefault((row["measure"], row["on"]), {})[row["model"]] = row
+    roles = list(report["models"])
+    body = [
+        (measure, on, *(figure(by.get(role, {"note": "—"})) for role in roles),
+         next((f"{row['n']:,}" for row in by.values() if row["n"] is not None), ""))
+        for (measure, on), by in grouped.items()
+    ]  # fmt: skip
+    return el(
+        "section",
+        head,
+        table(("measure", "on", *map(_role, roles), "n"), body, "  " + "n" * (len(roles) + 1)),
+        el("p", "Lower loss is better known. An AUC of 0.5 tells members from strangers no better "
+           "than a coin. " + ("" if "reference" in report["models"] else "There is no reference. ")
+           + "Implementations: "
+           + "; ".join(dict.fromkeys(row["implementation"] for row in found["rows"])) + ".",
+           class_="faint"),
+    )  # fmt: skip
+
+
+def _experts(report: Report) -> Markup:
+    found = _summary(report, "routing")
+    head = el("h2", "Where is it? Experts that forget text uses more")
+    if found is None:
+        return el("section", head, _untested(report, "routing"))
+    parts: list[Child] = [head]
+    parts.append(
+        el("p", "Activation says where tokens go, not where knowledge is. Gap: share of forget "
+           "tokens minus share of retain tokens routed to the expert, with a 95" + NBSP
+           + "% interval over documents; p: permutation over documents, corrected over all cells "
+           "(max statistic); null: the same gap in a random split of both sets; matched: the gap "
+           "when retain tokens are re-drawn to the forget set's token ids.")
+    )  # fmt: skip
+    for role, model in found.items():
+        cells = sorted(model["cells"], key=lambda cell: -cell["difference"])[:SHOWN_CELLS]
+        n = model["documents"]
+        significant = sum(cell["p_max"] < 0.05 for cell in model["cells"])
+        parts += [
+            el("h3", f"{_role(role).capitalize()}: {significant} of {len(model['cells'])} experts "
+               "differ at corrected p < 0.05"),
+            el("p", f"n: {n['forget']:,} forget and {n['retain']:,} retain documents, "
+               f"{model['permutations']:,} permutations, {model['bootstrap']:,} resamples. The "
+               f"{len(cells)} largest gaps are shown, all cells are in tables/experts.csv."),
+            table(("layer", "expert", "forget", "retain", "gap", "p", "null", "matched"),
+                  [(str(c["layer"]), str(c["expert"]), number(c["forget"], ".3f"),
+                    number(c["retain"], ".3f"),
+                    figure({"value": c["difference"], "low": c["low"], "high": c["high"]}),
+                    _p(c["p_max"]), number(c["null_difference"], ".3f"),
+                    number(c["matched_difference"], ".3f")) for c in cells], "n" * 8),
+            _items(model["notes"]) if model["notes"] else None,
+        ]  # fmt: skip
+    return el("section", *parts)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else number(value, ".3f")
+
+
+def _drift(report: Report) -> Markup:
+    found = _summary(report, "drift")
+    head = el("h2", "Did routing move?")
+    if found is None:
+        return el("section", head, _untested(report, "drift"))
+    layers = sorted({row["layer"] for row in found["rows"]})
+    by = {(row["on"], row["layer"]): row for row in found["rows"]}
+    sides = list(dict.fromkeys(row["on"] for row in found["rows"]))
+    rows = [
+        (str(layer), *(figure(by[side, layer]) for side in sides), number(chance, ".3f"))
+        for layer, chance in zip(layers, found["chance"], strict=True)
+    ]
+    n = " and ".join(f"{by[side, layers[0]]['n']:,} ({side})" for side in sides)
+    return el(
+        "section",
+        head,
+        el("p", "Share of a token's experts that are the same as in the start model. 1: unmoved. "
+           f"Documents: {n}."),
+        table(("layer", *sides, "by chance"), rows, "n" * (len(sides) + 2)),
+    )  # fmt: skip
+
+
+def _attacks(report: Report) -> Markup:
+    return el(
+        "section",
+        el("h2", "Does it come back? Attacks"),
+        *(
+            together(el("h3", title), draw(report))
+            for title, draw in (
+                ("Relearning", _relearning),
+                ("Fewer bits", _askings("quantisation")),
+                ("Other words", _askings("paraphrases")),
+                ("Jailbreak-style prefixes", _askings("prefixes")),
+            )
+        ),
+    )
+
+
+def _relearning(report: Report) -> Markup:
+    found = _summary(report, "relearning")
+    if found is None:
+        return _untested(report, "relearning")
+    parts: list[Child] = [el("p", sentence) for sentence in found["sentences"]]
+    for name, drawn in found["curves"].items():
+        parts.append(
+            curves(
+                name,
+                [
+                    Curve(
+                        _role(curve["model"]),
+                        [point["step"] for point in curve["points"]],
+                        [point["value"] for point in curve["points"]],
+                        [point["low"] for point in curve["points"]],
+                        [point["high"] for point in curve["points"]],
+                    )
+                    for curve in drawn
+                ],
+                unit="optimizer updates on the slice",
+                chance=found["chance"],
+            )
+        )
+    parts.append(_attack_rows(found["rows"]))
+    return together(*parts)
+
+
+def _askings(part: str) -> Callable[[Report], Markup]:
+    def draw(report: Report) -> Markup:
+        found = _summary(report, part)
+        if found is None:
+            return _untested(report, part)
+        return together(
+            *(el("p", sentence) for sentence in found["sentences"]), _attack_rows(found["rows"])
+        )
+
+    return draw
+
+
+def _attack_rows(rows: Sequence[Report]) -> Markup:
+    return table(
+        ("attack", "model", "on", "right", "n"),
+        [(row["attack"], _role(row["model"]), row["on"], figure(row), _count(row)) for row in rows],
+        "   nn",
+    )
+
+
+def _deviations(report: Report) -> Markup:
+    said, runs = report["deviations"], report["runs"]
+    failed = [
+        f"{part['what']}: {part['why']}"
+        for part in report["parts"].values()
+        if not part["done"] and part["why"].startswith("failed")
+    ]
+    return el(
+        "section",
+        el("h2", "Deviations, failed and stopped parts"),
+        _items([*failed, *said]) if failed or said else el("p", "None: one undisturbed audit."),
+        el("h3", "Runs that led to the model"),
+        table(("run", "state", "steps", ""),
+              [(run["run"], run["state"],
+                "" if run["steps"] is None else f"{run['steps'][0]} of {run['steps'][1]}",
+                run["message"]) for run in runs]) if runs else
+        el("p", "None were named; what was tried and thrown away before is not known here."),
+    )  # fmt: skip
+
+
+def _use(report: Report) -> Markup:
+    form = report["form"]
+    return el(
+        "section",
+        el("h2", "Intended use and limits"),
+        table(("", ""), [("purpose", form["purpose"] or NOT_SAID),
+                         ("intended use", form["intended_use"] or NOT_SAID),
+                         ("limits, by the auditor", form["limits"] or NOT_SAID)]),
+        _items([
+            "A finding holds for these weights, these questions and these attacks. Knowledge that "
+            "no question asks about, and attacks that nobody tried, are outside it.",
+            "Multiple choice shows recognition; a model that cannot pick the answer might still "
+            "write it, and the other way round.",
+            "A relearning budget is small here; an attacker with more data and steps may get more.",
+        ]),
+    )  # fmt: skip
+
+
+def _people(report: Report) -> Markup:
+    form = report["form"]
+    rows = [
+        ("audited by", form["auditor"] or NOT_SAID),
+        ("organisation", form["organisation"] or NOT_SAID),
+        ("date", form["date"] or NOT_SAID),
+        ("reviewed by", form["reviewed_by"] or NOT_SAID),
+        ("how it was reviewed", form["review"] or NOT_SAID),
+    ]
+    return el(
+        "section",
+        el("h2", "Who audited, and how it was reviewed"),
+        table(("", ""), rows),
+        el("div", el("div", "Auditor, date, signature"), el("div", "Reviewer, date, signature"),
+           class_="sign"),
+    )  # fmt: skip
+
+
+def _surroundings(report: Report) -> Markup:
+    found = report["surroundings"]
+    seconds = [
+        (part["what"], number(part["seconds"], ".1f"))
+        for part in report["parts"].values()
+        if part["done"]
+    ]
+    total = sum(part["seconds"] for part in report["parts"].values() if part["done"])
+    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    return el(
+        "section",
+        el("h2", "Software, hardware, time"),
+        table(("", ""), [
+            ("software", f"TRACE {found['trace']}, Python {found['python']}, {packages}"),
+            ("machine", f"{found['processor']}, {found['cores']} cores ({found['threads']} threads "
+             f"used), {size(found['memory'])}, {found['system']}"),
+            ("accelerators", ", ".join(found["accelerators"]) or "none"),
+            ("seed", str(report["settings"]["seed"])),
+        ]),
+        table(("part", "seconds"), [*seconds, ("all", number(total, ".1f"))], " n"),
+    )  # fmt: skip
+
+
+def _settings(report: Report) -> Markup:
+    text = yaml.safe_dump(report["settings"], sort_keys=False, allow_unicode=True)
+    return el("section", el("h2", "Settings"), el("pre", text))
+
+
+def _check(report: Report) -> Markup:
+    return el(
+        "section",
+        el("h2", "How to check this report"),
+        el("p", "In the folder that this file came in:"),
+        el("pre", "trace-moe verify ."),
+        el("p", "It compares every file with the manifest's SHA-256, makes this page and the "
+           "tables again from report.json, applies the rules again, and asks the models a sample "
+           "of the questions again. Models and sets are found by audit.yaml; on another machine, "
+           "edit a copy of it and pass it with --config. The hash of manifest.json itself is "
+           "printed by the audit and by verify; keep it elsewhere, signed."),
+    )  # fmt: skip

@@ -1,0 +1,268 @@
+"""The parts of an audit: what each measures, and what it needs.
+
+A part is a function of the case that returns a `Result`: a summary that the report shows, and items
+that only the answer files and `verify` read. What decides a part's figures is its key, so that a
+finished part is never computed twice and never kept for other settings.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from trace_engine.audit.case import Case, hash_of
+from trace_engine.audit.paired import accuracy, beyond_chance, difference, marks, shares
+from trace_engine.audit.settings import AuditConfig, PartName, Role
+from trace_engine.errors import InputError
+from trace_engine.evaluation.families import Loss
+from trace_engine.evaluation.membership import Membership
+from trace_engine.evaluation.memorisation import Memorisation
+from trace_engine.evaluation.multiple_choice import ChoiceScores, score_questions
+from trace_engine.evaluation.probe import probe_documents, routing_probe
+from trace_engine.progress import ProgressCallback
+from trace_engine.routing import drift, load_mismatch
+from trace_engine.sets import Question
+
+VERSION = 1
+"""Of how the parts compute; a change makes finished parts of older reports be computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a part found."""
+
+    summary: dict[str, Any]
+    """JSON values; no word of a set or a question."""
+    items: dict[str, Any] = field(default_factory=dict)
+    """Per-question values, likewise."""
+
+
+Part = Callable[[Case, ProgressCallback], Result]
+
+
+def key_of(part: PartName, case: Case) -> str:
+    """SHA-256 of everything that decides a part's figures."""
+    config = case.config
+    asked = {role: model.asked() for role, model in config.models().items()}
+    common = config.model_dump(
+        mode="json",
+        include={"forget_category", "style", "max_questions", "max_documents", "max_length"}
+        | {"seed", "threads"},
+    )
+    data = {
+        "version": VERSION,
+        "part": part,
+        "models": asked,
+        "fingerprints": case.fingerprints(),
+        "settings": common | {name: _group(config, name) for name in _OWN.get(part, ())},
+    }
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+_OWN: Final[dict[PartName, tuple[str, ...]]] = {}
+"""Groups of settings that a part has to itself."""
+
+
+def _group(config: AuditConfig, name: str) -> Any:
+    return getattr(config, name).model_dump(mode="json")
+
+
+def why_not(part: PartName, config: AuditConfig) -> str | None:
+    """Why a part cannot be made of what there is, or None when it can."""
+    if config.parts is not None and part not in config.parts:
+        return "left out by the settings"
+    if part == "drift" and config.before is None:
+        return "there is no model before to compare with"
+    if part in _NEED_QUESTIONS and config.questions is None:
+        return "there are no questions"
+    return None
+
+
+_NEED_QUESTIONS: Final[tuple[PartName, ...]] = ("questions",)
+
+
+def ask(case: Case, role: Role, report: ProgressCallback) -> ChoiceScores:
+    """All questions, asked as they are."""
+    opened = case.open(role)
+    asked = list(case.questions.values())
+    return score_questions(
+        opened.model, opened.tokenizer, asked, style=case.config.style, report=report
+    )
+
+
+def margins(scores: ChoiceScores) -> list[float]:
+    """Per question, by how many nats the picked choice leads the next one."""
+    found = []
+    for values in scores.loglikelihoods:
+        ordered = np.sort(values)
+        found.append(round(float(ordered[-1] - ordered[-2]), 4))
+    return found
+
+
+def questions(case: Case, report: ProgressCallback) -> Result:
+    """Every model's answers, by category, and how they differ question by question."""
+    categories = [question.category for question in case.questions.values()]
+    items: dict[str, Any] = {
+        "number": [number + 1 for number in case.questions],
+        "hash": [hash_of(question) for question in case.questions.values()],
+        "category": categories,
+        "answer": [question.answer for question in case.questions.values()],
+        "picked": {},
+        "margin": {},
+        "right": {},
+    }
+    for role in case.models:
+        scores = ask(case, role, report)
+        items["picked"][role] = scores.picked.tolist()
+        items["margin"][role] = margins(scores)
+        items["right"][role] = marks(scores.correct)
+    return Result(question_summary(case.config, items, list(case.questions.values())), items)
+
+
+def question_summary(
+    config: AuditConfig, items: dict[str, Any], asked: list[Question] | None = None
+) -> dict[str, Any]:
+    """Accuracies and differences, from right and wrong alone; `verify` computes them again."""
+    groups: dict[str, list[int]] = {}
+    for place, category in enumerate(items["category"]):
+        groups.setdefault(category, []).append(place)
+    forget = groups[config.forget_category]
+    utility = sorted(set(range(len(items["category"]))) - set(forget))
+    named = dict(sorted(groups.items())) | ({UTILITY: utility} if utility else {})
+    right: dict[str, str] = items["right"]
+
+    def of(role: str, places: list[int]) -> str:
+        return "".join(right[role][place] for place in places)
+
+    rows, differences = [], []
+    for role in right:
+        for name, places in named.items():
+            rows.append({"model": role, "on": name, **accuracy(of(role, places)).to_dict()})
+    for minus in ("before", "reference"):
+        for name, places in named.items() if minus in right else ():
+            found = difference(shares(of("model", places)), shares(of(minus, places)), config.seed)
+            differences.append({"minus": minus, "on": name, **found.to_dict()})
+    chance = None if asked is None else _chance([asked[place] for place in forget])
+    summary: dict[str, Any] = {
+        "forget_category": config.forget_category,
+        "n_forget": len(forget),
+        "n_utility": len(utility),
+        "accuracy": rows,
+        "differences": differences,
+        "implementation": f"TRACE, after lm-evaluation-harness multiple_choice, {config.style}",
+    }
+    if chance is not None:
+        summary["chance"] = chance
+        summary["beyond_chance"] = {
+            role: beyond_chance(of(role, forget), chance).to_dict() for role in right
+        }
+    return summary
+
+
+UTILITY: Final = "utility"
+"""All categories but the forget set's, together."""
+
+
+def _chance(asked: list[Question]) -> float:
+    return sum(1 / len(question.choices) for question in asked) / len(asked)
+
+
+def measures(case: Case, report: ProgressCallback) -> Result:
+    """Loss, memorisation and membership of every model."""
+    forget, length = case.drawn("forget"), case.config.max_length
+    families: list[Any] = [
+        Loss(forget, "forget set", length),
+        Loss(case.drawn("retain"), "retain set", length),
+        Memorisation(forget, "forget set", length),
+    ]
+    if case.holdout is not None:
+        families.append(
+            Membership(forget, case.drawn("holdout"), "forget set against holdout", length)
+        )
+    collected: dict[Role, list[Any]] = {}
+    for role in case.models:
+        opened = case.open(role)
+        collected[role] = [family.collect(opened, report) for family in families]
+    rows = []
+    for role, scores in collected.items():
+        known = collected.get("reference") if role != "reference" else None
+        for place, family in enumerate(families):
+            against = known[place] if known is not None and family.needs_reference else None
+            rows += [
+                {"model": role, **row.to_dict()} for row in family.rows(scores[place], against)
+            ]
+    return Result({"rows": rows})
+
+
+_CELL_COLUMNS: Final = (
+    "layer", "expert", "forget", "retain", "difference", "low", "high", "p_max", "q_bh",
+    "null_difference", "matched_difference",
+)  # fmt: skip
+
+
+def routing(case: Case, report: ProgressCallback) -> Result:
+    """Where both sets are routed, cell by cell, in the model and in the one before."""
+    found: dict[str, Any] = {}
+    for role in case.models:
+        if role == "reference":
+            continue
+        case.close()
+        answer = case.profile(role)
+        folder, _ = answer.get(report, case.base)
+        compared = load_mismatch(folder)
+        table = compared.table()[list(_CELL_COLUMNS)]
+        found[role] = {
+            "profile": answer.key,
+            "documents": {"forget": compared.documents_forget, "retain": compared.documents_retain},
+            "tokens": {"forget": compared.tokens_forget, "retain": compared.tokens_retain},
+            "permutations": compared.permutations,
+            "bootstrap": compared.bootstrap,
+            "matched_coverage": compared.matched_coverage,
+            "notes": list(compared.notes),
+            "cells": table.round(6).to_dict("records"),
+        }
+    return Result(found)
+
+
+def drifted(case: Case, report: ProgressCallback) -> Result:
+    """How far routing moved from the model before, on both sets, by layer."""
+    before, after = case.models["before"], case.models["model"]
+    if (before.layers, before.experts_per_token) != (after.layers, after.experts_per_token):
+        raise InputError(
+            f"Routing cannot be compared: the model before routes in layers {list(before.layers)}, "
+            f"the model in layers {list(after.layers)}."
+        )
+    sides = {side: case.drawn(side) for side in ("forget", "retain")}
+    length = case.config.max_length
+    probes = {
+        role: {side: routing_probe(case.open(role), sides[side], length) for side in sides}
+        for role in ("before", "model")
+    }
+    rows = []
+    for side, documents in sides.items():
+        place_N = probe_documents(case.open("model"), documents, length)
+        moved = drift(probes["before"][side], probes["model"][side], place_N)
+        for site, layer in enumerate(after.layers):
+            rows.append(
+                {
+                    "on": f"{side} set",
+                    "layer": layer,
+                    "overlap": float(moved.overlap[site]),
+                    "low": float(moved.low[site]),
+                    "high": float(moved.high[site]),
+                    "n": moved.n,
+                }
+            )
+    chance = [k / e for k, e in zip(after.experts_per_token, after.num_experts, strict=True)]
+    return Result({"rows": rows, "chance": chance, "unit": "documents"})
+
+
+COMPUTED: Final[dict[PartName, Part]] = {
+    "questions": questions,
+    "measures": measures,
+    "routing": routing,
+    "drift": drifted,
+}

@@ -1,0 +1,133 @@
+"""An audit as one file: models, sets, questions, attacks, rules, and the form's fields.
+
+The page, the command and Python write and read the same YAML. Nothing here is computed and no torch
+is loaded. It accepts that a question file with other categories than the named one is found only
+when the questions are read.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from trace_engine.attacks.settings import AskingConfig, QuantisationConfig, RelearningConfig
+from trace_engine.audit.rules import RulesConfig
+from trace_engine.config import ModelConfig, SetConfig, _Settings, read_yaml
+from trace_engine.errors import InputError
+from trace_engine.refusal import describe
+
+PartName = Literal["questions", "measures", "routing", "drift"]
+PARTS: tuple[PartName, ...] = get_args(PartName)
+Role = Literal["model", "before", "reference"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class LicenceConfig(_Settings):
+    """Under which terms the sets may be used, as the auditor knows them; shown, not checked."""
+
+    forget: str = ""
+    retain: str = ""
+    questions: str = ""
+
+
+class FormConfig(_Settings):
+    """What only a person can say; every field is shown as it is typed, empty ones as not said."""
+
+    auditor: str = ""
+    """Who audited."""
+    organisation: str = ""
+    """For whom, or in whose name."""
+    date: str = ""
+    """When, as the auditor dates it."""
+    purpose: str = ""
+    """Why the audit was asked for."""
+    intended_use: str = ""
+    """What the report may be used for."""
+    limits: str = ""
+    """What it may not be used for, and what is known to be missing."""
+    reviewed_by: str = ""
+    """Who reviewed it."""
+    review: str = ""
+    """How: what was re-run, read, or discussed."""
+
+
+class AuditConfig(_Settings):
+    kind: Literal["audit"] = "audit"
+    name: str = ""
+    """A label for lists and the report's title."""
+    model: ModelConfig = ModelConfig()
+    """The model that is audited."""
+    before: ModelConfig | None = None
+    """The model that it was made from, where there is one: knowledge, utility and routing are
+    compared with it."""
+    reference: ModelConfig | None = None
+    """A model that was trained without the forget set: what not knowing looks like. Empty: the
+    report says "no reference" wherever one is needed."""
+    forget: SetConfig
+    """The body of knowledge in question."""
+    retain: SetConfig
+    """Text that should be left as it was."""
+    holdout: SetConfig | None = None
+    """Documents like the forget set's that no model was trained on, for membership attacks."""
+    questions: str | None = None
+    """Multiple-choice file or published folder, or `demo:questions/test`. Empty: nobody can say
+    whether the model holds the knowledge."""
+    forget_category: str = "hazard"
+    """Category of the questions about the forget set; every other category is utility."""
+    style: Literal["continuation", "letters"] = "continuation"
+    """Score each choice's own words, or the letters A-D after an MMLU prompt."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """At most so many questions a category, drawn with the seed; n is always shown."""
+    max_documents: Annotated[int, Field(ge=2)] = 400
+    """At most so many documents of each set for losses, memorisation, membership and drift, drawn
+    with the seed. Profile and relearning take whole sets."""
+    max_length: Annotated[int, Field(ge=8)] = 256
+    """Tokens per document; the rest is cut."""
+    parts: tuple[PartName, ...] | None = None
+    """Only these parts; empty: all that the materials allow. What is left out is listed as not
+    tested."""
+    relearning: RelearningConfig = RelearningConfig()
+    quantisation: QuantisationConfig = QuantisationConfig()
+    asking: AskingConfig = AskingConfig()
+    rules: RulesConfig = RulesConfig()
+    runs: tuple[str, ...] = ()
+    """Folders or ids of the runs that led to the model, the failed and stopped ones too: the report
+    lists how each ended."""
+    licences: LicenceConfig = LicenceConfig()
+    form: FormConfig = FormConfig()
+    reveal: bool = False
+    """Write questions and choices into the answer files. Otherwise they hold hashes only, and no
+    word of a set or a question is in the folder."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; the same number gives the same bits. Empty: torch's default."""
+    seed: int = 0
+    """Decides which documents and questions are drawn, and the bootstrap."""
+
+    @model_validator(mode="after")
+    def _compares_different_things(self) -> Self:
+        if self.before is not None and self.before == self.model:
+            raise ValueError("before and model are the same: there is no change to look at")
+        return self
+
+    def models(self) -> dict[Role, ModelConfig]:
+        """The models that are there, by what they are here."""
+        given = {role: getattr(self, role) for role in ROLES}
+        return {role: model for role, model in given.items() if model is not None}
+
+
+def parse_audit(data: Any, where: str = "settings") -> AuditConfig:
+    """Validate a mapping. Raises InputError naming each field."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of settings, found {type(data).__name__}.")
+    if data.get("kind", "audit") != "audit":
+        raise InputError(f"{where}: kind must be audit, found {str(data['kind'])[:40]!r}.")
+    try:
+        return AuditConfig.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {describe(error, AuditConfig)}") from None
+
+
+def read_audit(path: str | Path) -> AuditConfig:
+    """Read an audit's YAML file. Raises InputError when it is missing, not YAML, or refused."""
+    path = Path(path)
+    return parse_audit(read_yaml(path), path.name)

@@ -1,0 +1,97 @@
+"""The report's figures as tables: CSV files beside it, made from report.json alone.
+
+Text that a spreadsheet would take for a formula is prefixed with an apostrophe; numbers stay
+numbers. An empty cell is a figure that is not there.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """Rows as CSV, columns in the given order."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+_FIGURE: Final = ("value", "low", "high", "n", "method")
+
+
+def _accuracy(parts: Row) -> list[Row]:
+    found = parts["questions"]
+    return [
+        *({"figure": "accuracy", **row} for row in found["accuracy"]),
+        *(
+            {"figure": "difference", "model": f"model minus {row['minus']}", **row}
+            for row in found["differences"]
+        ),
+    ]
+
+
+def _experts(parts: Row) -> list[Row]:
+    return [
+        {"model": role, **cell} for role, found in parts["routing"].items()
+        for cell in found["cells"]
+    ]  # fmt: skip
+
+
+def _attacks(parts: Row) -> list[Row]:
+    return [
+        {"part": part, **row}
+        for part in ("relearning", "quantisation", "paraphrases", "prefixes")
+        for row in parts.get(part, {}).get("rows", ())
+    ]
+
+
+Make = Callable[[Row], list[Row]]
+
+TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
+    "questions": (("questions",), ("figure", "model", "on", *_FIGURE), _accuracy),
+    "measures": (
+        ("measures",),
+        ("model", "measure", "on", *_FIGURE, "implementation", "note"),
+        lambda parts: list(parts["measures"]["rows"]),
+    ),
+    "experts": (
+        ("routing",),
+        ("model", "layer", "expert", "forget", "retain", "difference", "low", "high", "p_max",
+         "q_bh", "null_difference", "matched_difference"),
+        _experts,
+    ),
+    "drift": (
+        ("drift",),
+        ("on", "layer", "overlap", "low", "high", "n"),
+        lambda parts: list(parts["drift"]["rows"]),
+    ),
+    "attacks": (
+        ("relearning", "quantisation", "paraphrases", "prefixes"),
+        ("part", "attack", "model", "step", "seed", "on", *_FIGURE),
+        _attacks,
+    ),
+}  # fmt: skip
+"""Name -> the parts it is made of (any of them), its columns, and its rows."""
+
+
+def csv_tables(report: Row) -> dict[str, str]:
+    """Every table that the report has figures for, by file name."""
+    parts = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
+    return {
+        f"{name}.csv": csv_text(make(parts), columns)
+        for name, (needed, columns, make) in TABLES.items()
+        if any(part in parts for part in needed)
+    }

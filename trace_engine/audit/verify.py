@@ -1,0 +1,300 @@
+"""Checking an audit's folder: hashes, what follows from what, and a sample of figures anew.
+
+From cheap to dear: every file against the manifest; page, tables, accuracies and finding against
+report.json; then sets and models by their hashes, a sample of questions asked again, and one loss.
+The sample is drawn with a seed that nobody knew beforehand, unless one is given. Attacks are not
+run again: their finding follows from stored answers, which the manifest covers.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import trace_engine
+from trace_engine.audit.answers import answer_files
+from trace_engine.audit.case import Case, hash_of
+from trace_engine.audit.evidence import finding_of
+from trace_engine.audit.manifest import NAME, changed_files, read_manifest
+from trace_engine.audit.parts import question_summary
+from trace_engine.audit.record import CONFIG, Record
+from trace_engine.audit.report import ANSWERS, JSON, derived_files, read_report
+from trace_engine.audit.rules import RulesConfig
+from trace_engine.audit.settings import PARTS, AuditConfig, Role, read_audit
+from trace_engine.disk import sha256_file, strict
+from trace_engine.errors import RunError, TraceError
+from trace_engine.evaluation.loss import set_loss
+from trace_engine.evaluation.multiple_choice import score_questions
+from trace_engine.progress import ProgressCallback, ignore_progress
+
+CLOSE = 1e-3
+"""Nats by which two choices may be apart and still change places on another machine; also the
+relative distance at which two losses count as the same."""
+
+State = Literal["agrees", "differs", "not checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One check."""
+
+    what: str
+    state: State
+    details: tuple[str, ...] = ()
+    """What differs, by name; or why it was not checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked, and what came of it."""
+
+    checks: tuple[Checked, ...]
+    manifest_sha256: str
+    seed: int
+    """Drew the sample; give it to look at the same questions again."""
+
+    @property
+    def differs(self) -> bool:
+        return any(check.state == "differs" for check in self.checks)
+
+    @property
+    def complete(self) -> bool:
+        return all(check.state == "agrees" for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything agrees; 1 something differs; 3 nothing differs, but not all was checked."""
+        return 1 if self.differs else 0 if self.complete else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "checks": [
+                {"what": c.what, "state": c.state, "details": list(c.details)} for c in self.checks
+            ],
+            "manifest_sha256": self.manifest_sha256,
+            "seed": self.seed,
+            "agrees": not self.differs,
+            "complete": self.complete,
+        }
+
+
+def verify_audit(
+    folder: str | Path,
+    *,
+    config: AuditConfig | None = None,
+    sample: int = 40,
+    seed: int | None = None,
+    recompute: bool = True,
+    base: Path | None = None,
+    report: ProgressCallback = ignore_progress,
+) -> Verified:
+    """Check the folder of a finished audit. `config` stands for its audit.yaml where models and
+    sets lie elsewhere. Raises RunError when it is no such folder, or of a newer format."""
+    path = Path(folder).absolute()
+    manifest = read_manifest(path)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    checks = [_checked("files against the manifest", changed_files(path, manifest))]
+    try:
+        data = read_report(path)
+        parts = _parts(path)
+        checks += list(_within(path, data, parts))
+        if recompute:
+            checks += _recomputed(path, config, data, parts, sample, seed, base, report)
+        else:
+            checks.append(Checked("figures recomputed", "not checked", ("left out by request",)))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        # A report that is not built like one cannot be checked further, and was not written by us.
+        said = f"{JSON} or a part is not built as a report is ({type(error).__name__}: {error})"
+        checks.append(Checked("the report's structure", "differs", (said,)))
+    except RunError as error:
+        checks.append(Checked("the report's structure", "differs", (str(error),)))
+    return Verified(tuple(checks), sha256_file(path / NAME), seed)
+
+
+def _checked(what: str, differing: list[str]) -> Checked:
+    return Checked(what, "differs" if differing else "agrees", tuple(differing))
+
+
+def _parts(folder: Path) -> dict[str, Any]:
+    record = Record(folder)
+    return {part: found for part in PARTS if (found := record.find(part, None)) is not None}
+
+
+def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Checked]:
+    """What follows from what, without a model."""
+    yield _checked("the report's figures against the parts'", _unlike_parts(data, parts))
+    if data["surroundings"]["trace"] == trace_engine.__version__:
+        yield _checked("page and tables against report.json", _unlike_report(folder, data))
+    else:
+        made = data["surroundings"]["trace"]
+        yield Checked(
+            "page and tables against report.json",
+            "not checked",
+            (f"TRACE {made} made them, and this is {trace_engine.__version__}",),
+        )
+    yield _checked("accuracies against the answers", _unlike_answers(folder, parts))
+    summaries = {part: found["summary"] for part, found in parts.items()}
+    missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
+    finding = finding_of(summaries, missing, RulesConfig.model_validate(data["rules"])).to_dict()
+    found = strict(finding)
+    wrong = [
+        f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
+        for name, value in found.items()
+        if data["finding"].get(name) != value
+    ]
+    yield _checked("the finding against the rules", wrong)
+
+
+def _unlike_parts(data: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
+    said = []
+    for part, row in data["parts"].items():
+        there = parts.get(part)
+        if row["done"] != (there is not None):
+            said.append(f"{part}: the report and the folder disagree on whether it was done")
+        elif there is not None:
+            said += list(_unlike(f"{JSON}, {part}", row["summary"], there["summary"]))
+    return said
+
+
+def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
+    """The places at which two JSON values differ, by name."""
+    if isinstance(shown, dict) and isinstance(stored, dict):
+        for name in sorted({*shown, *stored}):
+            yield from _unlike(f"{where}.{name}", shown.get(name), stored.get(name))
+    elif isinstance(shown, list) and isinstance(stored, list) and len(shown) == len(stored):
+        for place, (one, other) in enumerate(zip(shown, stored, strict=True)):
+            yield from _unlike(f"{where}[{place}]", one, other)
+    elif shown != stored:
+        yield f"{where}: {str(shown)[:80]} is said, {str(stored)[:80]} was measured"
+
+
+def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
+    said = []
+    for name, made in derived_files(data).items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != made:
+            said.append(f"{name}: does not say what {JSON} says")
+    return said
+
+
+def _unlike_answers(folder: Path, parts: Mapping[str, Any]) -> list[str]:
+    """Accuracies and differences, computed again from right and wrong."""
+    if "questions" not in parts:
+        return []
+    found = parts["questions"]
+    items = found["items"]
+    said = []
+    for role, picked in items["picked"].items():
+        right = "".join(
+            "1" if one == answer else "0"
+            for one, answer in zip(picked, items["answer"], strict=True)
+        )
+        if right != items["right"][role]:
+            said.append(f"parts/questions.json: what the {role} picked and what is right disagree")
+    config = read_audit(folder / CONFIG)
+    again = strict(question_summary(config, items))
+    for name in ("accuracy", "differences"):
+        said += list(_unlike(f"parts/questions.json, {name}", found["summary"][name], again[name]))
+    return said
+
+
+def _recomputed(
+    folder: Path,
+    config: AuditConfig | None,
+    data: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    sample: int,
+    seed: int,
+    base: Path | None,
+    report: ProgressCallback,
+) -> list[Checked]:
+    what = "figures recomputed from models and sets"
+    try:
+        case = Case.read(config or read_audit(folder / CONFIG), base)
+    except TraceError as error:
+        return [Checked(what, "not checked", (str(error),))]
+    now, then = case.fingerprints(), data["fingerprints"]
+    other = [
+        f"{name}: its SHA-256 is {str(now.get(name))[:12]}, the report's {str(then.get(name))[:12]}"
+        for name in sorted({*now, *then})
+        if now.get(name) != then.get(name)
+    ]
+    checks = [_checked("models and sets are those of the report", other)]
+    if other:
+        return [*checks, Checked(what, "not checked", ("models or sets are others",))]
+    if "questions" in parts:
+        items = parts["questions"]["items"]
+        checks.append(_checked("question hashes", _unlike_hashes(case, items)))
+        answers = answer_files(case, parts)
+        checks.append(
+            _checked(
+                "answer files against the parts",
+                [
+                    f"{ANSWERS}/{name}: does not say what the parts say"
+                    for name, made in answers.items()
+                    if not (folder / ANSWERS / name).is_file()
+                    or (folder / ANSWERS / name).read_text(encoding="utf-8") != made
+                ],
+            )
+        )
+        chosen = np.random.default_rng(seed).permutation(len(items["number"]))[:sample]
+        for role in case.models:
+            said = _asked_again(case, role, items, sorted(chosen.tolist()), report)
+            checks.append(_checked(f"{len(chosen)} questions asked again, {role}", said))
+    if "measures" in parts:
+        rows = parts["measures"]["summary"]["rows"]
+        checks.append(_checked("loss of the retain set again, model", _loss_again(case, rows)))
+    case.close()
+    return checks
+
+
+def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:
+    numbers = [number + 1 for number in case.questions]
+    if numbers != items["number"]:
+        return ["parts/questions.json: other questions were asked than the settings draw"]
+    return [
+        f"question {number}: its hash is not the report's"
+        for number, question, known in zip(
+            numbers, case.questions.values(), items["hash"], strict=True
+        )
+        if hash_of(question) != known
+    ]
+
+
+def _asked_again(
+    case: Case, role: Role, items: Mapping[str, Any], places: list[int], report: ProgressCallback
+) -> list[str]:
+    opened = case.open(role)
+    asked = list(case.questions.values())
+    scores = score_questions(
+        opened.model,
+        opened.tokenizer,
+        [asked[place] for place in places],
+        style=case.config.style,
+        report=report,
+    )
+    said = []
+    for place, picked, values in zip(places, scores.picked, scores.loglikelihoods, strict=True):
+        known = items["picked"][role][place]
+        # Two choices that are equal but for rounding may change places elsewhere.
+        if picked != known and values[picked] - values[known] > CLOSE:
+            said.append(
+                f"question {items['number'][place]}: the report says that the {role} picks "
+                f"{known}, it picks {int(picked)}"
+            )
+    return said
+
+
+def _loss_again(case: Case, rows: list[Mapping[str, Any]]) -> list[str]:
+    known = next(
+        row["value"] for row in rows
+        if (row["model"], row["on"]) == ("model", "retain set")
+        and row["measure"].startswith("loss")
+    )  # fmt: skip
+    now = set_loss(case.open("model"), case.drawn("retain"), case.config.max_length).value
+    if abs(now - known) <= CLOSE * abs(known):
+        return []
+    return [f"loss of the retain set: the report says {known:.4f}, it is {now:.4f}"]
