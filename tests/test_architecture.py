@@ -20,6 +20,7 @@ FLOORS = {
     "progress": 0,
     "refusal": 0,
     "spelling": 0,
+    "stored": 0,
     "bundled": 1,
     "disk": 1,
     "config": 1,

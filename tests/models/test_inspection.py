@@ -13,15 +13,18 @@ import torch
 
 from tests.support.models import save, save_tiny, tiny_olmoe
 from tests.support.moe_types import tiny_config, tiny_model
+from tests.support.stored import save_mxfp4
 from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
-from trace_engine.models import inspect_model, shift, sites, trial
+from trace_engine.models import inspect_model, open_model, quantised, shift, sites, trial
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine
 from trace_engine.models.shift import dtype_shift
 from trace_engine.models.trial import try_experts
 from trace_engine.progress import Progress
+from trace_engine.spelling import size
+from trace_engine.stored import STAYS_PACKED
 
 
 def config(folder: Path, **settings: str) -> ModelConfig:
@@ -126,21 +129,60 @@ def test_the_table_of_models_gives_the_same_reason_for_no_lora() -> None:
     assert f"LoRA: {NO_ADAPTERS}" in row
 
 
-def test_notes_say_what_quantisation_leaves_and_how_a_checkpoint_is_stored(tmp_path: Path) -> None:
+def test_notes_say_which_size_is_meant_of_a_checkpoint_that_is_unpacked(tmp_path: Path) -> None:
+    save_mxfp4(tmp_path)
+    found = inspect_closely(config(tmp_path), hashed=False)
+    files = size((tmp_path / "model.safetensors").stat().st_size)
+    [note] = found.notes
+    assert f"stored as mxfp4 ({files} of files) and is unpacked to bfloat16" in note
+    assert "that of the unpacked weights" in note
+    opened = open_model(config(tmp_path)).model
+    assert found.need.weights == sum(
+        t.numel() * t.element_size() for t in (*opened.parameters(), *opened.buffers())
+    )
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint stored in 8 bits by bitsandbytes, as if the package were here."""
     folder = save_tiny("olmoe", tmp_path)
     file = folder / "config.json"
-    settings = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}
-    file.write_text(json.dumps(settings))
-    *package, stored, small = inspect_closely(
-        config(folder, quantization="8bit"), hashed=False
-    ).notes
-    assert "stored as mxfp4" in stored
+    form = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": form}))
+    monkeypatch.setattr("trace_engine.models.inspection.check_stored", lambda files: None)
+    return folder
+
+
+def test_a_checkpoint_that_stays_packed_cannot_train_and_its_size_is_named_as_unpacked(
+    packed: Path,
+) -> None:
+    found = inspect_closely(config(packed), hashed=False)
+    answers = {item.what: item for item in found.support}
+    assert [answers[what].answer for what in ("tap", "selected experts", "lora")] == [
+        "yes", "no", "no",
+    ]  # fmt: skip
+    assert answers["lora"].why == answers["selected experts"].why == STAYS_PACKED
+    [note] = found.notes
+    assert "stays packed in memory" in note
+    assert "unpacked float32 weights, the most that it can take" in note
+    assert found.need.loading == (packed / "model.safetensors").stat().st_size
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra is not installed")
+def test_notes_say_what_quantisation_leaves(tmp_path: Path) -> None:
+    folder = save_tiny("olmoe", tmp_path)
+    [small] = inspect_closely(config(folder, quantization="8bit"), hashed=False).notes
     assert "routed experts" in small
-    # Loading would refuse it, so looking says the same.
-    there = find_spec("bitsandbytes") is not None
-    assert [("cannot be loaded like this" in n, "bitsandbytes" in n) for n in package] == (
-        [] if there else [(True, True)]
-    )
+
+
+def test_looking_refuses_a_missing_package_as_loading_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantised, "find_spec", lambda name: None)
+    folder = save_tiny("olmoe", tmp_path)
+    for look in (open_model, inspect_model, inspect_closely):
+        with pytest.raises(ModelError, match="needs the package bitsandbytes"):
+            look(config(folder, quantization="8bit"))
 
 
 def test_the_trial_times_every_allowed_way_and_auto_stays_the_rule() -> None:

@@ -38,7 +38,7 @@ from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.models import backbone, files, inspect_model, open_model
-from trace_engine.models.fit import unknown_layers
+from trace_engine.models.fit import out_of_place
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine, MemoryNeed, memory_need
 from trace_engine.models.open import choose_place
@@ -327,7 +327,7 @@ def _as_integers(tensors: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_shorten, "tensors of its experts do not fit together"),
+        (_shorten, rf"wrong: 1 of another shape \({re.escape(EXPERT)}\)"),
         (_drop, rf"wrong: 1 missing \({re.escape(EXPERT)}\)"),
         (_drop_up, r"wrong: 1 missing \(model\.layers\.1\.mlp\.experts\.7\.up_proj\.weight\)"),
         (_rename, "25 missing"),
@@ -473,11 +473,23 @@ def test_a_family_that_cannot_be_mapped_is_refused_by_name(folder: Path) -> None
 
 def test_layers_for_further_tokens_are_no_mismatch() -> None:
     """DeepSeek and GLM checkpoints bring a layer after the last, and say so in their settings."""
-    keys = ["model.layers.2.mlp.gate.weight", "vision.blocks.0.weight", "mtp.norm.weight"]
-    assert unknown_layers(keys, {"num_hidden_layers": 2}) == keys[:1]
-    settings = {"num_hidden_layers": 2, "num_nextn_predict_layers": 1}
-    assert unknown_layers(keys, settings) == []
-    assert unknown_layers(keys, {"text_config": settings}) == []
+    with torch.device("meta"):
+        model = tiny_model("deepseek_v3", num_mtp_layers=1)
+        without = tiny_model("deepseek_v3", num_mtp_layers=0)
+    decoder = ["model.layers.3.mlp.gate.weight", "model.layers.3.self_attn.o_proj.weight"]
+    further = [*decoder, "model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight"]
+    assert out_of_place(further, model) == ([], [])
+    # One more than is said, and one that holds what every decoder layer does.
+    assert out_of_place(further, without) == (sorted(further), [])
+    assert out_of_place(decoder, model) == (sorted(decoder), [])
+
+
+def test_tensors_without_a_place_are_told_from_parts_that_text_does_without() -> None:
+    with torch.device("meta"):
+        model = tiny_model("olmoe")
+    homeless = ["lm_head.bias", "model.layers.1.self_attn.q_proj.bias", "model.norm.bias"]
+    parts = ["vision.blocks.0.weight", "mtp.norm.weight", "model.mtp.layers.7.weight", "scores"]
+    assert out_of_place([*homeless, *parts], model) == ([], homeless)
 
 
 def test_remote_code_is_never_run(folder: Path) -> None:

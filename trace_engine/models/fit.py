@@ -7,10 +7,11 @@ device, and its report is judged.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,35 +21,45 @@ from transformers.utils import logging as reports
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out, says_so
 from trace_engine.models.files import ModelFiles, stored_tensors
+from trace_engine.models.packed import unpacked
+from trace_engine.models.sites import find_sites
 
-_LAYER_KEY = re.compile(r"(model\.)?(language_model\.)?(layers|blocks|h)\.(?P<layer>\d+)\.")
 _EXPERT_KEY = re.compile(r"(?P<owner>.*experts\.)(?P<number>\d+)(?P<rest>\..+)")
+_DESTINED = re.compile(r"tensors destined for ([\w.]*\w)")
+"""In transformers' words for what it was making of them."""
+_FURTHER = "num_nextn_predict_layers"
 _STACKED = "automatic conversion"
 """In transformers' words for experts that cannot be stacked."""
 
 
 def check_headers(files: ModelFiles, shell: Any) -> None:
-    """Refuse (ModelError) stored tensors that are missing or have another shape than `shell`'s.
+    """Refuse (ModelError) stored tensors that are missing, have another shape than `shell`'s, or
+    belong to layers that it does not have.
 
-    A checkpoint that is stored quantised is not compared: its tensors are the packed form's.
+    A checkpoint that is stored quantised is compared by what its tensors unpack to, as far as its
+    form is known (`packed`).
     """
-    if "quantization_config" in files.config:
-        return
+    found = unpacked(files)
+    if found.missing or found.mismatched:
+        raise ModelError(_misfit(files, found.missing, found.mismatched))
     # Precision plays no part in what fits.
     stored = {
         name: torch.empty(shape, dtype=torch.bfloat16, device="meta")
-        for name, shape, _ in stored_tensors(files)
+        for name, shape in found.shapes.items()
     }
+    plain = copy.deepcopy(shell.config)
+    if hasattr(plain, "quantization_config"):
+        del plain.quantization_config
     with loading(files):
         _, report = type(shell).from_pretrained(
             None,
-            config=shell.config,
+            config=plain,
             state_dict=stored,
             device_map="meta",
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    refuse_misfit(files, report)
+    refuse_misfit(files, report if found.whole else report | {"missing_keys": set()}, shell)
 
 
 @contextmanager
@@ -66,12 +77,14 @@ def loading(files: ModelFiles) -> Iterator[None]:
             raise MemoryError(first_line(error)) from None
         if _STACKED in str(error):
             # Experts are stored one by one and stacked; its own words are in a report on the log.
-            if missing := missing_experts(files):
-                raise ModelError(_misfit(files, missing, [], [])) from None
+            missing, mismatched = odd_experts(files)
+            if missing or mismatched:
+                raise ModelError(_misfit(files, missing, mismatched)) from None
+            whole = _DESTINED.search(said.text)
             raise ModelError(
-                f"{files.source}: the tensors of its experts do not fit together: one is missing "
-                "or has another shape. The weights do not belong to this configuration, or are "
-                "incomplete."
+                f"{files.source}: the tensors that make up {whole[1] if whole else 'its experts'} "
+                "do not fit together: one is missing or has another shape. The weights do "
+                "not belong to this configuration, or are incomplete."
             ) from None
         raise ModelError(
             f"{files.source}: transformers could not load the weights ({first_line(error)})."
@@ -93,25 +106,35 @@ class _Heard(logging.Handler):
         self.text += record.getMessage()
 
 
-def refuse_misfit(files: ModelFiles, report: Mapping[str, Any]) -> None:
-    """Refuse (ModelError) what transformers reports of a loading, naming the first tensors."""
+def refuse_misfit(files: ModelFiles, report: Mapping[str, Any], model: Any) -> None:
+    """Refuse (ModelError) what transformers reports of loading `model` (or its shell), naming the
+    first tensors."""
     missing = sorted(report["missing_keys"])
     mismatched = sorted(str(item[0]) for item in report["mismatched_keys"])
-    extra = unknown_layers(report["unexpected_keys"], files.config)
-    if mismatched and (experts := missing_experts(files)):
+    beyond, homeless = out_of_place(report["unexpected_keys"], model)
+    if mismatched and (experts := odd_experts(files)[0]):
         # Fewer than all are stacked to a tensor of another shape.
         mismatched = [n for n in mismatched if not n.startswith(tuple(_owners(experts)))]
         missing = sorted([*missing, *experts])
-    if missing or mismatched or extra:
-        raise ModelError(_misfit(files, missing, mismatched, extra))
+    if "quantization_config" in files.config:
+        homeless = []  # scales and the like, under names that every form has its own of
+    if missing or mismatched or beyond or homeless:
+        raise ModelError(_misfit(files, missing, mismatched, beyond, homeless))
 
 
-def _misfit(files: ModelFiles, missing: list[str], mismatched: list[str], extra: list[str]) -> str:
-    names = ", ".join([*missing, *mismatched, *extra][:3])
+def _misfit(
+    files: ModelFiles,
+    missing: list[str],
+    mismatched: list[str],
+    beyond: Sequence[str] = (),
+    homeless: Sequence[str] = (),
+) -> str:
+    names = ", ".join([*missing, *mismatched, *beyond, *homeless][:3])
     counts = (
         (len(missing), "missing"),
         (len(mismatched), "of another shape"),
-        (len(extra), "of layers that there are not"),
+        (len(beyond), "of layers that there are not"),
+        (len(homeless), "that the model has no place for"),
     )
     said = ", ".join(f"{number} {what}" for number, what in counts if number)
     return (
@@ -120,21 +143,37 @@ def _misfit(files: ModelFiles, missing: list[str], mismatched: list[str], extra:
     )
 
 
-def missing_experts(files: ModelFiles) -> list[str]:
-    """Tensors of single experts that other experts have and these lack, by name, sorted.
+def odd_experts(files: ModelFiles) -> tuple[list[str], list[str]]:
+    """Tensors of single experts that other experts have and these lack, and those of another shape
+    than most of their kind, by name, sorted.
 
-    Told from the stored names alone (`...experts.7.down_proj.weight`); empty where experts are
+    Told from what is stored alone (`...experts.7.down_proj.weight`); empty where experts are
     stored fused, or all alike.
     """
-    stored: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for name, _, _ in stored_tensors(files):
+    stored: dict[tuple[str, str], dict[int, tuple[int, ...]]] = defaultdict(dict)
+    for name, shape, _ in stored_tensors(files):
         if at := _EXPERT_KEY.fullmatch(name):
-            stored[at["owner"], at["rest"]].add(int(at["number"]))
-    every = set().union(*stored.values())
+            stored[at["owner"], at["rest"]][int(at["number"])] = shape
+    # Identity experts have some tensors only (LongCat), so other layers are asked first.
+    kinds: dict[str, set[int]] = defaultdict(set)
+    for (_, rest), shapes in stored.items():
+        kinds[rest] |= shapes.keys()
+    every: set[int] = set().union(*kinds.values())
+    missing = _absent(stored, kinds) or _absent(stored, dict.fromkeys(kinds, every))
+    mismatched = []
+    for (owner, rest), shapes in stored.items():
+        [(usual, _)] = Counter(shapes.values()).most_common(1)
+        mismatched += [f"{owner}{n}{rest}" for n, shape in shapes.items() if shape != usual]
+    return missing, sorted(mismatched)
+
+
+def _absent(
+    stored: Mapping[tuple[str, str], Mapping[int, Any]], expected: Mapping[str, set[int]]
+) -> list[str]:
     return sorted(
         f"{owner}{number}{rest}"
-        for (owner, rest), numbers in stored.items()
-        for number in every - numbers
+        for (owner, rest), found in stored.items()
+        for number in expected[rest] - found.keys()
     )
 
 
@@ -144,17 +183,48 @@ def _owners(experts: list[str]) -> set[str]:
     return {at["owner"] for at in found if at is not None}
 
 
-def unknown_layers(unexpected: Iterable[str], settings: dict[str, Any]) -> list[str]:
-    """Unexpected tensors of decoder layers that the configuration does not have.
+def out_of_place(unexpected: Iterable[str], model: Any) -> tuple[list[str], list[str]]:
+    """Of the tensors that the model does not expect, those of decoder layers that it does not have,
+    and those inside its layers or modules all the same.
 
-    What families bring on purpose is no mismatch: towers are not numbered as a layer, and layers
-    that predict further tokens follow the last one in the number that the configuration says.
+    The others are parts that a family brings on purpose and text does without. Layers that predict
+    further tokens are no misfit either: they follow the last one, in the number that the
+    configuration says, and hold what no decoder layer does (`eh_proj`, `enorm`, `shared_head`).
     """
-    text = settings.get("text_config") or settings
-    last = int(text.get("num_hidden_layers") or 0)
-    on_purpose = range(last, last + int(text.get("num_nextn_predict_layers") or 0))
-    found = [(key, _LAYER_KEY.match(key)) for key in unexpected]
-    return sorted(key for key, at in found if at and int(at.group("layer")) not in on_purpose)
+    lists = {site.layers_name: model.get_submodule(site.layers_name) for site in find_sites(model)}
+    further = int(getattr(model.config.get_text_config(), _FURTHER, None) or 0)
+    beyond: dict[tuple[str, int], list[str]] = defaultdict(list)
+    homeless = []
+    for key in sorted(unexpected):
+        at = next((at for name in lists if (at := _in_layer(name, key))), None)
+        if at is not None and int(at["layer"]) >= len(lists[at["list"]]):
+            beyond[at["list"], int(at["layer"])].append(key)
+        elif at is not None or _is_beside_others(key, model):
+            homeless.append(key)
+    extra = []
+    for (name, layer), keys in beyond.items():
+        parts = {
+            part for decoder_layer in lists[name] for part, _ in decoder_layer.named_children()
+        }
+        own = {key.removeprefix(f"{name}.{layer}.").split(".")[0] for key in keys} - parts
+        if not own or layer >= len(lists[name]) + further:
+            extra += keys
+    return extra, homeless
+
+
+def _in_layer(name: str, key: str) -> re.Match[str] | None:
+    return re.match(rf"(?P<list>{re.escape(name)})\.(?P<layer>\d+)\.", key)
+
+
+def _is_beside_others(key: str, model: Any) -> bool:
+    """Whether the tensor would stand in a module that has tensors, such as the bias of a layer that
+    has a weight alone."""
+    owner = key.rpartition(".")[0]
+    try:
+        module = model.get_submodule(owner)
+    except AttributeError:
+        return False
+    return bool(owner) and next(module.parameters(recurse=False), None) is not None
 
 
 def first_line(error: Exception) -> str:

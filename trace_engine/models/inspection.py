@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.files import ModelFiles, locate, weights_size
+from trace_engine.models.files import locate, weights_size
 from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
 from trace_engine.models.memory import (
@@ -45,6 +46,7 @@ from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters, find_sites, unmapped_blocks
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
 from trace_engine.spelling import size
+from trace_engine.stored import STAYS_PACKED, UNPACKED, stays_packed
 
 Answer = Literal["yes", "no", "not known before loading"]
 
@@ -112,11 +114,19 @@ def inspect_closely(
     files = locate(config.source, config.revision)
     _say(report, "building the model's outline", 1)
     model = outline(files, config)
+    check_stored(files)
+    quantised_options(config, model)
     check_headers(files, model)
     open_tokenizer(files, model)
     experts = experts_implementation(config, model)
     sites = find_sites(model)
-    need = memory_need(model, sites, (0,) * len(sites), quantization=config.quantization)
+    weigh = partial(
+        memory_need,
+        quantization=config.quantization,
+        mapped=weights_size(files),
+        packed=stays_packed(files.config),
+    )
+    need = weigh(model, sites, (0,) * len(sites))
     place = choose_place(config.device, need)
     _say(report, "hashing its files" if hashed else "asking its routers", 2)
     notes = []
@@ -131,17 +141,8 @@ def inspect_closely(
         info, model, sites = opened.info, opened.model, opened.sites
         notes.append("This family cannot be looked at without its weights, so they were loaded.")
     kinds = router_kinds(model, sites)
-    need = (
-        memory_need(
-            model,
-            sites,
-            info.experts_per_token,
-            quantization=config.quantization,
-            mapped=weights_size(files),
-        )
-        if not notes
-        else need
-    )  # a loaded quantised model's bytes are packed
+    if not notes:  # a loaded quantised model's bytes are packed
+        need = weigh(model, sites, info.experts_per_token)
     machine = machine_memory()
     return Inspection(
         info=info,
@@ -150,19 +151,21 @@ def inspect_closely(
         need=need,
         machine=machine,
         memory_problem=too_little(files.source, need, place, config, machine),
-        support=support_of(sites, kinds),
+        support=support_of(sites, kinds, packed=stays_packed(files.config)),
         notes=(
             *notes,
-            *_not_here(files, config, model),
             *_unmapped(model),
             *_mixed(model),
-            *_notes(info, need, files.config, free_on(machine, place)),
+            *_notes(info, need, free_on(machine, place)),
         ),
     )
 
 
-def support_of(sites: Sequence[Site], kinds: Sequence[str]) -> tuple[Support, ...]:
-    """What TRACE can do with a model of these sites, as far as its shell tells."""
+def support_of(
+    sites: Sequence[Site], kinds: Sequence[str], *, packed: bool = False
+) -> tuple[Support, ...]:
+    """What TRACE can do with a model of these sites, as far as its shell tells; `packed` weights
+    stay as they are stored."""
     untold = sorted(
         {site.layer for site, kind in zip(sites, kinds, strict=True) if kind == UNKNOWN}
     )
@@ -179,6 +182,14 @@ def support_of(sites: Sequence[Site], kinds: Sequence[str]) -> tuple[Support, ..
         Support("tap", "yes", ""),
         Support("drop", "yes", ""),
         reroute,
+        *_training(loose, flat, packed),
+    )
+
+
+def _training(loose: list[int], flat: list[int], packed: bool) -> tuple[Support, Support]:
+    if packed:
+        return Support("selected experts", "no", STAYS_PACKED), Support("lora", "no", STAYS_PACKED)
+    return (
         _unless(loose, "selected experts", "their experts are not on a tensor's first dimension"),
         _unless(flat, "lora", NO_ADAPTERS),
     )
@@ -217,23 +228,19 @@ def _mixed(model: Any) -> list[str]:
     ]
 
 
-def _not_here(files: ModelFiles, config: ModelConfig, model: Any) -> list[str]:
-    """Why loading would refuse its quantisation on this machine: one may still look at it."""
-    try:
-        quantised_options(config, model)
-        check_stored(files)
-    except ModelError as error:
-        return [f"It cannot be loaded like this: {error}"]
-    return []
-
-
-def _notes(info: ModelInfo, need: MemoryNeed, settings: dict[str, Any], free: int) -> list[str]:
+def _notes(info: ModelInfo, need: MemoryNeed, free: int) -> list[str]:
     notes = []
-    stored = settings.get("quantization_config")
-    if isinstance(stored, dict):
+    if info.stored_as in UNPACKED:
         notes.append(
-            f"The checkpoint is stored as {stored.get('quant_method', 'quantised')}; the estimate "
-            "is for weights in the precision named here."
+            f"The checkpoint is stored as {info.stored_as} ({size(need.mapped)} of files) and is "
+            f"unpacked to {info.dtype} while loading: the memory said here is that of the unpacked "
+            "weights."
+        )
+    elif info.stored_as:
+        notes.append(
+            f"The checkpoint is stored as {info.stored_as} ({size(need.mapped)} of files) and "
+            f"stays packed in memory, for profiling and evaluation: the memory said here is that "
+            f"of unpacked {info.dtype} weights, the most that it can take."
         )
     if info.quantization != "none":
         notes.append(

@@ -42,6 +42,4 @@ def require_layer(layers: Collection[int], layer: int) -> None:
 
 
 def _stem(sites: Sequence[Site]) -> str:
-    site = sites[0]
-    parts = site.name.split(".")
-    return "".join(f"{part}." for part in parts[: parts.index(str(site.layer))])
+    return f"{sites[0].layers_name}."

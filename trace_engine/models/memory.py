@@ -44,7 +44,8 @@ class MemoryNeed:
     """Of the weights: what is stored in 8 or 4 bits."""
     loading: int
     """Largest moment while loading: the weights, and one layer's experts a second time, because
-    checkpoints keep them one by one (measured: 1,671 MiB for 1,601 MiB of weights)."""
+    checkpoints keep them one by one (measured: 1,671 MiB for 1,601 MiB of weights). Of weights that
+    stay packed, their files."""
     training: int
     """Weights, gradients and AdamW's two moments, when every parameter trains; activations come on
     top."""
@@ -83,8 +84,10 @@ def memory_need(
     quantization: str = "none",
     tokens: int = TOKENS_PER_BATCH,
     mapped: int = 0,
+    packed: bool = False,
 ) -> MemoryNeed:
-    """What the model takes in the precision that its (possibly meta) parameters have.
+    """What the model takes in the precision that its (possibly meta) parameters have; `packed`
+    weights load as they lie in their files (`mapped` bytes).
 
     Per batch (estimate): T x (8 D + max(dense I, 3 K (I + D))) numbers of the weights' precision:
     the residual stream and attention's parts, and the widest block's inside; the output head is not
@@ -104,7 +107,7 @@ def memory_need(
         weights=weights,
         experts=sum(per_site),
         quantised=quantised,
-        loading=weights + max(per_site, default=0),
+        loading=mapped if packed else weights + max(per_site, default=0),
         training=training,
         batch=tokens * _numbers_per_token(model, sites, experts_per_token) * _item_size(model),
         tokens=tokens,

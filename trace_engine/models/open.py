@@ -48,6 +48,7 @@ from trace_engine.models.quantised import (
 from trace_engine.models.settings import check_settings, chosen_per_token
 from trace_engine.models.site import Site
 from trace_engine.models.sites import experts_per_token, find_sites
+from trace_engine.stored import stays_packed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,6 +68,8 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     config, _ = settle(config, training=False)
     files = locate(config.source, config.revision)
     shell = outline(files, config)
+    check_stored(files)
+    check_headers(files, shell)
     experts = experts_implementation(config, shell)
     sites = find_sites(shell)
     # K does not matter for the weights.
@@ -77,11 +80,11 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
         none_chosen,
         quantization=config.quantization,
         mapped=weights_size(files),
+        packed=stays_packed(files.config),
     )
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
     options = unpacking_options(files) | quantised_options(config, shell)
-    check_stored(files)
     with enough_memory(files.source, need, place, config):
         model = _load(files, precision(shell), experts, place, options)
     model.eval()
@@ -102,15 +105,25 @@ def inspect_model(config: ModelConfig) -> ModelInfo:
     without values (no type of the installed transformers). Raises ModelError for
     a source that is missing, damaged, pickled, gated, offline or needs remote code (see
     `files.locate`), for an encoder-decoder, a dense model, a family whose routing cannot be tapped,
-    and for weights or a tokenizer that do not fit the configuration.
+    for quantisation, of the settings or the checkpoint, without its package, and for weights or a
+    tokenizer that do not fit the configuration.
     """
     files = locate(config.source, config.revision)
     shell = outline(files, config)
+    check_stored(files)
+    quantised_options(config, shell)
     check_headers(files, shell)
     open_tokenizer(files, shell)
     experts = experts_implementation(config, shell)
     sites = find_sites(shell)
-    need = memory_need(shell, sites, (0,) * len(sites), quantization=config.quantization)
+    need = memory_need(
+        shell,
+        sites,
+        (0,) * len(sites),
+        quantization=config.quantization,
+        mapped=weights_size(files),
+        packed=stays_packed(files.config),
+    )
     place = choose_place(config.device, need)
     try:
         return describe(files, shell, sites, config, place, experts)
@@ -326,7 +339,7 @@ def _load(
             ignore_mismatched_sizes=True,
             **options,
         )
-    refuse_misfit(files, report)
+    refuse_misfit(files, report, model)
     if stored_as(files):
         forget_unpacking(model)
     if type(model)._can_set_experts_implementation():

@@ -16,9 +16,10 @@ from torch import nn
 
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.files import ModelFiles
-from trace_engine.models.fit import loading
+from trace_engine.models.files import ModelFiles, locate
+from trace_engine.models.fit import first_line
 from trace_engine.models.info import precision
+from trace_engine.stored import form, why_no_training
 
 
 def quantised_options(config: ModelConfig, shell: Any) -> dict[str, Any]:
@@ -58,20 +59,35 @@ def check_stored(files: ModelFiles) -> None:
         return
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    with loading(files):
-        quantizer: Any = AutoHfQuantizer
-        if not quantizer.supports_quant_method(stored):
-            raise ModelError(
-                f"{files.source} is stored as {str(stored.get('quant_method'))[:40]}, which this "
-                "transformers does not know. Convert it, or install a version that does."
-            )
-        quantizer.from_config(stored, pre_quantized=True).validate_environment(device_map=None)
+    quantizer: Any = AutoHfQuantizer
+    try:
+        known = quantizer.supports_quant_method(stored)
+        if known:
+            quantizer.from_config(stored, pre_quantized=True).validate_environment(device_map=None)
+    except Exception as error:  # each form's package is asked for in code of its own
+        raise ModelError(
+            f"{files.source} is stored as {form(files.config)[:40]}, and cannot be opened here: "
+            f"{first_line(error)}. Install what it needs, or give the model that it was quantised "
+            "from."
+        ) from None
+    if not known:
+        raise ModelError(
+            f"{files.source} is stored as {form(files.config)[:40]}, which this transformers does "
+            "not know. Convert it, or install a version that does."
+        )
+
+
+def require_trainable(config: ModelConfig) -> None:
+    """Refuse (ModelError), before a weight is read, a checkpoint that stays packed in memory."""
+    files = locate(config.source, config.revision)
+    reason = why_no_training(files.source, files.config)
+    if reason is not None:
+        raise ModelError(reason)
 
 
 def stored_as(files: ModelFiles) -> str:
     """How the checkpoint packs its weights: `mxfp4`, `fp8`, ...; empty where it does not."""
-    stored = files.config.get("quantization_config")
-    return str(stored.get("quant_method", "")) if isinstance(stored, dict) else ""
+    return form(files.config)
 
 
 def unpacking_options(files: ModelFiles) -> dict[str, Any]:

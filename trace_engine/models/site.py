@@ -42,6 +42,12 @@ class Site:
     """The modules in whose forward the experts are chosen."""
 
     @property
+    def layers_name(self) -> str:
+        """Dotted name of the numbered list that holds the site's decoder layer."""
+        parts = self.name.split(".")
+        return ".".join(parts[: parts.index(str(self.layer))])
+
+    @property
     def experts(self) -> dict[str, nn.Module]:
         """The modules that hold the experts' tensors and compute with them, by full name."""
         return {self.name: self.module}

@@ -6,6 +6,7 @@ fetched is not looked at here.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -14,14 +15,19 @@ from trace_engine.adapters import INSTEAD, NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
 from trace_engine.errors import InputError, ModelError, TraceError
+from trace_engine.stored import why_no_training
 
 
 def why_not(config: ProfileConfig | UnlearnConfig) -> str | None:
     """Why a run of these settings would be refused, or None."""
-    if not isinstance(config, UnlearnConfig) or config.trainable.kind != "lora":
+    if not isinstance(config, UnlearnConfig):
         return None
-    model_type = _model_type(config.model)
-    if model_type not in WITHOUT_ADAPTERS:
+    settings = _settings(config.model)
+    reason = why_no_training(config.model.source, settings)
+    if reason is not None:
+        return reason
+    model_type = str(settings.get("model_type"))
+    if config.trainable.kind != "lora" or model_type not in WITHOUT_ADAPTERS:
         return None
     return f"{config.model.source} ({model_type}): {NO_ADAPTERS}. {INSTEAD}"
 
@@ -42,15 +48,16 @@ def require_one_way(model: ModelConfig, what: str) -> None:
         )
 
 
-def _model_type(model: ModelConfig) -> str | None:
-    """What the model's config.json calls it; None where there is none to read here."""
+def _settings(model: ModelConfig) -> dict[str, Any]:
+    """The model's config.json; empty where there is none to read here."""
     try:
         path = Path(resolve_source(model.source)).expanduser() / "config.json"
         if not path.is_file():
             cached = try_to_load_from_cache(model.source, "config.json", revision=model.revision)
             if not isinstance(cached, str):
-                return None
+                return {}
             path = Path(cached)
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
-    except (TraceError, OSError, ValueError, AttributeError, HFValidationError):
-        return None  # the worker refuses it with a sentence of its own
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (TraceError, OSError, ValueError, HFValidationError):
+        return {}  # the worker refuses it with a sentence of its own
+    return settings if isinstance(settings, dict) else {}

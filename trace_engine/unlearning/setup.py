@@ -24,6 +24,7 @@ from trace_engine.errors import CalibrationError, InputError
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.methods import METHODS
 from trace_engine.models import Encoded, OpenModel, Trainable, make_trainable, open_model
+from trace_engine.models.quantised import require_trainable
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.routing import Layout, Profile, profile, profile_key
 from trace_engine.sets import (
@@ -126,6 +127,7 @@ def read_inputs(config: UnlearnConfig) -> Inputs:
     asked = read_chosen_questions(config.evaluation, config.seed)
     if asked is not None:
         check_rules(config, asked.values())
+    require_trainable(config.model)
     opened = open_model(config.model)
     check_trains(opened)
     # Train mode would add dropout and, in some families, random routing: see design/0003.
