@@ -17,6 +17,7 @@ from trace_engine.errors import TraceError
 from trace_engine.spelling import size
 
 MOST_ANSWERS = 32
+_REFUSED = "refused"
 
 
 @st.cache_resource
@@ -25,8 +26,9 @@ def _answers() -> dict[str, dict[str, Any]]:
     return {}
 
 
-def panel(config: ModelConfig) -> None:
-    """The buttons, and the answer when this very model has been looked at."""
+def panel(config: ModelConfig) -> str | None:
+    """The buttons, and the answer when this very model has been looked at; returns why it cannot be
+    used, where the inspection refused it."""
     asked, timed = question(config), question(config, trial=True)
     answers = _answers()
     left, right = st.columns(2)
@@ -46,18 +48,22 @@ def panel(config: ModelConfig) -> None:
         "shape with random weights.",
     )
     if look or trial:
-        found = _ask(config, trial=trial)
-        if found is None:
-            return
-        answers[timed if trial else asked] = found
+        # What was said before no longer counts, but a trial that fails says nothing of the model.
+        for key in [timed] if trial else [asked, timed]:
+            answers.pop(key, None)
+        answers[timed if trial else asked] = _ask(config, trial=trial)
         while len(answers) > MOST_ANSWERS:
             del answers[next(iter(answers))]
     answer = answers.get(timed) or answers.get(asked)
-    if answer is not None:
+    if answer is not None and _REFUSED in answer:
+        st.error(wording.plain(answer[_REFUSED]), icon=":material/error:")
+    elif answer is not None:
         show(answer)
+    return answers.get(asked, {}).get(_REFUSED)
 
 
-def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any] | None:
+def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any]:
+    """The answer, or `{_REFUSED: why}`."""
     with st.status("Looking at the model …") as status:
         try:
             with Inspecting(config, trial=trial) as inspecting:
@@ -65,9 +71,8 @@ def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any] | None:
                     status.update(label=f"{phase.capitalize()} …")
                 found = inspecting.result()
         except TraceError as error:
-            status.update(label="The model cannot be used", state="error", expanded=True)
-            st.error(wording.plain(str(error)), icon=":material/error:")
-            return None
+            status.update(label="The model cannot be used", state="error")
+            return {_REFUSED: str(error)}
         status.update(label="Inspected", state="complete")
     return found
 

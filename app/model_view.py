@@ -18,6 +18,7 @@ from app import inspection_view, state, wording
 from trace_engine.bundled import MODELS, resolve_source
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
+from trace_engine.spelling import size
 
 LOADING = {
     "dtype": "Precision",
@@ -97,12 +98,12 @@ def read_folder(source: str) -> ModelNote:
 def _facts(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     inner = config.get("text_config")
     settings = {**config, **inner} if isinstance(inner, dict) else config
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     architecture = config.get("architectures")
     facts = [
         str(architecture[0]) if isinstance(architecture, list) and architecture else "unnamed type",
         f"{settings.get('num_hidden_layers', 'unknown number of')} decoder layers",
-        f"weights of {wording.count(round(size / 1e6))}{wording.NBSP}MB",
+        f"weights of {size(weights)}",
     ]
     counts = [(words, _count(settings, names)) for words, names in _EXPERTS.items()]
     unknown = (
@@ -158,15 +159,19 @@ def picker() -> tuple[ModelConfig | None, str | None]:
             revision = st.text_input("Revision (optional)", key="model_revision").strip() or None
             chosen = _loading(source, revision)
             st.caption("Inspecting a hub model fetches it first.")
-            inspection_view.panel(chosen)
-            return chosen, None
+            return _unless_refused(chosen)
     note = read_folder(source)
     if note.problem is not None:
         return None, note.problem
     st.caption(wording.plain(" · ".join(note.facts)))
     chosen = _loading(source)
-    inspection_view.panel(chosen)
-    return chosen, None
+    return _unless_refused(chosen)
+
+
+def _unless_refused(chosen: ModelConfig) -> tuple[ModelConfig | None, str | None]:
+    """Draw the inspection; what it refused is not offered for profiling."""
+    refusal = inspection_view.panel(chosen)
+    return (chosen, None) if refusal is None else (None, refusal)
 
 
 def _loading(source: str, revision: str | None = None) -> ModelConfig:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.runs.light_worker import config as light_config
-from tests.support.models import tiny_olmoe
+from tests.support.models import save_tiny_olmoe, tiny_olmoe
 from tests.support.profiles import synthetic_profile
 from trace_engine.audit.settings import parse_audit
 from trace_engine.bundled import PACK
@@ -322,6 +323,43 @@ def test_tables_align_and_leave_gaps_empty(capsys: pytest.CaptureFixture[str]) -
         "  5  0.5000  a",
         "123          bb",
     ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("inspect", "M"), ("profile", "--forget", "f", "--retain", "r", "--out", "o")],
+)
+@pytest.mark.parametrize(
+    ("option", "word", "known"),
+    [
+        ("--dtype", "int8", "dtype: must be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        ("--quantization", "2bit", "quantization: must be 'none', '8bit' or '4bit'"),
+    ],
+)
+def test_a_word_that_is_not_known_is_one_sentence_that_names_those_that_are(
+    command: tuple[str, ...], option: str, word: str, known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, option, word]) == 2
+    assert capsys.readouterr().err == f"trace-moe: {known} (found {word!r}).\n"
+    if (command[0], option) == ("inspect", "--dtype"):
+        assert main([*command, "--compare-dtype", word]) == 2
+        assert capsys.readouterr().err == f"trace-moe: {known} (found {word!r}).\n"
+
+
+def test_inspect_refuses_a_form_whose_package_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec("gptqmodel") is not None:
+        pytest.skip("what a missing package ends in")
+    folder = save_tiny_olmoe(tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(settings))
+    assert main(["inspect", str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"trace-moe: {folder} is stored as gptq, and cannot be")
+    assert "requires" in err
 
 
 def test_inspect_prints_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:

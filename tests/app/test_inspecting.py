@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import inspecting, inspection_view
+from app import inspecting, inspection_view, model_view
 from app.inspecting import Inspecting, command, question
 from tests.support.models import save_tiny_olmoe
 from trace_engine.config import ModelConfig
@@ -211,6 +211,41 @@ def test_a_refusal_and_too_little_memory_are_sentences(
     app.button(key="inspect_model").click().run()
     assert "x needs 9 and has 1." in said(app)
     assert "Note this." in said(app)
+
+
+def test_a_model_that_was_refused_is_not_offered_for_profiling(
+    bundled: Profile, open_page: OpenPage, process: type[_Answered], answer: dict[str, Any]
+) -> None:
+    good = process.answer
+    app = open_page("data_model")
+    assert not app.button(key="launch").disabled
+    process.answer = ModelError("x is stored as gptq, and cannot be opened here.")
+    # A trial that fails says nothing of the model itself.
+    app.button(key="inspect_trial").click().run()
+    assert "cannot be opened here" in app.error[0].value
+    assert not app.button(key="launch").disabled
+    app.button(key="inspect_model").click().run()
+    assert app.button(key="launch").disabled
+    assert "Model: x is stored as gptq, and cannot be opened here." in said(app)
+    # It stays refused, and another precision, or a look that finds it good, is another matter.
+    app.run()
+    assert app.button(key="launch").disabled
+    app.selectbox(key="model_dtype").set_value("bfloat16").run()
+    assert not app.button(key="launch").disabled
+    app.selectbox(key="model_dtype").set_value("auto").run()
+    assert app.button(key="launch").disabled
+    process.answer = good
+    app.button(key="inspect_model").click().run()
+    assert not app.button(key="launch").disabled
+    assert not app.exception
+
+
+def test_small_weights_have_a_size(model: Path) -> None:
+    bytes_ = (model / "model.safetensors").stat().st_size
+    assert (
+        f"weights of {bytes_ / 1024:.0f}\N{NO-BREAK SPACE}KiB"
+        in model_view.read_folder(str(model)).facts
+    )
 
 
 def test_layers_without_experts_show_as_gaps() -> None:

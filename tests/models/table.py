@@ -18,6 +18,8 @@ from trace_engine.models.families import UNTAPPED
 
 _WHERE = re.compile(r"^\S+: ")
 """The module that a refusal names: a tiny model's, of no use to a reader."""
+_VERSION = re.compile(r"transformers (\S+)")
+_ROW = re.compile(r"(?:\| |- `)(?!type )(\w+)(?: \||`:).*")
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 
@@ -55,6 +57,28 @@ def page() -> str:
     lines += [f"- `{name}`: {UNTAPPED[name]}." for name in sorted(types) if name in UNTAPPED]
     lines += ["- every encoder-decoder (Switch, NLLB-MoE): TRACE works on decoder-only models."]
     return "\n".join(lines) + "\n"
+
+
+def outdated(committed: str, now: str) -> list[str]:
+    """Lines of the page that are not what the checks say now; all of it is compared when it was
+    made with this transformers, else the rows of types that both have, of which there must be some.
+    """
+    made_with = _VERSION.search(committed)
+    assert made_with is not None, "the page does not say what it was made with"
+    if made_with[1] == version():
+        lines = now.splitlines()
+        gone = [line for line in committed.splitlines() if line not in lines]
+        return gone or ([] if committed == now else ["the page lacks lines, or has another order"])
+    before, after = _rows(committed), _rows(now)
+    both = before.keys() & after.keys()
+    if not both:
+        return ["no type of the page is known to this transformers"]
+    return sorted(before[name] for name in both if before[name] != after[name])
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Row, or line of a refusal, by type."""
+    return {at[1]: at[0] for at in map(_ROW.match, text.splitlines()) if at}
 
 
 def version() -> str:

@@ -34,6 +34,7 @@ from tests.support.models import (
     tiny_olmoe,
     tiny_tokenizer,
 )
+from tests.support.moe_types import tiny_config as tiny_moe_config
 from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
@@ -467,8 +468,29 @@ def test_an_encoder_decoder(folder: Path) -> None:
 
 def test_a_family_that_cannot_be_mapped_is_refused_by_name(folder: Path) -> None:
     _with_config(folder, DogeConfig())
-    with pytest.raises(ModelError, match=r"cannot tap its routing yet: .*product keys"):
+    with pytest.raises(
+        ModelError, match=r"cannot tap its routing yet: .*DogeCDMoE.*router_gate.*product keys"
+    ):
         open_model(config(folder))
+
+
+def test_a_router_of_an_unknown_kind_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would be for a family that is new."""
+    monkeypatch.setattr("trace_engine.models.open.UNTAPPED", {})
+    _with_config(folder, tiny_moe_config("doge", is_moe=True, num_experts=16))
+    with pytest.raises(
+        ModelError,
+        match=r"declares 16 experts, but model\.layers\.0\.mlp \(DogeCDMoE\) routes to them",
+    ):
+        inspect_model(config(folder))
+
+
+def test_experts_that_no_layer_has_are_told_with_the_architecture(folder: Path) -> None:
+    _with_config(folder, tiny_moe_config("qwen2_moe", mlp_only_layers=[0, 1, 2]))
+    with pytest.raises(ModelError, match="no module of Qwen2MoeForCausalLM routes to them"):
+        inspect_model(config(folder))
 
 
 def test_layers_for_further_tokens_are_no_mismatch() -> None:

@@ -7,7 +7,7 @@ The trial and the comparison of precisions are asked for by options, because the
 import argparse
 from typing import Any
 
-from trace_engine.cli.options import read_model
+from trace_engine.cli.options import read_fields, read_model
 from trace_engine.cli.output import ProgressLine, emit_json, print_table
 from trace_engine.config import ModelConfig, SetConfig
 from trace_engine.models.inspection import Inspection, inspect_closely
@@ -20,14 +20,18 @@ from trace_engine.spelling import size
 
 def inspect(options: argparse.Namespace) -> int:
     config: ModelConfig = read_model(options)
+    # An unknown precision is refused before anything is looked at.
+    other = None
+    if options.compare_dtype is not None:
+        word = argparse.Namespace(dtype=options.compare_dtype)
+        other = read_fields(word, ModelConfig, **config.model_dump(exclude={"dtype"}))
     report = ProgressLine()
     found = inspect_closely(config, hashed=options.fingerprint, report=report)
     measured = options.trial or config.experts_implementation == "trial"
     trial = try_experts(config) if measured else None
     shift = None
-    if options.compare_dtype is not None:
+    if other is not None:
         documents = load_set(SetConfig(source=options.documents)).documents
-        other = config.model_copy(update={"dtype": options.compare_dtype})
         texts = [document.text for document in documents]
         shift = dtype_shift(config, other, texts, report=report)
     if options.json:

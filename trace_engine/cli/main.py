@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument(
         "--compare-dtype",
-        choices=("float32", "bfloat16", "float16"),
+        metavar="{float32,bfloat16,float16}",
         help="also load the model in this precision and say how many choices differ",
     )
     inspect.add_argument(

@@ -66,7 +66,8 @@ def _kind(field: FieldInfo) -> dict[str, Any]:
         return {"type": cell, "action": "append", "metavar": "LAYER:EXPERT"}
     literals = [value for leaf in types if get_origin(leaf) is Literal for value in get_args(leaf)]
     if literals and len(types) == 1:
-        return {"choices": literals}
+        # Not argparse's `choices`: the settings refuse another word in a sentence of their own.
+        return {"metavar": "{" + ",".join(map(str, literals)) + "}"}
     if any(get_origin(leaf) is tuple for leaf in types):
         many = next(leaf for leaf in types if get_origin(leaf) is tuple)
         inner = get_args(many)

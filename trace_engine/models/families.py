@@ -19,11 +19,14 @@ from transformers.models.auto.modeling_auto import (
 SEE = "docs/models.md lists the types that work."
 """What a refusal of a type points to."""
 UNTAPPED = {
-    "doge": "it retrieves experts by product keys and has no experts modules",
-    "diffusion_gemma": "it denoises blocks of text with an encoder and a decoder that both route",
-    "qwen3_omni_moe": "its speaking half has no forward of its own; open its thinker instead",
+    "doge": "the router of its blocks (DogeCDMoE, model.layers.N.mlp.router_gate) retrieves "
+    "experts by product keys, and there is no module of experts to tap",
+    "diffusion_gemma": "it denoises blocks of text with an encoder (DiffusionGemmaEncoderModel) "
+    "and a decoder (DiffusionGemmaDecoderModel) that both route",
+    "qwen3_omni_moe": "its speaking half (Qwen3OmniMoeTalkerForConditionalGeneration) has no "
+    "forward of its own; open its thinker instead",
 }
-"""Types with routed experts that cannot be mapped: model type -> why."""
+"""Types with routed experts that cannot be mapped: model type -> why, naming the module."""
 
 
 def loader_for(model_type: str) -> Any | None:

@@ -8,6 +8,7 @@ bits.
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import Any
 
@@ -50,6 +51,8 @@ from trace_engine.models.site import Site
 from trace_engine.models.sites import experts_per_token, find_sites
 from trace_engine.stored import stays_packed
 
+_ROUTES = re.compile(r"([Ee]xperts?|[Rr]outer|MoE|M[oO][eE]Block|^moe)$")
+"""How the name of a module's class, or its own, ends when it routes or holds experts."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -227,20 +230,31 @@ def outline(files: ModelFiles, config: ModelConfig) -> Any:
     keep_float32(shell, dtype)
     sites = find_sites(shell)
     if not sites or any(site.num_experts < 1 for site in sites):
-        raise ModelError(_no_sites(source, settings))
+        raise ModelError(_no_sites(source, settings, shell))
     return shell
 
 
-def _no_sites(source: str, settings: Any) -> str:
+def _no_sites(source: str, settings: Any, shell: nn.Module) -> str:
     text = settings.get_text_config() if hasattr(settings, "get_text_config") else settings
     counts = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     declared = [
         name for name in counts if isinstance(v := getattr(text, name, None), int) and v > 1
     ]
     if declared:
+        routing = (
+            f"{name} ({type(module).__name__})"
+            for name, module in shell.named_modules()
+            if _ROUTES.search(type(module).__name__) or _ROUTES.search(name.rpartition(".")[2])
+        )
+        module = next(routing, None)
+        how = (
+            f"{module} routes to them in a way that TRACE cannot tap"
+            if module
+            else (f"no module of {type(shell).__name__} routes to them")
+        )
         return (
             f"{source} ({settings.model_type}) declares {getattr(text, declared[0])} experts, but "
-            f"they are laid out in a way TRACE does not know. {SEE}"
+            f"{how}. {SEE}"
         )
     return (
         f"No routed experts found in {source} ({settings.model_type}): it is a dense model, and "
