@@ -96,6 +96,8 @@ def test_app_does_not_import_pages(path: Path) -> None:
         "trace_engine.methods",
         "trace_engine.routing",
         "trace_engine.calibration",
+        "trace_engine.causal.rerouted_results",
+        "trace_engine.causal.agreement",
         "trace_engine.causal.results",
         "trace_engine.evaluation",
         "trace_engine.runs",

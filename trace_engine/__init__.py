@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         preview_weights,
         select_experts,
     )
+    from trace_engine.causal import ablate, erased_or_rerouted, scan
     from trace_engine.config import (
         Cell,
         EvaluationConfig,
@@ -84,6 +85,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "preview_weights",
         "select_experts",
     ),
+    "causal": ("ablate", "erased_or_rerouted", "scan"),
     "config": (
         "Cell",
         "EvaluationConfig",

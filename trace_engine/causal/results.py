@@ -134,13 +134,13 @@ class Ablation:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Ablation:
         """What `to_dict` wrote. Raises InputError for anything else."""
-        with _reading("ablation", data):
+        with reading("ablation", data):
             return cls(
                 **{name: data[name] for name in _ABLATION_FIELDS},
-                cells=_cells(data["cells"]),
+                cells=cells_of(data["cells"]),
                 effects=tuple(effect_of(effect) for effect in data["effects"]),
                 random=tuple(
-                    RandomSet(**(drawn | {"cells": _cells(drawn["cells"])}))
+                    RandomSet(**(drawn | {"cells": cells_of(drawn["cells"])}))
                     for drawn in data["random"]
                 ),
                 bands={name: _band(found) for name, found in data["bands"].items()},
@@ -222,7 +222,7 @@ class Scan:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Scan:
         """What `to_dict` wrote. Raises InputError for anything else."""
-        with _reading("scan", data):
+        with reading("scan", data):
             fields = {name: data[name] for name in _SCAN_FIELDS}
             return cls(
                 **fields,
@@ -313,7 +313,8 @@ _SCAN_FIELDS = (
 
 
 @contextmanager
-def _reading(what: str, data: dict[str, Any]) -> Iterator[None]:
+def reading(what: str, data: dict[str, Any]) -> Iterator[None]:
+    """Turns what is not such a result, damaged, or a newer version's into an InputError."""
     try:
         require_known(data, SCHEMA, f"This {what}", InputError, field="schema")
         if data["what"] != what:
@@ -331,7 +332,8 @@ def effect_of(data: dict[str, Any]) -> Effect:
     return Effect(**(data | changes))
 
 
-def _cells(data: list[list[int]]) -> tuple[Cell, ...]:
+def cells_of(data: list[list[int]]) -> tuple[Cell, ...]:
+    """Cells as JSON holds them."""
     return tuple(Cell(int(layer), int(expert)) for layer, expert in data)
 
 
