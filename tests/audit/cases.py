@@ -51,5 +51,7 @@ def small(folder: Path, **changed: Any) -> AuditConfig:
         "questions": paths["questions"],
         "max_length": 64,
         "threads": 1,
+        "relearning": {"steps": 2, "ask_at": [1, 2], "batch_size": 4, "seeds": [0, 1]},
+        "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
     }
     return parse_audit(data | changed)

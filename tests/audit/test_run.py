@@ -10,10 +10,10 @@ from tests.audit.cases import SECRET_WORDS, small
 from tests.support.models import tiny_olmoe
 from trace_engine.audit import parts as audit_parts
 from trace_engine.audit.manifest import changed_files, read_manifest
-from trace_engine.audit.parts import Result
 from trace_engine.audit.record import Record, untold_ends
 from trace_engine.audit.redact import Secrets
 from trace_engine.audit.report import read_report
+from trace_engine.audit.result import Result
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS
 from trace_engine.audit.tables import csv_text
@@ -33,6 +33,7 @@ def test_the_folder_holds_everything_and_the_manifest_names_it(finished: Audited
     names = set(manifest["files"])
     assert {"report.html", "report.json", "audit.yaml", "events.jsonl"} <= names
     assert {f"parts/{part}.json" for part in PARTS} <= names
+    assert {"answers/relearning.csv", "answers/paraphrases.csv", "tables/attacks.csv"} <= names
     assert {"tables/experts.csv", "tables/drift.csv", "answers/questions.csv"} <= names
     assert changed_files(finished.folder, manifest) == []
     assert finished.failed == ()

@@ -8,14 +8,16 @@ finished part is never computed twice and never kept for other settings.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
+from trace_engine.attacks.paired import accuracy, beyond_chance, difference, marks, shares
+from trace_engine.audit import attacked
 from trace_engine.audit.case import Case, hash_of
-from trace_engine.audit.paired import accuracy, beyond_chance, difference, marks, shares
+from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, Role
+from trace_engine.bundled import is_bundled
 from trace_engine.errors import InputError
 from trace_engine.evaluation.families import Loss
 from trace_engine.evaluation.membership import Membership
@@ -28,16 +30,6 @@ from trace_engine.sets import Question
 
 VERSION = 1
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a part found."""
-
-    summary: dict[str, Any]
-    """JSON values; no word of a set or a question."""
-    items: dict[str, Any] = field(default_factory=dict)
-    """Per-question values, likewise."""
 
 
 Part = Callable[[Case, ProgressCallback], Result]
@@ -62,7 +54,12 @@ def key_of(part: PartName, case: Case) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-_OWN: Final[dict[PartName, tuple[str, ...]]] = {}
+_OWN: Final[dict[PartName, tuple[str, ...]]] = {
+    "relearning": ("relearning",),
+    "quantisation": ("quantisation",),
+    "paraphrases": ("asking",),
+    "prefixes": ("asking",),
+}
 """Groups of settings that a part has to itself."""
 
 
@@ -78,10 +75,21 @@ def why_not(part: PartName, config: AuditConfig) -> str | None:
         return "there is no model before to compare with"
     if part in _NEED_QUESTIONS and config.questions is None:
         return "there are no questions"
+    if part == "paraphrases" and not _other_words(config):
+        return "there is no other wording: asking.paraphrases and asking.templates are empty"
     return None
 
 
-_NEED_QUESTIONS: Final[tuple[PartName, ...]] = ("questions",)
+_NEED_QUESTIONS: Final[tuple[PartName, ...]] = (
+    "questions", "relearning", "quantisation", "paraphrases", "prefixes",
+)  # fmt: skip
+
+
+def _other_words(config: AuditConfig) -> bool:
+    asking = config.asking
+    if asking.templates == "auto":
+        return asking.paraphrases is not None or is_bundled(config.questions or "")
+    return asking.paraphrases is not None or bool(asking.templates)
 
 
 def ask(case: Case, role: Role, report: ProgressCallback) -> ChoiceScores:
@@ -265,4 +273,8 @@ COMPUTED: Final[dict[PartName, Part]] = {
     "measures": measures,
     "routing": routing,
     "drift": drifted,
+    "relearning": attacked.relearning,
+    "quantisation": attacked.quantisation,
+    "paraphrases": attacked.other_words,
+    "prefixes": attacked.behind_prefixes,
 }

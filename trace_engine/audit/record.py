@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trace_engine.audit.parts import Result
+from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, read_audit
 from trace_engine.config import to_yaml
 from trace_engine.disk import Appender, read_json, read_lines, write_json, write_text

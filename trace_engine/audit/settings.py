@@ -16,7 +16,10 @@ from trace_engine.config import ModelConfig, SetConfig, _Settings, read_yaml
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
 
-PartName = Literal["questions", "measures", "routing", "drift"]
+PartName = Literal[
+    "questions", "measures", "routing", "drift", "relearning", "quantisation", "paraphrases",
+    "prefixes",
+]  # fmt: skip
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Role = Literal["model", "before", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)

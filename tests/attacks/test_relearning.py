@@ -1,0 +1,73 @@
+"""Relearning on a random model: what is shown, what trains, and that seeds repeat."""
+
+import pytest
+import torch
+
+from tests.support.models import tiny_olmoe
+from trace_engine.attacks.relearning import not_shown, relearn, slice_of
+from trace_engine.attacks.settings import RelearningConfig
+from trace_engine.config import ModelConfig
+from trace_engine.errors import InputError
+from trace_engine.models import OpenModel, open_model
+from trace_engine.models.parts import router_parameters
+from trace_engine.sets import Document, Question
+
+DOCUMENTS = [Document(str(n), f"key {n}: value {n % 3} of {n}") for n in range(12)]
+QUESTIONS = {
+    n: Question(f"key {n}:", (f"value {n % 3} of {n}", f"value {(n + 1) % 3} of {n}"), 0, "hazard")
+    for n in range(6)
+}
+CONFIG = RelearningConfig(steps=6, ask_at=(2, 6), batch_size=3, learning_rate=1e-2)
+
+
+def fresh() -> OpenModel:
+    return open_model(ModelConfig(source=str(tiny_olmoe())))
+
+
+def state(opened: OpenModel) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in opened.model.state_dict().items()}
+
+
+def test_a_slice_is_a_part_in_order_and_differs_by_seed() -> None:
+    shown = slice_of(DOCUMENTS, 0.25, 0)
+    assert len(shown) == 3
+    assert shown == [d for d in DOCUMENTS if d in shown]
+    assert slice_of(DOCUMENTS, 0.25, 0) == shown
+    assert slice_of(DOCUMENTS, 0.25, 1) != shown
+    with pytest.raises(InputError, match="nothing is left"):
+        slice_of(DOCUMENTS[:1], 0.5, 0)
+
+
+def test_what_was_shown_is_told_by_the_answers_words() -> None:
+    assert not_shown(QUESTIONS, [Document("x", "KEY 1:  value 1\nof 1")]) == [
+        True, False, True, True, True, True,
+    ]  # fmt: skip
+
+
+def test_it_learns_what_it_is_shown_and_asks_when_told() -> None:
+    opened = fresh()
+    found = relearn(opened, DOCUMENTS, QUESTIONS, {}, CONFIG)
+    assert list(found.forget) == [0, 2, 6]
+    assert {len(marks) for marks in found.forget.values()} == {6}
+    assert found.utility == {}
+    again = relearn(fresh(), DOCUMENTS, QUESTIONS, {}, CONFIG)
+    assert again == found
+    other = fresh()
+    relearn(other, DOCUMENTS, QUESTIONS, {}, CONFIG, seed=1)
+    assert not torch.equal(other.model.lm_head.weight, opened.model.lm_head.weight)
+
+
+def test_routers_alone_leave_every_other_weight_bitwise() -> None:
+    opened = fresh()
+    before = state(opened)
+    routers = {id(p) for p in router_parameters(opened.sites)}
+    names = {n for n, p in opened.model.named_parameters() if id(p) in routers}
+    relearn(opened, DOCUMENTS, QUESTIONS, QUESTIONS, CONFIG, trains="routers")
+    changed = {n for n, value in opened.model.state_dict().items() if not value.equal(before[n])}
+    assert changed == names
+    assert names
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(InputError, match="No document of the slice"):
+        relearn(fresh(), [], QUESTIONS, {}, CONFIG)
