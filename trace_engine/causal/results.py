@@ -80,6 +80,27 @@ class RandomSet:
     """By the names of `MEASURES`."""
 
 
+OrderKind = Literal["one_at_a_time", "greedy"]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderStep:
+    """What is left once this expert is out too."""
+
+    cell: Cell
+    forget: Effect
+    """From the model as it is."""
+    utility: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A set's experts taken out one after the other."""
+
+    kind: OrderKind
+    steps: tuple[OrderStep, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Ablation:
     """What hangs on a set of experts."""
@@ -99,6 +120,7 @@ class Ablation:
     prefix: tuple[Replayable, ...]
     permutations: int
     seed: int
+    order: Order | None = None
 
     def effect(self, name: str) -> Effect:
         """The effect on one group."""
@@ -126,6 +148,7 @@ class Ablation:
             "equal_load": EQUAL,
             "random": [asdict(drawn) for drawn in self.random],
             "bands": {name: band.to_dict() for name, band in self.bands.items()},
+            "order": None if self.order is None else asdict(self.order),
             "prefix": [asdict(found) for found in self.prefix],
             "permutations": self.permutations,
             "seed": self.seed,
@@ -144,6 +167,7 @@ class Ablation:
                     for drawn in data["random"]
                 ),
                 bands={name: _band(found) for name, found in data["bands"].items()},
+                order=_order(data.get("order")),
                 prefix=tuple(Replayable(**found) for found in data["prefix"]),
             )
 
@@ -335,6 +359,18 @@ def effect_of(data: dict[str, Any]) -> Effect:
 def cells_of(data: list[list[int]]) -> tuple[Cell, ...]:
     """Cells as JSON holds them."""
     return tuple(Cell(int(layer), int(expert)) for layer, expert in data)
+
+
+def _order(data: dict[str, Any] | None) -> Order | None:
+    if data is None:
+        return None
+    return Order(
+        data["kind"],
+        tuple(
+            OrderStep(Cell(*row["cell"]), effect_of(row["forget"]), effect_of(row["utility"]))
+            for row in data["steps"]
+        ),
+    )
 
 
 def _band(data: dict[str, Any]) -> Band:

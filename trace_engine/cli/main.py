@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import get_args
 
 import trace_engine
+from trace_engine.causal.settings import CausalConfig
+from trace_engine.cli.ablating import ABLATE_FIELDS, REROUTED_FIELDS
 from trace_engine.cli.options import (
+    add_fields,
     add_json,
     add_model,
     add_selection,
     add_sets,
     add_weights,
+    cell,
 )
 from trace_engine.config import TrackerName
 from trace_engine.errors import AlreadySaidError, TraceError
@@ -241,6 +245,24 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--max-length", type=_count, help="tokens per document (default 256; TOFU 512; MUSE 4096)"
     )
+
+    ablate = command("ablate", "ablating:ablate", "What hangs on an expert: ask without it.")
+    add_model(ablate)
+    ablate.add_argument(
+        "--cell",
+        type=cell,
+        action="append",
+        default=[],
+        metavar="LAYER:EXPERT",
+        help="take these out together; repeatable (default: every expert by itself)",
+    )
+    rerouted = command("rerouted", "ablating:rerouted", "Erased, or re-routed? Four tests.")
+    add_model(rerouted)
+    rerouted.add_argument("--before", required=True, help="the old model, of the same architecture")
+    rerouted.add_argument("--reference", help="a model that never saw the forget set")
+    for added, names in ((ablate, ABLATE_FIELDS), (rerouted, REROUTED_FIELDS)):
+        add_fields(added, CausalConfig, names)
+        added.add_argument("--out", type=Path, help="also write the result, as JSON")
 
     audit = command("audit", "auditing:audit", "What may be claimed of a model, as a report.")
     audit.add_argument("config", type=Path, help="as `trace-moe config --kind audit` prints it")

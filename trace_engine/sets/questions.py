@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trace_engine.errors import InputError
 
@@ -57,6 +60,19 @@ def read_questions(path: str | Path) -> list[Question]:
             f"{path.name}: expected one question a line, found none. Nothing was saved."
         )
     return questions
+
+
+def draw_questions(questions: Sequence[Question], per_category: int | None, seed: int) -> list[int]:
+    """Places of at most `per_category` questions of each category, drawn with the seed, in the
+    list's order; all of them without a limit."""
+    groups: dict[str, list[int]] = {}
+    for place, question in enumerate(questions):
+        groups.setdefault(question.category, []).append(place)
+    chosen: list[int] = []
+    for number, category in enumerate(sorted(groups)):
+        order = np.random.default_rng([seed, number, 2]).permutation(groups[category])
+        chosen += order[:per_category].tolist()
+    return sorted(chosen)
 
 
 def questions_fingerprint(path: str | Path) -> str:

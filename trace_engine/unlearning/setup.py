@@ -40,6 +40,7 @@ from trace_engine.sets import (
     unknown_answer,
     with_answer,
 )
+from trace_engine.sets.questions import draw_questions
 from trace_engine.unlearning.anchor import Anchored
 from trace_engine.unlearning.controls import control_facts, random_experts
 from trace_engine.unlearning.judging import check_rules
@@ -273,19 +274,14 @@ def read_chosen_questions(config: EvaluationConfig, seed: int) -> dict[int, Ques
     if config.questions is None:
         return None
     questions = load_questions(config.questions)
-    groups: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        groups.setdefault(question.category, []).append(index)
+    groups = {question.category for question in questions}
     if config.forget_category not in groups:
         raise InputError(
             f"{config.questions}: no question has the forget category {config.forget_category!r}. "
             f"The file has: {', '.join(sorted(groups))}."
         )
-    chosen: list[int] = []
-    for number, category in enumerate(sorted(groups)):
-        order = np.random.default_rng([seed, number, 2]).permutation(groups[category])
-        chosen += order[: config.max_questions].tolist()
-    return {index: questions[index] for index in sorted(chosen)}
+    chosen = draw_questions(questions, config.max_questions, seed)
+    return {index: questions[index] for index in chosen}
 
 
 def check_profile(

@@ -1,0 +1,134 @@
+"""Jobs of causal evidence: found again, stopped, killed, gone on with."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.causal.cases import questions
+from tests.support.models import tiny_olmoe
+from trace_engine.causal.results import Scan
+from trace_engine.causal.settings import CausalConfig
+from trace_engine.config import Cell, ModelConfig
+from trace_engine.disk import read_json
+from trace_engine.errors import RunError
+from trace_engine.runs.evidence import (
+    EvidenceState,
+    evidence_folder,
+    evidence_state,
+    start_evidence,
+    stop_evidence,
+    work,
+)
+from trace_engine.runs.stopping import StopFlag
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> CausalConfig:
+    path = tmp_path / "questions.jsonl"
+    rows = [
+        {"question": q.question, "choices": q.choices, "answer": q.answer, "category": q.category}
+        for q in questions()
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    model = ModelConfig(source=str(tiny_olmoe(layers=3, experts=64)))
+    return CausalConfig(model=model, questions=str(path), permutations=99)
+
+
+def wait(until: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(config: CausalConfig, home: Path) -> EvidenceState:
+    wait(lambda: evidence_state(config, home).state != "running")
+    return evidence_state(config, home)
+
+
+def kept(home: Path) -> int:
+    return len(list((home / "ablations").rglob("*expert*.json")))
+
+
+@pytest.mark.faults
+def test_a_killed_job_is_interrupted_and_goes_on_to_the_same_result(
+    config: CausalConfig, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert evidence_state(config, one).state == "none"
+    assert start_evidence(config, one).state == "running"
+    assert start_evidence(config, one).state == "running"  # a second press is the same job
+    wait(lambda: kept(one) >= 5)
+    process = read_json(evidence_folder(config, one) / "status.json")["process"]
+    psutil.Process(process["pid"]).kill()
+    assert ended(config, one).state == "interrupted"
+    before = kept(one)
+    assert 5 <= before < 192
+    start_evidence(config, one)
+    start_evidence(config, two)
+    first, second = ended(config, one), ended(config, two)
+    assert (first.state, second.state) == ("done", "done")
+    result = (first.folder / "result.json").read_bytes()
+    assert result == (second.folder / "result.json").read_bytes()
+    assert first.result is not None
+    assert len(Scan.from_dict(first.result).cells) == kept(one) == 192
+
+
+@pytest.mark.faults
+def test_a_stopped_job_keeps_what_was_measured(config: CausalConfig, tmp_path: Path) -> None:
+    start_evidence(config, tmp_path)
+    wait(lambda: kept(tmp_path) >= 3)
+    stop_evidence(config, tmp_path)
+    found = ended(config, tmp_path)
+    assert found.state == "stopped"
+    assert "kept" in found.message
+    assert found.result is None
+    assert 3 <= kept(tmp_path) < 192
+    with pytest.raises(RunError, match="nothing to stop"):
+        stop_evidence(config, tmp_path)
+
+
+def test_other_settings_and_changed_files_are_other_jobs(
+    config: CausalConfig, tmp_path: Path
+) -> None:
+    first = evidence_folder(config, tmp_path)
+    assert evidence_folder(config, tmp_path) == first
+    assert evidence_folder(config.model_copy(update={"mode": "reroute"}), tmp_path) != first
+    path = Path(config.questions)
+    path.write_text(path.read_text() + "\n\n")
+    assert evidence_folder(config, tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("update", "state", "words"),
+    [
+        ({"forget_category": "poison"}, "failed", "'poison'"),
+        ({"cells": (Cell(9, 0),)}, "failed", "no routed experts in layer 9"),
+    ],
+)
+def test_a_refusal_is_the_jobs_last_word(
+    config: CausalConfig, tmp_path: Path, update: dict[str, object], state: str, words: str
+) -> None:
+    refused = config.model_copy(update=update)
+    start_evidence(refused, tmp_path)
+    found = ended(refused, tmp_path)
+    assert found.state == state
+    assert words in found.message
+
+
+def test_a_bug_is_said_to_be_one(config: CausalConfig, tmp_path: Path) -> None:
+    folder = evidence_folder(config, tmp_path)
+    folder.mkdir()
+    (folder / "settings.json").write_text(config.model_dump_json())
+
+    def broken(*anything: object) -> object:
+        raise ZeroDivisionError
+
+    work(folder, StopFlag(), tmp_path, perform=broken)
+    found = evidence_state(config, tmp_path)
+    assert found.state == "failed"
+    assert "unexpected ZeroDivisionError" in found.message
