@@ -24,7 +24,7 @@ from app.theme import Palette, palette
 from trace_engine.config import Cell
 
 Array = NDArray[Any]
-Kind = Literal["share", "difference", "ratio"]
+Kind = Literal["share", "difference", "ratio", "effect"]
 TITLE_WIDTH = 44
 """Characters of a figure title per line: what fits a 400 px wide screen."""
 _RATIO_CAP = 4.0
@@ -42,7 +42,8 @@ class MapSpec:
     values_LE: Array
     layers: tuple[int, ...]
     kind: Kind
-    """`share` is sequential from 0; `difference` and `ratio` (as log2) diverge at 0."""
+    """`share` is sequential from 0; `difference`, `ratio` (as log2) and `effect` (in the unit that
+    the title names) diverge at 0."""
     title: str
     """The finding, not the axis names."""
     limit: float
@@ -193,6 +194,8 @@ def _heat(spec: MapSpec, drawn_LE: Array, colours: Palette) -> go.Heatmap:
     elif spec.kind == "difference":
         low, high, scale = -spec.limit, spec.limit, colours.diverging
         bar["ticksuffix"] = f"{wording.NBSP}pp"
+    elif spec.kind == "effect":
+        low, high, scale = -spec.limit, spec.limit, colours.diverging
     else:
         low, high, scale = 0.0, spec.limit, colours.sequential
         bar["ticksuffix"] = f"{wording.NBSP}%"

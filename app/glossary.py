@@ -20,11 +20,24 @@ class Term:
 
 TERMS: tuple[Term, ...] = (
     Term(
+        "ablation",
+        "Taking experts out of a model for a while and asking the same questions again. Drop "
+        "leaves the routers alone and takes the experts' output away; re-route lets the next best "
+        "take over. What gets worse hung on them; what does not may have a stand-in.",
+        ("causal",),
+    ),
+    Term(
         "activation frequency",
         "Share of the counted tokens of a set that the router sends to an expert. Over one "
         "layer's experts it sums to K, so uniform routing gives K/E. Also called domain "
         "specialization (OLMoE).",
         ("start", "routing_map", "expert", "selection"),
+    ),
+    Term(
+        "attribution map",
+        "What hangs on each expert: how much more the right answers' loss rises on forget "
+        "questions than on all others when that expert alone is taken out.",
+        ("causal",),
     ),
     Term(
         "best evaluation",
@@ -118,6 +131,12 @@ TERMS: tuple[Term, ...] = (
         "expert",
         "One of the E small feed-forward networks of an MoE layer. Each token uses only K of them.",
         ("start", "routing_map", "expert"),
+    ),
+    Term(
+        "expert-forcing",
+        "Forbidding, in an unlearned model, the experts that now serve the forget questions. If "
+        "the answers come back, the knowledge was routed around, not erased.",
+        ("causal",),
     ),
     Term(
         "extraction strength",
@@ -241,6 +260,12 @@ TERMS: tuple[Term, ...] = (
         ("data_model", "routing_map"),
     ),
     Term(
+        "random experts of equal load",
+        "What taking out any busy experts does: as many random experts in each layer, through "
+        "which as large a share of the routed slots passes.",
+        ("causal",),
+    ),
+    Term(
         "random-split null",
         "The same map for two random halves of all documents together. What shows up there is "
         "sampling noise.",
@@ -275,6 +300,12 @@ TERMS: tuple[Term, ...] = (
         "router",
         "The small linear layer that scores the experts for a token and keeps the best K.",
         ("start", "routing_map", "expert"),
+    ),
+    Term(
+        "router-restore",
+        "Putting the old routers into an unlearned model. Forget accuracy that returns was lost in "
+        "the routers, not in the experts.",
+        ("causal",),
     ),
     Term(
         "routing mismatch",

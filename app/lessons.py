@@ -80,6 +80,13 @@ LESSONS: dict[str, Lesson] = {
         why="Forgetting is easy: any large step forgets everything. The question is what else is "
         "lost, and that takes questions that the retain set does not contain.",
     ),
+    "causal": Lesson(
+        "The same questions with an expert taken out: where the answers get worse, something hangs "
+        "on it. Beside it the activation map of the same model.",
+        "Find an expert with a large gap and no effect, and one with an effect and no gap.",
+        "Activation is correlation. Taking something out is an experiment; but experts stand in "
+        "for each other, so no effect does not mean that nothing is there.",
+    ),
     "compare": Lesson(
         see="Left is more forgotten, up is better kept. "
         f"Bars are {NINETY_FIVE} intervals; the cross is a model that never saw the forget data.",

@@ -26,7 +26,10 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("selection", "Selection & weights", ":material/tune:"),
         ("unlearn", "Unlearn", ":material/play_circle:"),
     ),
-    "Judge": (("compare", "Compare", ":material/compare_arrows:"),),
+    "Judge": (
+        ("compare", "Compare", ":material/compare_arrows:"),
+        ("causal", "Causal evidence", ":material/science:"),
+    ),
 }
 
 
