@@ -270,7 +270,9 @@ def probe_table(found: Rerouted) -> pd.DataFrame:
 
 
 def _estimate(estimate: Any) -> str:
-    return f"{estimate.value:.3f}{_bounds(estimate.low, estimate.high)}"
+    low, high = estimate.low, estimate.high
+    bounds = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{estimate.value:.3f}{bounds}"
 
 
 def _bounds(low: float | None, high: float | None, digits: int = 3) -> str:

@@ -110,7 +110,7 @@ class Forced:
             f"to {self.random_high:+.3f}"
         )
         return (
-            f"With the {len(self.cells)} experts forbidden that forget questions use more than "
+            f"With {len(self.cells)} expert{'' if len(self.cells) == 1 else 's'} forbidden that forget questions use more than "
             f"before, forget accuracy goes {forget.before:.3f} → {forget.after:.3f} "
             f"(n = {self.effects[0].n}, p = {forget.p:.2g}{band}). A rise shows knowledge that was "
             "routed around; no rise does not show that it is gone."
