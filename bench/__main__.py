@@ -8,7 +8,8 @@ import sys
 
 from bench import hardware
 
-MODULES = ("profile", "profile_pack", "step", "unlearn_step", "trainable", "exact_weights", "app")
+MODULES = ("profile", "profile_pack", "step", "unlearn_step", "trainable", "exact_weights")
+MODULES += ("causal_scan", "app")
 
 
 def main() -> int:

@@ -103,6 +103,7 @@ class Forced:
         if not self.effects:
             return f"Expert-forcing was not done: {self.note}"
         forget = self.effects[0].accuracy
+        experts = "1 expert" if len(self.cells) == 1 else f"{len(self.cells)} experts"
         band = (
             ""
             if self.random_low is None or self.random_high is None
@@ -110,8 +111,8 @@ class Forced:
             f"to {self.random_high:+.3f}"
         )
         return (
-            f"With {len(self.cells)} expert{'' if len(self.cells) == 1 else 's'} forbidden that forget questions use more than "
-            f"before, forget accuracy goes {forget.before:.3f} → {forget.after:.3f} "
+            f"With {experts} forbidden that forget questions use more than before, forget "
+            f"accuracy goes {forget.before:.3f} → {forget.after:.3f} "
             f"(n = {self.effects[0].n}, p = {forget.p:.2g}{band}). A rise shows knowledge that was "
             "routed around; no rise does not show that it is gone."
         )
