@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,18 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
-from trace_engine.sets import Document, bytes_to_read, fingerprint, load_set, read_documents
+from trace_engine.sets import (
+    Document,
+    Documents,
+    DocumentSet,
+    bytes_to_read,
+    fingerprint,
+    load_set,
+    open_set,
+    read_documents,
+)
+from trace_engine.sets import load as load_module
+from trace_engine.sets.streaming import StreamedSet
 
 
 def test_a_file_becomes_a_set(tmp_path: Path) -> None:
@@ -107,14 +119,98 @@ def test_a_hub_set_is_asked_for_with_its_configuration_and_split(
 ) -> None:
     asked: list[Any] = []
 
-    def answer(name: str, configuration: str | None, *, split: str) -> datasets.Dataset:
-        asked.append((name, configuration, split))
-        return datasets.Dataset.from_dict({"text": ["a", "", "b"]})
+    def answer(
+        name: str, configuration: str | None, *, split: str, streaming: bool
+    ) -> datasets.IterableDataset:
+        asked.append((name, configuration, split, streaming))
+        return datasets.Dataset.from_dict({"text": ["a", "", "b"]}).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", answer)
     found = load_set(SetConfig(source="hub:owner/set", hub_config="raw", hub_split="forget"))
-    assert asked == [("owner/set", "raw", "forget")]
+    assert asked == [("owner/set", "raw", "forget", True)]
     assert (found.name, found.texts) == ("owner/set", ["a", "b"])
+    load_set(SetConfig(source="hub:owner/set", hub_split="train[:50%]"))
+    assert asked[1] == ("owner/set", None, "train[:50%]", False)  # no slice can be streamed
+
+
+class Counted:
+    """A hub set that says how many rows were taken from it, and may fail after some."""
+
+    def __init__(self, rows: int, fails_after: int | None = None) -> None:
+        self.rows, self.fails_after, self.taken = rows, fails_after, 0
+
+    def asked(self, *_: Any, streaming: bool, **__: Any) -> datasets.IterableDataset:
+        assert streaming
+        return datasets.IterableDataset.from_generator(self._generate)
+
+    def _generate(self) -> Iterator[dict[str, Any]]:
+        for number in range(self.rows):
+            if number == self.fails_after:
+                raise ConnectionError("the hub went away")
+            self.taken += 1
+            yield {"text": f"row {number}", "id": number // 2}
+
+
+@pytest.mark.parametrize("opened", [load_set, open_set])
+def test_no_row_beyond_the_limit_is_taken_from_the_hub(
+    opened: Callable[[SetConfig], Documents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Counted(1_000)
+    monkeypatch.setattr(datasets, "load_dataset", hub.asked)
+    found = opened(SetConfig(source="hub:owner/set", limit=7))
+    assert [d.id for d in found.stream()] == ["0", "0#2", "1", "1#2", "2", "2#2", "3"]
+    assert hub.taken == 7
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("bound", ["STREAMED_ROWS", "STREAMED_BYTES"])
+def test_a_hub_set_is_the_saved_one(
+    bound: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held whole, streamed, and saved by `datasets`, from the very Parquet files of a hub set."""
+    texts = [f"row {n}" if n % 4 else " " for n in range(40)]
+    ids = [n // 3 if n % 5 else None for n in range(40)]
+    rows = datasets.Dataset.from_dict({"text": texts, "id": ids})
+    for shard in (0, 1):
+        rows.shard(2, shard, contiguous=True).to_parquet(tmp_path / f"train-{shard}.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    real = datasets.load_dataset
+
+    def hub(_: str, __: str | None, *, split: str, streaming: bool) -> Any:
+        files = [str(tmp_path / f"train-{shard}.parquet") for shard in (0, 1)]
+        return real("parquet", data_files=files, split=split, streaming=streaming)
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    saved = load_set(SetConfig(source=str(tmp_path / "saved"), limit=limit))
+    config = SetConfig(source="hub:owner/set", limit=limit)
+    held = open_set(config)
+    assert isinstance(held, DocumentSet)
+    monkeypatch.setattr(load_module, bound, 3)
+    streamed = open_set(config)
+    assert isinstance(streamed, StreamedSet)
+    assert saved.documents == load_set(config).documents == held.documents
+    assert saved.documents == tuple(streamed.stream()) == tuple(streamed.stream())
+    assert saved.fingerprint == held.fingerprint == streamed.fingerprint
+    assert len(saved) == len(streamed)
+
+
+@pytest.mark.parametrize("opened", [load_set, open_set])
+def test_a_hub_that_stops_answering_is_a_sentence(
+    opened: Callable[[SetConfig], Documents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", Counted(9, fails_after=4).asked)
+    with pytest.raises(InputError, match="hub set owner/set cannot be fetched: this machine is"):
+        opened(SetConfig(source="hub:owner/set"))
+
+
+@pytest.mark.parametrize("opened", [load_set, open_set])
+def test_a_hub_set_of_empty_rows_is_refused(
+    opened: Callable[[SetConfig], Documents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = datasets.Dataset.from_dict({"text": ["", " "]}).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: empty)
+    with pytest.raises(InputError, match="owner/set has no documents: every row is empty"):
+        opened(SetConfig(source="hub:owner/set"))
 
 
 @pytest.mark.parametrize(

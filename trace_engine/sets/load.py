@@ -1,9 +1,9 @@
 """A set's source -> its documents: a file, a folder, a hub set, or a part of the bundled pack.
 
 `load_set` holds a set in memory, as training needs it; `open_set` streams one that is large. A hub
-set is read through `datasets`, which runs no code of the repository. Trade-off: a hub set is
-downloaded whole and read from the copy that its library maps into memory, because it is read more
-than once.
+set is streamed through `datasets`, which runs no code of the repository: with a limit, no row
+beyond it is asked for. Trade-off: a large hub set is fetched again each time it is read, so that it
+needs room neither in memory nor on disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +22,14 @@ from trace_engine.errors import InputError
 from trace_engine.sets.documents import Document, Documents, DocumentSet
 from trace_engine.sets.lines import file_documents
 from trace_engine.sets.parse import SUFFIXES, parse_file, safe_label
-from trace_engine.sets.rows import Row, documents_of, to_documents
+from trace_engine.sets.rows import Row, documents_of, kept, to_documents
 from trace_engine.sets.streaming import StreamedSet
 
 HUB_PREFIX: Final = "hub:"
 STREAMED_BYTES = 64 * 2**20
 """Files that hold more are streamed."""
 STREAMED_ROWS = 20_000
-"""Sets of `datasets` that have more rows are streamed."""
+"""Sets of `datasets` that have more rows (documents, where they come from the hub) are streamed."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -60,7 +60,7 @@ def open_set(config: SetConfig) -> Documents:
     source = config.source
     if source.startswith(HUB_PREFIX):
         name = source.removeprefix(HUB_PREFIX)
-        return _dataset_set(config.label or name, name, hub_dataset(name, config), config)
+        return _hub_set(config.label or name, name, hub_dataset(name, config), config)
     path = Path(resolve_source(source)).expanduser() if source.strip() else Path()
     if is_bundled(source) or not source.strip() or not path.exists():
         return load_set(config)
@@ -110,15 +110,27 @@ def _dataset_set(name: str, label: str, dataset: Any, config: SetConfig) -> Docu
     if len(dataset) <= STREAMED_ROWS:
         documents = _dataset_documents(label, dataset, config.text_field, config.limit)
         return DocumentSet.of(name, config.source, documents)
-
-    def opened() -> Iterator[Document]:
-        found = documents_of(_dataset_rows(label, dataset), config.text_field, skip_blank=True)
-        return islice(found, config.limit)
-
-    streamed = StreamedSet.of(name, config.source, opened)
+    streamed = StreamedSet.of(name, config.source, lambda: _found(label, dataset, config))
     if not len(streamed):
         raise InputError(f"{label} has no documents: every row is empty. Nothing was saved.")
     return streamed
+
+
+def _hub_set(name: str, label: str, rows: Iterable[Any], config: SetConfig) -> Documents:
+    """Held if it ends before it is large, which only reading it tells; else streamed."""
+    documents, characters = [], 0
+    for document in _found(label, rows, config):
+        documents.append(document)
+        characters += len(document.text)
+        if len(documents) > STREAMED_ROWS or characters > STREAMED_BYTES:
+            documents.clear()
+            return StreamedSet.of(name, config.source, lambda: _found(label, rows, config))
+    return DocumentSet.of(name, config.source, kept(documents, label))
+
+
+def _found(label: str, rows: Iterable[Any], config: SetConfig) -> Iterator[Document]:
+    found = documents_of(_dataset_rows(label, rows), config.text_field, skip_blank=True)
+    return islice(found, config.limit)
 
 
 def read_documents(
@@ -199,21 +211,51 @@ def saved_dataset(folder: Path, split: str) -> Any:
     return saved
 
 
-def hub_dataset(name: str, config: SetConfig) -> Any:
-    """A hub set's configuration and split. Raises InputError as `load_set` does."""
+def hub_dataset(name: str, config: SetConfig) -> Iterable[Any]:
+    """The rows of a hub set's configuration and split, fetched as they are read, from the start
+    each time.
+
+    A slice of a split (`train[:10%]`) is fetched whole, because `datasets` streams no slices.
+    Raises InputError as `load_set` does, and while reading too.
+    """
     from datasets import load_dataset
+
+    if not _HUB_ID.fullmatch(name):
+        raise InputError(f"{HUB_PREFIX}{name} is not a hub id; expected {HUB_PREFIX}owner/name.")
+    if Path(name).exists():
+        raise InputError(f"{name} is a folder here. Leave out {HUB_PREFIX} to read it.")
+    whole = "[" in config.hub_split
+    with _hub_named(name):
+        rows: Any = load_dataset(
+            name, config.hub_config, split=config.hub_split, streaming=not whole
+        )
+    return _HubRows(name, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _HubRows:
+    """Rows that the hub may fail to give."""
+
+    name: str
+    rows: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        with _hub_named(self.name):
+            yield from self.rows
+
+
+@contextmanager
+def _hub_named(name: str) -> Iterator[None]:
+    """Turn what the hub and its libraries say about a set into a sentence."""
+    # Imported late: slow to import, and only these sources need it.
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         HTTPError,  # that of whichever HTTP library the hub's client uses
         OfflineModeIsEnabled,
     )
 
-    if not _HUB_ID.fullmatch(name):
-        raise InputError(f"{HUB_PREFIX}{name} is not a hub id; expected {HUB_PREFIX}owner/name.")
-    if Path(name).exists():
-        raise InputError(f"{name} is a folder here. Leave out {HUB_PREFIX} to read it.")
     try:
-        return load_dataset(name, config.hub_config, split=config.hub_split)
+        yield
     except DatasetNotFoundError as error:
         if "gated" in str(error).lower():
             raise InputError(

@@ -43,7 +43,11 @@ def to_documents(
     Blank text is refused, or left out with `skip_blank` (columnar sets that a user cannot edit by
     hand). Raises InputError naming the first bad row, and when there is no document at all.
     """
-    documents = list(islice(documents_of(rows, text_field, skip_blank), limit))
+    return kept(list(islice(documents_of(rows, text_field, skip_blank), limit)), name)
+
+
+def kept(documents: list[Document], name: str) -> list[Document]:
+    """All documents of a set, with ids made unique. Raises InputError when there is none."""
     if not documents:
         raise InputError(f"{name} has no documents: every row is empty. {UNCHANGED}")
     return _unique_ids(documents)
