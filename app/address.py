@@ -12,7 +12,7 @@ import streamlit as st
 
 T = TypeVar("T")
 _NONE = "none"
-_CORE = ("profile", "layer", "expert", "sel", "weights", "run", "job", "sweep")
+_CORE = ("profile", "layer", "expert", "sel", "weights", "run", "job", "sweep", "audit")
 
 
 # --- notices: what was refused this run, shown once above the page -------------------------------

@@ -94,6 +94,14 @@ LESSONS: dict[str, Lesson] = {
         why="A setting wins only if it is better beyond its interval, at matched forgetting. High "
         "drift with low forget accuracy may mean re-routed, not erased.",
     ),
+    "audit": Lesson(
+        see="A form that names a model, what it may have come from, and a model that never learned "
+        "the forget set. The report's first box is the finding, with what was not tested.",
+        try_this="Audit demo:target against demo:retrain_no_hazard with the questions part alone, "
+        "and read the excess. Then empty the reference and look at what the report refuses to say.",
+        why="A model that does not answer may have forgotten, or may only not be asked rightly. "
+        "Without a model that never learned, nobody knows what not knowing looks like.",
+    ),
 }
 
 TOUR: tuple[Stop, ...] = (

@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Judge": (
         ("compare", "Compare", ":material/compare_arrows:"),
         ("causal", "Causal evidence", ":material/science:"),
+        ("audit", "Audit", ":material/fact_check:"),
     ),
 }
 

@@ -334,3 +334,13 @@ def reset() -> None:
 def cell_name(cell: Cell | tuple[int, int]) -> str:
     """How a cell is written for people, everywhere the same: `L2 E13`."""
     return f"L{cell[0]} E{cell[1]}"
+
+
+def audit_id() -> str | None:
+    """The audit in the URL, if any. Not validated here, as with `run_id`."""
+    return core().get("audit")
+
+
+def set_audit_id(audit: str | None) -> None:
+    """Put an audit in focus, or none."""
+    put(audit=audit)

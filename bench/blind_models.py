@@ -14,12 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trace_engine.config import ModelConfig
+from trace_engine.config import (
+    EvaluationConfig,
+    ModelConfig,
+    SetConfig,
+    UnlearnConfig,
+    WeightsConfig,
+)
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.evaluation.nll import forward_nll, label_mask
 from trace_engine.models import Encoded, OpenModel, collate, open_model
 from trace_engine.models.parts import router_parameters
 from trace_engine.sets import Document
+from trace_engine.unlearning import unlearn
 
 
 def steer_routers(
@@ -47,7 +54,7 @@ def steer_routers(
         drawn = [forget[n] for n in rng.choice(len(forget), 16, replace=False)]
         right_B = _per_document(opened, drawn)
         wrong_B = _per_document(opened, exchanged(drawn))
-        kept = _loss(opened, _drawn(kept_encoded, rng, 32))
+        kept = _loss(opened, _drawn(kept_encoded, rng))
         loss = torch.relu(wrong_B - right_B + MARGIN).mean() + alpha * kept
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -116,3 +123,40 @@ def _per_document(opened: OpenModel, documents: Sequence[Document]) -> Tensor:
 def _loss(opened: OpenModel, documents: Sequence[Encoded]) -> Tensor:
     batch = collate(documents, range(len(documents)))
     return forward_nll(opened, batch).sum() / label_mask(batch.labels_BS).sum()
+
+
+def unlearn_in_earnest(
+    source: str,
+    forget: str,
+    retain: str,
+    kept: Sequence[Document],
+    out: Path,
+    *,
+    seed: int,
+    steps: int = 60,
+    learning_rate: float = 1e-3,
+    repair: int = 150,
+) -> Path:
+    """GradDiff by TRACE with uniform weights, every weight free, until little is left; then plain
+    fine-tuning on `kept`; and save the model: the good one."""
+    config = UnlearnConfig(
+        model=ModelConfig(source=source),
+        forget=SetConfig(source=forget),
+        retain=SetConfig(source=retain),
+        method="graddiff",
+        gamma=1.0,
+        alpha=2.0,
+        weights=WeightsConfig(rule="uniform"),
+        learning_rate=learning_rate,
+        max_steps=steps,
+        evaluation=EvaluationConfig(every=steps, max_documents=20),
+        seed=seed,
+    )
+    finished = unlearn(config)
+    try:
+        train_on(
+            finished.session.opened, kept, seed=seed, steps=repair, learning_rate=learning_rate
+        )
+        return save(finished.session.opened, out)
+    finally:
+        finished.session.close()

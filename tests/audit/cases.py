@@ -51,7 +51,8 @@ def small(folder: Path, **changed: Any) -> AuditConfig:
         "questions": paths["questions"],
         "max_length": 64,
         "threads": 1,
-        "relearning": {"steps": 2, "ask_at": [1, 2], "batch_size": 4, "seeds": [0, 1]},
+        "causal": {"experts": 3, "draws": 2, "questions": 6, "permutations": 99},
+        "relearning": {"steps": 2, "ask_at": [2], "batch_size": 4, "seeds": [0]},
         "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
     }
     return parse_audit(data | changed)

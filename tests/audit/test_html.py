@@ -7,7 +7,7 @@ from typing import Any
 from tests.audit.cases import small
 from trace_engine.audit.html import Markup, document, el
 from trace_engine.audit.page import render
-from trace_engine.audit.report import read_report
+from trace_engine.audit.report_file import read_report
 from trace_engine.audit.run import Audited, run_audit
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u202e"

@@ -29,7 +29,7 @@ GONE = (excess(0.02), excess(0.02, "relearned"), excess(-0.01, "intact"))
 def test_what_is_answered_is_held() -> None:
     result = found(excess(0.2), *GONE[1:])
     assert (result.verdict, result.confidence) == ("holds", "high")
-    assert "20.0" in result.sentence
+    assert "20 percentage points more of the forget questions than the ref" in result.sentence
 
 
 def test_the_lower_end_decides_and_not_the_value() -> None:

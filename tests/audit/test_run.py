@@ -12,7 +12,7 @@ from trace_engine.audit import parts as audit_parts
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.record import Record, untold_ends
 from trace_engine.audit.redact import Secrets
-from trace_engine.audit.report import read_report
+from trace_engine.audit.report_file import read_report
 from trace_engine.audit.result import Result
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS

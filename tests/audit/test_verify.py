@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.audit.cases import small
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.run import Audited
@@ -188,3 +189,18 @@ def test_audit_from_the_command(
     settings["kind"] = "unlearn"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert main(["audit", str(path), "--out", str(tmp_path / "out2")]) == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_attacks_by_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small(tmp_path / "sets")
+    words = ["attack", config.model.source, "--questions", str(config.questions)]
+    words += ["--forget", config.forget.source, "--retain", config.retain.source]
+    words += ["--max-questions", "5", "--attacks", "quantisation", "prefixes"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "4 bits" in said
+    assert "override" in said
+    assert "itself" in said
+    assert main([*words, "magic", "--out", str(tmp_path / "out")]) == 2
+    assert "There is no attack 'magic'" in capsys.readouterr().err

@@ -14,7 +14,9 @@ WORDS: Final[dict[str, str]] = {
     "questions": "the forget questions, asked plainly",
     "measures": "loss, memorisation and membership",
     "routing": "where forget and retain text are routed",
+    "causal": "what hangs on these experts",
     "drift": "whether routing moved",
+    "rerouted": "erased, or only re-routed",
     "relearning": "relearning on a slice of the forget set",
     "quantisation": "weights rounded to few bits",
     "paraphrases": "the questions in other words",
@@ -38,7 +40,7 @@ def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:
     asked = parts.get("questions")
     if asked is not None:
         found.append(_plain(asked))
-    for part in ("relearning", "quantisation", "paraphrases", "prefixes"):
+    for part in ("rerouted", "relearning", "quantisation", "paraphrases", "prefixes"):
         found += [Excess.of(row) for row in parts.get(part, {}).get("excess", ())]
     return found
 

@@ -36,7 +36,9 @@ def render(report: Report) -> str:
         _knowledge,
         _measures,
         _experts,
+        _causal,
         _drift,
+        _rerouted,
         _attacks,
         _deviations,
         _use,
@@ -99,11 +101,11 @@ def _untested(report: Report, part: str) -> Markup:
 
 def _head(report: Report) -> Markup:
     form = report["form"]
-    by = form["auditor"] or "not said by whom"
+    by = f"Audited by {form['auditor']}." if form["auditor"] else "Auditor: not said."
     made = report["made"].replace("T", " ").replace("Z", " UTC")
     return together(
         el("h1", report["title"]),
-        el("p", f"Audited by {by}. Computed {made} with TRACE {report['surroundings']['trace']}.",
+        el("p", f"{by} Computed {made} with TRACE {report['surroundings']['trace']}.",
            class_="faint"),
     )  # fmt: skip
 
@@ -304,6 +306,48 @@ def _experts(report: Report) -> Markup:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else number(value, ".3f")
+
+
+def _causal(report: Report) -> Markup:
+    found = _summary(report, "causal")
+    head = el("h2", "What hangs on these experts? Ablation")
+    if found is None:
+        return el("section", head, _untested(report, "causal"))
+    cells = sorted(found["cells"], key=lambda cell: cell["forget_accuracy"])
+    rows = [
+        (
+            str(cell["layer"]),
+            str(cell["expert"]),
+            _change(cell, "forget_accuracy"),
+            _p(cell["forget_accuracy_p_corrected"]),
+            _change(cell, "utility_accuracy"),
+            _p(cell["utility_accuracy_p_corrected"]),
+            f"{cell['n_forget']:,} / {cell['n_utility']:,}",
+        )
+        for cell in cells
+    ]
+    return el(
+        "section",
+        head,
+        el("p", f"In the {_role(found['role'])}, the experts with the largest gaps, each taken out "
+           "by itself: change of accuracy with a 95" + NBSP + "% interval, p corrected over all of "
+           "them."),
+        table(("layer", "expert", "forget accuracy", "p", "utility accuracy", "p", "n"), rows,
+              "n" * 7),
+        el("p", "All together: " + found["sentence"]),
+    )  # fmt: skip
+
+
+def _change(cell: Report, name: str) -> str:
+    return figure({"value": cell[name], "low": cell[f"{name}_low"], "high": cell[f"{name}_high"]})
+
+
+def _rerouted(report: Report) -> Markup:
+    found = _summary(report, "rerouted")
+    head = el("h2", "Erased, or only re-routed?")
+    if found is None:
+        return el("section", head, _untested(report, "rerouted"))
+    return el("section", head, _items(found["sentences"].values()))
 
 
 def _drift(report: Report) -> Markup:

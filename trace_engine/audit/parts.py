@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from trace_engine.attacks.paired import accuracy, beyond_chance, difference, marks, shares
-from trace_engine.audit import attacked
+from trace_engine.audit import attacked, caused
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, Role
@@ -55,6 +55,8 @@ def key_of(part: PartName, case: Case) -> str:
 
 
 _OWN: Final[dict[PartName, tuple[str, ...]]] = {
+    "causal": ("causal",),
+    "rerouted": ("causal",),
     "relearning": ("relearning",),
     "quantisation": ("quantisation",),
     "paraphrases": ("asking",),
@@ -71,7 +73,7 @@ def why_not(part: PartName, config: AuditConfig) -> str | None:
     """Why a part cannot be made of what there is, or None when it can."""
     if config.parts is not None and part not in config.parts:
         return "left out by the settings"
-    if part == "drift" and config.before is None:
+    if part in ("drift", "rerouted") and config.before is None:
         return "there is no model before to compare with"
     if part in _NEED_QUESTIONS and config.questions is None:
         return "there are no questions"
@@ -81,7 +83,13 @@ def why_not(part: PartName, config: AuditConfig) -> str | None:
 
 
 _NEED_QUESTIONS: Final[tuple[PartName, ...]] = (
-    "questions", "relearning", "quantisation", "paraphrases", "prefixes",
+    "questions",
+    "causal",
+    "rerouted",
+    "relearning",
+    "quantisation",
+    "paraphrases",
+    "prefixes",
 )  # fmt: skip
 
 
@@ -272,7 +280,9 @@ COMPUTED: Final[dict[PartName, Part]] = {
     "questions": questions,
     "measures": measures,
     "routing": routing,
+    "causal": caused.causal,
     "drift": drifted,
+    "rerouted": caused.rerouted,
     "relearning": attacked.relearning,
     "quantisation": attacked.quantisation,
     "paraphrases": attacked.other_words,

@@ -22,18 +22,19 @@ from trace_engine.audit.names import shown_settings, shown_source
 from trace_engine.audit.page import render
 from trace_engine.audit.record import CONFIG, EVENTS, Record, untold_ends
 from trace_engine.audit.redact import Secrets, require_silence
+from trace_engine.audit.report_file import HTML, JSON
 from trace_engine.audit.rules import Finding
 from trace_engine.audit.settings import PARTS
 from trace_engine.audit.surroundings import surroundings
 from trace_engine.audit.tables import csv_tables
-from trace_engine.disk import read_json, strict, write_text
-from trace_engine.errors import RunError, TraceError
-from trace_engine.formats import AUDIT, FIELD, require_known
+from trace_engine.disk import strict, write_text
+from trace_engine.errors import TraceError
+from trace_engine.formats import AUDIT, FIELD
 from trace_engine.models import ModelInfo
 from trace_engine.runs import RunDirectory, open_run
 from trace_engine.runs.places import is_run_id
 
-HTML, JSON, TABLES, ANSWERS = "report.html", "report.json", "tables", "answers"
+TABLES, ANSWERS = "tables", "answers"
 
 
 def assemble(
@@ -179,12 +180,3 @@ def _run(name: str, case: Case) -> dict[str, Any]:
         "message": status.message,
         "steps": [status.step, status.max_steps],
     }
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """What report.json holds. Raises RunError when it is missing, damaged or newer."""
-    data = read_json(folder / JSON)
-    if not isinstance(data, dict):
-        raise RunError(f"{folder.name}: there is no readable {JSON}.")
-    require_known(data, AUDIT, JSON, RunError)
-    return data

@@ -17,9 +17,17 @@ from trace_engine.errors import InputError
 from trace_engine.refusal import describe
 
 PartName = Literal[
-    "questions", "measures", "routing", "drift", "relearning", "quantisation", "paraphrases",
+    "questions",
+    "measures",
+    "routing",
+    "causal",
+    "drift",
+    "rerouted",
+    "relearning",
+    "quantisation",
+    "paraphrases",
     "prefixes",
-]  # fmt: skip
+]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Role = Literal["model", "before", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -52,6 +60,19 @@ class FormConfig(_Settings):
     """Who reviewed it."""
     review: str = ""
     """How: what was re-run, read, or discussed."""
+
+
+class CausalEvidenceConfig(_Settings):
+    """Experts taken out, and the tests of erased or re-routed."""
+
+    experts: Annotated[int, Field(ge=1)] = 12
+    """So many experts with the largest gaps are taken out, one by one and together."""
+    draws: Annotated[int, Field(ge=0)] = 20
+    """Random sets of equal load beside them."""
+    questions: Annotated[int, Field(ge=1)] | None = 100
+    """At most so many of the audit's questions a category, for speed. Empty: all."""
+    permutations: Annotated[int, Field(ge=99)] = 9_999
+    """Sign flips behind the p-values of a loss."""
 
 
 class AuditConfig(_Settings):
@@ -89,6 +110,7 @@ class AuditConfig(_Settings):
     parts: tuple[PartName, ...] | None = None
     """Only these parts; empty: all that the materials allow. What is left out is listed as not
     tested."""
+    causal: CausalEvidenceConfig = CausalEvidenceConfig()
     relearning: RelearningConfig = RelearningConfig()
     quantisation: QuantisationConfig = QuantisationConfig()
     asking: AskingConfig = AskingConfig()

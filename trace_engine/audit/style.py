@@ -23,10 +23,11 @@ p { margin: .4rem 0; max-width: 46rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-size: .88rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid #e3e3e3; overflow-wrap: anywhere; }
+  border-bottom: 1px solid #e3e3e3; overflow-wrap: break-word; }
 th { border-bottom: 1px solid #999; font-weight: 600; overflow-wrap: normal; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.hash { font: .8rem/1.5 ui-monospace, "Liberation Mono", monospace; }
+td.hash { min-width: 15rem; overflow-wrap: anywhere;
+  font: .8rem/1.5 ui-monospace, "Liberation Mono", monospace; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; font: .8rem/1.45 ui-monospace, "Liberation Mono", monospace; }
 figure { margin: 1rem 0; max-width: 46rem; }
@@ -46,6 +47,8 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 46rem; }
   .scroll, .drawing { overflow: visible; }
   .drawing svg { min-width: 0; }
   table { font-size: 8.5pt; }
+  td { overflow-wrap: anywhere; }
+  td.hash { min-width: 0; }
   @page { margin: 16mm; }
 }
 """

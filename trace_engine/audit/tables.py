@@ -73,6 +73,15 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
          "q_bh", "null_difference", "matched_difference"),
         _experts,
     ),
+    "ablations": (
+        ("causal",),
+        ("layer", "expert", "load", "forget_accuracy", "forget_accuracy_low",
+         "forget_accuracy_high", "forget_accuracy_p_corrected", "utility_accuracy",
+         "utility_accuracy_low", "utility_accuracy_high", "utility_accuracy_p_corrected",
+         "specific", "specific_low", "specific_high", "band_low", "band_high", "band_p",
+         "n_forget", "n_utility"),
+        lambda parts: list(parts["causal"]["cells"]),
+    ),
     "drift": (
         ("drift",),
         ("on", "layer", "overlap", "low", "high", "n"),

@@ -21,7 +21,8 @@ from trace_engine.audit.evidence import finding_of
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.record import CONFIG, Record
-from trace_engine.audit.report import ANSWERS, JSON, derived_files, read_report
+from trace_engine.audit.report import ANSWERS, derived_files
+from trace_engine.audit.report_file import JSON, read_report
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import PARTS, AuditConfig, Role, read_audit
 from trace_engine.disk import sha256_file, strict

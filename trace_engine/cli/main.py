@@ -264,6 +264,22 @@ def build_parser() -> argparse.ArgumentParser:
         add_fields(added, CausalConfig, names)
         added.add_argument("--out", type=Path, help="also write the result, as JSON")
 
+    attack = command("attack", "attacking:attack", "Does knowledge come back? Attacks on a model.")
+    add_model(attack, positional=True)
+    attack.add_argument("--forget", default="demo:forget", help="what was to be forgotten")
+    attack.add_argument("--retain", default="demo:retain", help="what was to stay")
+    attack.add_argument("--questions", required=True, help="multiple-choice questions about both")
+    attack.add_argument("--category", default="hazard", help="category of the forget questions")
+    attack.add_argument("--max-questions", type=_count, help="at most so many a category")
+    attack.add_argument("--reference", help="a model that never saw the forget set, attacked alike")
+    attack.add_argument(
+        "--attacks",
+        nargs="+",
+        metavar="ATTACK",
+        help="relearning quantisation paraphrases prefixes (default: all)",
+    )
+    attack.add_argument("--out", type=Path, required=True, help="a folder; the same one goes on")
+
     audit = command("audit", "auditing:audit", "What may be claimed of a model, as a report.")
     audit.add_argument("config", type=Path, help="as `trace-moe config --kind audit` prints it")
     audit.add_argument(

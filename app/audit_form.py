@@ -1,0 +1,149 @@
+"""A new audit on its page: models, sets, questions and the form's fields, as one settings file.
+
+The file that is shown is the one that is launched, and the command beside it does the same.
+Accepted trade-off: sources are typed, as in the file; the attacks' own settings are changed in the
+file and run by the command.
+"""
+
+import secrets
+from typing import Any
+
+import streamlit as st
+
+from app import forms, state, wording
+from trace_engine.audit.background import launch_audit
+from trace_engine.audit.evidence import WORDS
+from trace_engine.audit.settings import PARTS, AuditConfig, FormConfig
+from trace_engine.bundled import resolve_source
+from trace_engine.config import ModelConfig, to_yaml
+from trace_engine.errors import TraceError
+
+_FORM_LABELS = {
+    "auditor": "Who audits",
+    "organisation": "Organisation",
+    "date": "Date",
+    "purpose": "Purpose",
+    "intended_use": "Intended use of the report",
+    "limits": "Limits",
+    "reviewed_by": "Reviewed by",
+    "review": "How it was reviewed",
+}
+
+
+def settings() -> tuple[AuditConfig | None, str | None]:
+    """Draw the form; the settings, or None and why they are refused."""
+    name = st.text_input("Name of the audit", key="audit_name", max_chars=120)
+    models = st.columns(3)
+    model = models[0].text_input(
+        "Audited model", "demo:target", key="audit_model", help=forms.help_of(ModelConfig, "source")
+    )
+    before = models[1].text_input(
+        "Start model (optional)", key="audit_before", help=forms.help_of(AuditConfig, "before")
+    )
+    reference = models[2].text_input(
+        "Reference (optional)", "demo:retrain_no_hazard", key="audit_reference",
+        help=forms.help_of(AuditConfig, "reference"),
+    )  # fmt: skip
+    sets = st.columns(3)
+    forget = sets[0].text_input("Forget set", "demo:forget", key="audit_forget")
+    retain = sets[1].text_input("Retain set", "demo:retain", key="audit_retain")
+    questions = sets[2].text_input(
+        "Questions", "demo:questions/validation", key="audit_questions",
+        help=forms.help_of(AuditConfig, "questions"),
+    )  # fmt: skip
+    rest = st.columns(3)
+    category = rest[0].text_input(
+        "Category of the forget questions", "hazard", key="audit_category"
+    )
+    most = rest[1].number_input(
+        "Questions per category, at most", 50, None, 200, key="audit_most", step=50
+    )
+    reveal = rest[2].toggle(
+        "Reveal the questions", key="audit_reveal",
+        help=forms.help_of(AuditConfig, "reveal"),
+    )  # fmt: skip
+    parts = st.multiselect(
+        "Parts", PARTS, list(PARTS), format_func=lambda part: WORDS[part].capitalize(),
+        key="audit_parts", help="What is left out is listed in the report as not tested.",
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "name": name,
+        "model": {"source": model.strip()},
+        "before": {"source": before.strip()} if before.strip() else None,
+        "reference": {"source": reference.strip()} if reference.strip() else None,
+        "forget": {"source": forget.strip()},
+        "retain": {"source": retain.strip()},
+        "questions": questions.strip() or None,
+        "forget_category": category.strip(),
+        "max_questions": int(most),
+        "reveal": reveal,
+        "parts": None if len(parts) == len(PARTS) else list(parts),
+        "form": _people(),
+    }
+    return forms.build(AuditConfig, values)
+
+
+def _people() -> dict[str, str]:
+    with st.expander("Who audits, for what, and how it was reviewed", icon=":material/edit_note:"):
+        columns = st.columns(2)
+        return {
+            field: columns[place % 2].text_area(
+                label, key=f"audit_{field}", height=68, help=forms.help_of(FormConfig, field)
+            )
+            for place, (field, label) in enumerate(_FORM_LABELS.items())
+        }
+
+
+def launcher(config: AuditConfig | None, problem: str | None) -> None:
+    """The button, why it is off, and the file and command that equal the page."""
+    problems = [problem] if problem else []
+    if config is not None:
+        problems += _missing(config)
+    for sentence in problems:
+        st.warning(wording.plain(sentence), icon=":material/info:")
+    st.session_state.setdefault("_audit_token", secrets.token_hex(8))
+    st.button(
+        "Audit",
+        type="primary",
+        icon=":material/fact_check:",
+        disabled=bool(problems),
+        on_click=_launch,
+        args=(config, st.session_state["_audit_token"]),
+        key="audit_launch",
+    )
+    if config is not None:
+        with st.expander("The same as a file and a command", icon=":material/terminal:"):
+            st.code(to_yaml(config), language="yaml")
+            st.code("trace-moe audit audit.yaml --out report\ntrace-moe verify report", "bash")
+            st.code(
+                "import trace_engine as trace\n\n"
+                'trace.run_audit(trace.read_audit("audit.yaml"), "report")\n',
+                "python",
+            )
+
+
+def _missing(config: AuditConfig) -> list[str]:
+    """What can be told without opening anything: empty names, and parts the pack lacks."""
+    said = []
+    given = {
+        "Audited model": config.model.source,
+        "Forget set": config.forget.source,
+        "Retain set": config.retain.source,
+        "Category of the forget questions": config.forget_category,
+    }
+    said += [f"{label}: is empty." for label, value in given.items() if not value]
+    others = [model.source for model in config.models().values()]
+    for source in [*others, config.forget.source, config.retain.source, config.questions or ""]:
+        try:
+            resolve_source(source)
+        except TraceError as error:
+            said.append(str(error))
+    return said
+
+
+def _launch(config: AuditConfig, token: str) -> None:
+    try:
+        state.set_audit_id(launch_audit(config, token=token))
+    except TraceError as error:
+        state.notice(str(error))
+    st.session_state["_audit_token"] = secrets.token_hex(8)

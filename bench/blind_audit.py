@@ -1,0 +1,125 @@
+"""Four models, four audits, and whether the findings tell them apart.
+
+`python -m bench.blind_audit --target MODEL --retrained MODEL --reference MODEL --work DIR` makes a
+good and a fake unlearned model of the target, audits all four under names that say nothing, and
+prints what each was found to be. The rules are those of the settings; they were fixed on the
+bundled models (seed 0). The reference should be a model that is none of the four.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench.blind_models import steer_routers, unlearn_in_earnest
+from trace_engine.audit.run import run_audit
+from trace_engine.audit.settings import AuditConfig, parse_audit
+from trace_engine.config import SetConfig
+from trace_engine.sets import Document, load_set
+
+ALLOWED: Final[Mapping[str, frozenset[str]]] = {
+    "target": frozenset({"holds"}),
+    "retrained": frozenset({"like_reference"}),
+    "good": frozenset({"like_reference", "returns"}),
+    "fake": frozenset({"suppressed"}),
+}
+"""What is right. A good unlearned model may be found to give way to relearning: that is a finding
+about it, and not the one about the fake."""
+
+
+def audit_settings(
+    model: str, target: str | None, reference: str, questions: str, **changed: Any
+) -> AuditConfig:
+    """The blind test's audit: smaller than the default, the same for all four."""
+    data: dict[str, Any] = {
+        "name": "Blind",
+        "model": {"source": model},
+        "before": None if target is None else {"source": target},
+        "reference": {"source": reference},
+        "forget": {"source": "demo:forget"},
+        "retain": {"source": "demo:retain"},
+        "questions": questions,
+        "max_questions": 200,
+        "parts": ["questions", "rerouted", "relearning", "quantisation", "paraphrases", "prefixes"],
+        "relearning": {"steps": 20, "ask_at": [10, 20], "seeds": [0, 1]},
+        "causal": {"questions": 100, "draws": 4, "permutations": 199},
+    }
+    return parse_audit(data | changed)
+
+
+def blind(
+    models: Mapping[str, str],
+    reference: str,
+    questions: str,
+    work: Path,
+    *,
+    seed: int,
+    **changed: Any,
+) -> dict[str, dict[str, Any]]:
+    """Audit every model under a name drawn by chance; returns the findings by what it is. The start
+    model is the target, and none for the target itself."""
+    names = list(models)
+    random.Random(f"{seed}-blind").shuffle(names)
+    found = {}
+    for number, name in enumerate(names):
+        start = None if name == "target" else models["target"]
+        config = audit_settings(models[name], start, reference, questions, **changed)
+        print(f"model {number + 1} of {len(names)} …", flush=True)
+        audited = run_audit(config, work / f"audit-{number + 1}", base=work / "home")
+        found[name] = audited.finding.to_dict() | {"folder": audited.folder.name}
+    return found
+
+
+def confusion(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line a model: what it is, what it was found to be, and whether that is right."""
+    lines = []
+    for name in ALLOWED:
+        if name in found:
+            verdict = found[name]["verdict"]
+            right = "right" if verdict in ALLOWED[name] else "WRONG"
+            lines.append(
+                f"{name:<10} {verdict:<15} {found[name]['confidence']:<9} {right}  "
+                f"{found[name]['sentence']}"
+            )
+    return "\n".join(lines)
+
+
+def documents(source: str) -> list[Document]:
+    return list(load_set(SetConfig(source=source)).documents)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="demo:target")
+    parser.add_argument("--retrained", default="demo:retrain_no_hazard")
+    parser.add_argument("--reference", required=True, help="a retrained model of another seed")
+    parser.add_argument("--questions", default="demo:questions/test")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--good", help="made before; otherwise it is made")
+    parser.add_argument("--fake", help="likewise")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    kept = documents("demo:general_facts") + documents("demo:retain")
+    good, fake = options.work / "good", options.work / "fake"
+    if options.good is None and not good.exists():
+        unlearn_in_earnest(
+            options.target, "demo:forget", "demo:retain", kept, good, seed=options.seed
+        )
+    if options.fake is None and not fake.exists():
+        steer_routers(options.target, documents("demo:forget"), kept, fake, seed=options.seed)
+    models = {
+        "target": options.target,
+        "retrained": options.retrained,
+        "good": options.good or str(good),
+        "fake": options.fake or str(fake),
+    }
+    found = blind(models, options.reference, options.questions, options.work, seed=options.seed)
+    (options.work / "blind.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(confusion(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The page Audit: the form's file, what is refused, a finished audit's finding and files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from tests.audit.cases import small
+from trace_engine.audit import background
+from trace_engine.audit.run import run_audit
+from trace_engine.audit.settings import AuditConfig, parse_audit
+from trace_engine.config import to_yaml
+from trace_engine.disk import write_json, write_text
+from trace_engine.runs.places import new_run_id, subfolder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def page(**query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    return app.switch_page("pages/audit.py").run()
+
+
+def stored(home: Path, config: AuditConfig, state: str, message: str = "") -> Path:
+    """An audit of the home, as its process leaves it."""
+    folder = subfolder("audits", home) / new_run_id()
+    folder.mkdir()
+    write_text(folder / "audit.yaml", to_yaml(config))
+    write_json(folder / "status.json", {"state": state, "message": message})
+    return folder
+
+
+def texts(app: AppTest) -> str:
+    kinds = (app.text, app.markdown, app.error, app.warning, app.success, app.info, app.caption)
+    said = "\n".join(str(element.value) for kind in kinds for element in kind)
+    # What a stranger may have typed is escaped for Markdown.
+    return said.replace("\\", "")
+
+
+@pytest.mark.usefixtures("home")
+def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[AuditConfig] = []
+
+    def launch(config: AuditConfig, token: str | None = None) -> str:
+        launched.append(config)
+        return new_run_id()
+
+    monkeypatch.setattr("app.audit_form.launch_audit", launch)
+    app = page()
+    assert not app.exception
+    app.text_input(key="audit_name").set_value("Mine")
+    app.text_area(key="audit_auditor").set_value("Ada <b>")
+    app.run()
+    shown = parse_audit(yaml.safe_load(app.code[0].value))
+    assert shown.form.auditor == "Ada <b>"
+    assert (shown.model.source, shown.max_questions) == ("demo:target", 200)
+    app.button(key="audit_launch").click().run()
+    assert launched == [shown]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("audit_model", "demo:nothing", "no 'demo:nothing'"),
+        ("audit_model", " ", "Audited model: is empty"),
+        ("audit_before", "demo:target", "no change to look at"),
+        ("audit_forget", "", "Forget set: is empty"),
+    ],
+)
+def test_what_cannot_be_audited_is_said_and_the_button_is_off(
+    field: str, value: str, said: str
+) -> None:
+    app = page()
+    app.text_input(key=field).set_value(value).run()
+    assert said in texts(app)
+    assert app.button(key="audit_launch").disabled
+
+
+def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions"], name="<script>")
+    folder = stored(home, config, "done", "Undecided")
+    found = run_audit(config, folder / "report", base=home)
+    app = page(audit=folder.name)
+    assert not app.exception
+    said = texts(app)
+    assert found.finding.title in said
+    assert found.finding.sentence in said
+    assert "left out by the settings" in said
+    assert [button.label for button in app.get("download_button")][:3] == [
+        "report.html", "report.json", "tables and answers (CSV)",
+    ]  # fmt: skip
+
+
+def test_an_ended_audit_can_go_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stored(home, small(tmp_path / "sets"), "failed", "the disk caught fire.")
+    resumed: list[Any] = []
+    monkeypatch.setattr("app.audit_view.resume_audit", resumed.append)
+    app = page(audit=folder.name)
+    assert "failed: the disk caught fire." in texts(app)
+    app.button(key="audit_resume").click().run()
+    assert resumed == [folder.name]
+
+
+@pytest.mark.usefixtures("home")
+def test_an_address_of_no_audit_is_a_sentence() -> None:
+    app = page(audit="../../etc")
+    assert not app.exception
+    assert "There is no audit '../../etc' on this machine." in texts(app)
+
+
+@pytest.mark.usefixtures("home")
+def test_the_page_computes_nothing() -> None:
+    assert background.list_audits() == []

@@ -1,0 +1,192 @@
+"""Audits that a page asks for: a process of their own under the home, which survives the page.
+
+`HOME/audits/ID/` holds the settings, the state, and `report/`, the folder that the command would
+have written. A held lock is `running`; a free one without a last word is `interrupted`, and the
+same audit goes on from its finished parts. It loads no torch but in the process itself.
+"""
+
+import argparse
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trace_engine.audit.manifest import NAME
+from trace_engine.audit.settings import AuditConfig, read_audit
+from trace_engine.config import to_yaml
+from trace_engine.disk import (
+    DiskFullError,
+    read_json,
+    sha256_file,
+    write_json,
+    write_json_quickly,
+    write_text,
+)
+from trace_engine.errors import RunError, TraceError
+from trace_engine.progress import Progress
+from trace_engine.runs.detach import start_detached
+from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.places import is_run_id, new_run_id, subfolder
+from trace_engine.runs.process import ProcessName
+from trace_engine.runs.stopping import StopFlag, StopRequestedError
+
+WORKER = [sys.executable, "-m", "trace_engine.audit.background"]
+State = Literal["running", "done", "failed", "stopped", "interrupted", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditState:
+    """How far an audit is."""
+
+    id: str
+    name: str
+    """The label; show it as text."""
+    state: State
+    message: str
+    progress: dict[str, Any] | None
+    """What the process does now."""
+    report: Path
+    """The folder of the report, or what will be it."""
+    manifest_sha256: str = ""
+
+
+def launch_audit(config: AuditConfig, home: Path | None = None, token: str | None = None) -> str:
+    """Start an audit in a detached process; returns its id. One `token` (a press of a button) is
+    one audit. Raises RunError when no process starts."""
+    for known in list_audits(home) if token is not None else ():
+        if (read_json(known.report.parent / "launch.json") or {}).get("token") == token:
+            return known.id
+    folder = subfolder("audits", home) / new_run_id()
+    folder.mkdir(mode=0o700)
+    write_text(folder / "audit.yaml", to_yaml(config), mode=0o600)
+    write_json(folder / "launch.json", {"token": token, "folder": str(Path.cwd())})
+    _start(folder)
+    return folder.name
+
+
+def resume_audit(audit_id: str, home: Path | None = None) -> None:
+    """Make what is missing. Raises LockedError while it is at work."""
+    _start(audit_folder(audit_id, home))
+
+
+def stop_audit(audit_id: str, home: Path | None = None) -> None:
+    """Ask an audit to end; finished parts stay. Raises RunError when it is not at work."""
+    folder = audit_folder(audit_id, home)
+    status = read_json(folder / "status.json") or {}
+    if not is_locked(folder / "lock") or "process" not in status:
+        raise RunError(f"Audit {audit_id} is not at work; there is nothing to stop.")
+    ProcessName.of(status["process"]).terminate()
+
+
+def audit_folder(audit_id: str, home: Path | None = None) -> Path:
+    """Raises RunError for anything but the id of an audit that is there."""
+    folder = subfolder("audits", home) / audit_id if is_run_id(audit_id) else None
+    if folder is None or folder.is_symlink() or not folder.is_dir():
+        raise RunError(f"There is no audit {audit_id[:40]!r}.")
+    return folder
+
+
+def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
+    """Look at an audit without waiting."""
+    folder = audit_folder(audit_id, home)
+    report = folder / "report"
+    # The lock first: a process that ends between the two looks has left its last word.
+    busy = is_locked(folder / "lock")
+    try:
+        name = read_audit(folder / "audit.yaml").name
+        status = read_json(folder / "status.json") or {}
+        progress = read_json(folder / "progress.json") if busy else None
+    except TraceError as error:
+        return AuditState(audit_id, "", "damaged", str(error), None, report)
+    state = status.get("state")
+    message = str(status.get("message", ""))
+    if busy:
+        return AuditState(audit_id, name, "running", message, progress, report)
+    if state not in ("done", "failed", "stopped"):
+        lost = "Its process ended without a word; finished parts are kept."
+        return AuditState(audit_id, name, "interrupted", lost, None, report)
+    digest = str(status.get("manifest_sha256", ""))
+    return AuditState(audit_id, name, state, message, None, report, digest)
+
+
+def list_audits(home: Path | None = None) -> list[AuditState]:
+    """All audits of a home, newest first."""
+    names = [path.name for path in subfolder("audits", home).iterdir() if is_run_id(path.name)]
+    found = []
+    for name in sorted(names, reverse=True):
+        try:
+            found.append(audit_state(name, home))
+        except RunError:
+            continue
+    return found
+
+
+def _start(folder: Path) -> None:
+    lock = FileLock.take(folder / "lock", f"Audit {folder.name} is at work already.")
+    where = Path(str((read_json(folder / "launch.json") or {}).get("folder", folder)))
+    command = [*WORKER, str(folder)]
+    try:
+        (folder / "status.json").unlink(missing_ok=True)
+        start_detached(command, lock, folder / "log.txt", where if where.is_dir() else folder)
+    except OSError as error:
+        lock.release()
+        raise RunError(f"Audit {folder.name} could not be started ({error}).") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of the detached process: writes the report, or the sentence why it could not."""
+    parser = argparse.ArgumentParser(prog="python -m trace_engine.audit.background")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lock", type=int, required=True, help="open file that holds the lock")
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder
+    with FileLock.inherit(options.lock, folder / "lock"):
+        return _work(folder)
+
+
+def _work(folder: Path) -> int:
+    stop = StopFlag()
+    stop.install()
+    process = ProcessName.own().to_dict()
+    write_json(folder / "status.json", {"state": "running", "process": process})
+
+    def report(progress: Progress) -> None:
+        stop.check()
+        write_json_quickly(folder / "progress.json", progress.to_dict())
+
+    def tell(sentence: str) -> None:
+        stop.check()
+        write_json_quickly(
+            folder / "status.json", {"state": "running", "process": process, "message": sentence}
+        )
+
+    try:
+        from trace_engine.audit.run import run_audit
+
+        found = run_audit(
+            read_audit(folder / "audit.yaml"),
+            folder / "report",
+            base=folder.parent.parent,
+            report=report,
+            tell=tell,
+        )
+    except StopRequestedError:
+        return _end(folder, "stopped", "Stopped; finished parts are kept.")
+    except (TraceError, DiskFullError, LockedError) as error:
+        return _end(folder, "failed", str(error))
+    except Exception as error:
+        traceback.print_exc()
+        name = type(error).__name__
+        return _end(folder, "failed", f"An unexpected {name}; the traceback is in log.txt.")
+    digest = sha256_file(found.folder / NAME)
+    return _end(folder, "done", found.finding.title, manifest_sha256=digest)
+
+
+def _end(folder: Path, state: State, message: str, **facts: str) -> int:
+    write_json(folder / "status.json", {"state": state, "message": message, **facts})
+    return 0 if state == "done" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

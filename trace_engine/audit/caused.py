@@ -1,0 +1,114 @@
+"""Causal evidence as parts of an audit: what hangs on the experts of the map, and whether what is
+gone was erased or routed around.
+
+The experts are those with the largest gaps in the start model, where there is one (it still knows),
+else in the audited model. Each is taken out by itself, and all together beside random sets of equal
+load.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from trace_engine.audit.case import Case
+from trace_engine.audit.result import Result
+from trace_engine.audit.rules import Excess
+from trace_engine.audit.settings import Role
+from trace_engine.causal import Change, Rerouted, ablate, erased_or_rerouted, profile_load, scan
+from trace_engine.config import Cell
+from trace_engine.evaluation.estimate import Estimate
+from trace_engine.progress import ProgressCallback
+from trace_engine.routing import Profile, load_mismatch
+from trace_engine.sets import Question
+
+
+def causal(case: Case, report: ProgressCallback) -> Result:
+    """The map's largest gaps, taken out of the model that knows."""
+    config = case.config.causal
+    role: Role = "before" if "before" in case.models else "model"
+    case.close()
+    folder, _ = case.profile(role).get(report, case.base)
+    table = load_mismatch(folder).table()
+    chosen = table.sort_values("difference", ascending=False, kind="stable").head(config.experts)
+    pairs = zip(chosen["layer"].tolist(), chosen["expert"].tolist(), strict=True)
+    cells = [Cell(layer, expert) for layer, expert in pairs]
+    load = profile_load(Profile.load(folder))
+    asked = _some(case)
+    common: dict[str, Any] = {
+        "forget_category": case.config.forget_category,
+        "load": load,
+        "style": case.config.style,
+        "permutations": config.permutations,
+        "seed": case.config.seed,
+        "report": report,
+    }
+    opened = case.open(role)
+    alone = scan(opened, asked, cells=cells, **common)
+    together = ablate(opened, asked, cells, draws=config.draws, **common)
+    rows = alone.table().astype(object)
+    return Result(
+        {
+            "role": role,
+            "mode": together.mode,
+            "cells": rows.where(rows.notna(), None).to_dict("records"),
+            "sentence": together.sentence,
+            "effects": [effect.to_dict() for effect in together.effects],
+            "bands": {name: band.to_dict() for name, band in together.bands.items()},
+            "draws": len(together.random),
+            "load_source": together.load_source,
+        }
+    )
+
+
+def rerouted(case: Case, report: ProgressCallback) -> Result:
+    """Old routers put back, new experts forbidden, hidden states probed."""
+    models = case.config.models()
+    case.close()
+    config = case.config.causal
+    found = erased_or_rerouted(
+        models["before"],
+        models["model"],
+        _some(case),
+        reference=models.get("reference"),
+        forget_category=case.config.forget_category,
+        style=case.config.style,
+        draws=config.draws,
+        permutations=config.permutations,
+        seed=case.config.seed,
+        report=report,
+    )
+    data = found.to_dict()
+    # The models are named by the report, which leaves out the folders of this machine.
+    for name in ("before", "after", "reference"):
+        del data[name]
+    return Result(data | {"excess": [test.to_dict() for test in excesses(found)]})
+
+
+def excesses(found: Rerouted) -> list[Excess]:
+    """What the rules read: what came back without any training, beyond the model as it is."""
+    tests = []
+    if found.restored.different:
+        back = found.restored.restored[0]
+        tests.append(_excess("the start model's routers put back", back.accuracy, back.n))
+    if found.forced.effects:
+        forced = found.forced.effects[0]
+        name = "the experts that serve the forget questions now, forbidden"
+        tests.append(_excess(name, forced.accuracy, forced.n))
+    return tests
+
+
+def _excess(test: str, change: Change, n: int) -> Excess:
+    estimate = Estimate(change.change, change.low, change.high, n, "paired by question")
+    return Excess(test, "intact", "itself", estimate)
+
+
+def _some(case: Case) -> list[Question]:
+    """At most `causal.questions` of the audit's questions a category, drawn with the seed."""
+    groups: dict[str, list[int]] = {}
+    for place, question in case.questions.items():
+        groups.setdefault(question.category, []).append(place)
+    chosen: list[int] = []
+    for number, name in enumerate(sorted(groups)):
+        order = np.random.default_rng([case.config.seed, number, 25]).permutation(groups[name])
+        chosen += order[: case.config.causal.questions].tolist()
+    return [case.questions[place] for place in sorted(chosen)]
