@@ -5,7 +5,6 @@ hub. Accepted trade-off: whether a folder's routers can be tapped is only known 
 been inspected, in a process of its own and when asked (`inspection_view`).
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from app import inspection_view, state, wording
+from app import house, inspection_view, state, wording
 from trace_engine.bundled import MODELS, resolve_source
 from trace_engine.config import ModelConfig
+from trace_engine.disk import parse_json
 from trace_engine.errors import InputError
 from trace_engine.spelling import size
 
@@ -75,8 +75,8 @@ def read_folder(source: str) -> ModelNote:
     if config_file.stat().st_size > _LARGEST_CONFIG:
         return ModelNote(f"{source!r}: config.json is larger than 2 MB; no model's is.", ())
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = parse_json(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
         return ModelNote(f"{source!r}: config.json is not readable JSON ({error}).", ())
     if not isinstance(config, dict):
         return ModelNote(f"{source!r}: config.json holds no settings.", ())
@@ -130,9 +130,10 @@ def _count(settings: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 def picker() -> tuple[ModelConfig | None, str | None]:
     """Draw the picker; the chosen model and None, or None and the reason why there is none."""
-    kind = state.bound("model_kind", KINDS[0], KINDS)
+    kinds = KINDS[:1] if house.rules().read_only else KINDS
+    kind = state.bound("model_kind", kinds[0], kinds)
     st.segmented_control(
-        "Where is the model?", KINDS, key="model_kind", required=True, label_visibility="collapsed"
+        "Where is the model?", kinds, key="model_kind", required=True, label_visibility="collapsed"
     )
     if kind == "Bundled":
         present = [name for name in MODELS if read_folder(f"demo:{name}").problem is None]

@@ -19,6 +19,7 @@ from app import wording
 from app.address import begin, bound, bound_many, core, notice, put, take_notices, unbind
 from trace_engine.bundled import PACK
 from trace_engine.config import Cell, SelectionConfig, WeightsConfig
+from trace_engine.disk import parse_json
 from trace_engine.errors import InputError, TraceError
 from trace_engine.refusal import describe
 from trace_engine.routing import Mismatch, Profile, load_mismatch, mismatch
@@ -202,8 +203,8 @@ def _settings(name: str, kind: type[Settings]) -> Settings:
     if text is None:
         return kind()
     try:
-        return kind.model_validate(json.loads(text))
-    except (json.JSONDecodeError, ValidationError) as error:
+        return kind.model_validate(parse_json(text))
+    except ValueError as error:
         reason = describe(error) if isinstance(error, ValidationError) else "it is not JSON."
         notice(f"The address's {name!r} was refused: {reason} The defaults are used instead.")
         put(**{name: None})

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # A room may import from rooms with a smaller number only; models and sets stand side by side.
-FLOORS = {
+FLOORS: dict[str, float] = {
     "adapters": 0,
     "errors": 0,
     "exhaustion": 0,
@@ -21,6 +21,7 @@ FLOORS = {
     "refusal": 0,
     "spelling": 0,
     "stored": 0,
+    "yamlfile": 0.5,  # a mezzanine: what config reads files with, over errors
     "bundled": 1,
     "disk": 1,
     "config": 1,

@@ -21,6 +21,7 @@ from pydantic import (
 from trace_engine.errors import InputError
 from trace_engine.methods import LEGACY_BETA, METHODS, PARAMETERS, MethodName, RetainTerm
 from trace_engine.refusal import describe
+from trace_engine.yamlfile import read_yaml
 
 SCHEMA_VERSION = 1
 
@@ -617,17 +618,3 @@ def read_config(path: str | Path, *, recorded: bool = False) -> ProfileConfig | 
     """
     path = Path(path)
     return parse_config(read_yaml(path), path.name, recorded=recorded)
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. Raises InputError when it is missing, unreadable or not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.name}: no such settings file.") from None
-    except OSError as error:
-        reason = error.strerror or "the system gives no reason"
-        raise InputError(f"{path}: cannot be read as a settings file ({reason}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise InputError(f"{path.name}: not a readable YAML file ({reason}).") from None

@@ -75,11 +75,20 @@ def write_json_quickly(path: Path, data: Any) -> None:
     os.replace(temporary, path)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """JSON that a stranger may have written. Raises ValueError for whatever cannot be read, as
+    brackets too deep for the stack are."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path) -> Any:
     """The JSON in `path`, or None when there is no such file. Raises RunError when it is
     damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -112,7 +121,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             raise RunError(f"{path.name}, line {number} is damaged: it is not JSON.") from None
     return rows
@@ -127,7 +136,7 @@ def read_last_line(path: Path, window: int = 65536) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     try:
-        row = json.loads(complete.rpartition(b"\n")[2])
+        row = parse_json(complete.rpartition(b"\n")[2])
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

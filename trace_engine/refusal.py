@@ -49,8 +49,15 @@ def describe(error: ValidationError, settings: type[BaseModel] | None = None) ->
     expected: dict[str, list[str]] = {}
     found: dict[str, Any] = {}
     for item in error.errors(include_url=False):
-        path = [part for part in item["loc"] if not (isinstance(part, str) and _branch(part))]
-        field = ".".join(str(part) for part in path)
+        # The last part of what is too much is a name that somebody wrote, whatever it looks like.
+        place = list(item["loc"])
+        own = place[-1:] if item["type"] == "extra_forbidden" else []
+        path = [
+            part
+            for part in place[: len(place) - len(own)]
+            if not (isinstance(part, str) and _branch(part))
+        ] + own
+        field = ".".join(f"{part!s:.80}" for part in path)
         kind, context = item["type"], item.get("ctx", {})
         if kind == "extra_forbidden":
             said[field] = f"{field}: there is no such setting{_nearest(path, settings)}"

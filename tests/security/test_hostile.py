@@ -56,6 +56,7 @@ def test_the_shipped_settings_listen_on_this_machine_only(address: str) -> None:
     assert listening <= LOOPBACK
 
 
+@pytest.mark.fault_row(27)
 @pytest.mark.browser
 def test_another_site_can_neither_open_a_session_nor_upload(address: str) -> None:
     socket = {
@@ -100,6 +101,7 @@ class Trap:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.fault_row(21)
 @pytest.mark.parametrize("name", ["counts.npz", "sample.npz"])
 def test_a_pickle_in_a_profile_does_not_fire(tmp_path: Path, name: str) -> None:
     folder, fired = tmp_path / "profile", tmp_path / "fired"

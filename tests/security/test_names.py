@@ -82,6 +82,7 @@ DOORS: list[Callable[[str, Path], object]] = [
 ]
 
 
+@pytest.mark.fault_row(23)
 @hostile
 @given(name=NAMES.filter(lambda name: name != RUN_ID), door=st.sampled_from(DOORS))
 @example(name="../victim", door=runs.delete)
@@ -119,6 +120,7 @@ def test_a_bundled_name_stays_in_the_pack(name: str) -> None:
     assert path.resolve().is_relative_to(PACK.resolve())
 
 
+@pytest.mark.fault_row(23)
 @hostile
 @given(name=NAMES)
 def test_an_uploads_name_is_a_label_and_its_text_is_kept_under_its_hash(
@@ -135,6 +137,7 @@ def test_an_uploads_name_is_a_label_and_its_text_is_kept_under_its_hash(
     assert said is None or str(place) not in said
 
 
+@pytest.mark.fault_row(23)
 @settings(max_examples=25, deadline=None)
 @given(name=NAMES.filter(lambda name: name.strip("/. \\\0\n") != ""))
 def test_an_imported_run_gets_an_id_of_ours(
@@ -154,6 +157,7 @@ def test_an_imported_run_gets_an_id_of_ours(
     assert runs.open_run(run_id, root / "home").config().name == name
 
 
+@pytest.mark.fault_row(23)
 @hostile
 @given(name=NAMES)
 def test_a_tables_retain_set_is_a_file_of_its_folder(
@@ -185,6 +189,7 @@ def test_a_run_named_on_the_command_line_is_an_id_or_a_folder_that_is_there(
         assert snapshot(place) == before
 
 
+@pytest.mark.fault_row(25)
 @given(text=st.text(max_size=30))
 def test_a_cell_of_a_csv_is_never_a_formula(text: str) -> None:
     shown = str(tables._safe(text))

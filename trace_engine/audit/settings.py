@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from trace_engine.attacks.settings import AskingConfig, QuantisationConfig, RelearningConfig
 from trace_engine.audit.rules import RulesConfig
-from trace_engine.config import ModelConfig, SetConfig, _Settings, read_yaml
+from trace_engine.config import ModelConfig, SetConfig, _Settings
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
+from trace_engine.yamlfile import read_yaml
 
 PartName = Literal[
     "questions",

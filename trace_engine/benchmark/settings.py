@@ -11,13 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trace_engine.bundled import PACK
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
+from trace_engine.yamlfile import read_yaml
 
 BUNDLED = PACK / "bench.yaml"
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -219,14 +219,7 @@ def checked(data: Any, where: str) -> BenchConfig:
 def read_bench(path: str | Path) -> BenchConfig:
     """Read a table's YAML file. Raises InputError when it is missing, not YAML, or refused."""
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a table's file ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise InputError(f"{path.name}: not a readable YAML file ({reason}).") from None
-    return checked(data, path.name)
+    return checked(read_yaml(path, "table's file"), path.name)
 
 
 def bundled_bench() -> BenchConfig:

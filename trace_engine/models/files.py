@@ -9,7 +9,6 @@ model is first brought into the hub's cache as a snapshot, then treated like any
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 
 from trace_engine.bundled import resolve_source
+from trace_engine.disk import parse_json
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
 from trace_engine.formats import is_pickle
@@ -188,12 +188,12 @@ def _snapshot(source: str, revision: str | None) -> Path:
 
 def _read_config(source: str, folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(
             f"{source} has no config.json, so it is not a transformers model folder."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ModelError(f"{source}: config.json is not readable JSON ({error}).") from None
     if not isinstance(config, dict):
         raise ModelError(f"{source}: config.json holds no settings.")
@@ -244,9 +244,9 @@ def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
         weights = [_WHOLE]
     for name in weights:
         path = folder / name
-        if not path.is_file():
+        if not _is_file(path):
             raise ModelError(
-                f"{source}: the weights file {name} is missing, though the index names it."
+                f"{source}: the weights file {name:.80} is missing, though the index names it."
             )
         try:
             with safe_open(path, framework="pt"):
@@ -285,13 +285,21 @@ def _refuse_adapter(source: str, names: list[str]) -> None:
         )
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it is there; a name that no disk can hold is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _named_in_index(source: str, folder: Path) -> list[str] | None:
     path = folder / _INDEX
     if not path.is_file() or (folder / _WHOLE).is_file():
         return None
     try:
-        named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
+        named = set(parse_json(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise ModelError(f"{source}: {path.name} is not a readable index of weights.") from None
     outside = sorted(str(n) for n in named if not isinstance(n, str) or Path(n).name != n)
     if outside:

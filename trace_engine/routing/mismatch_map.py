@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_engine.disk import write_bytes
+from trace_engine.disk import parse_json, write_bytes
 from trace_engine.errors import InputError
 from trace_engine.formats import FIELD, require_known
 from trace_engine.routing.statistics import check_statistic
@@ -149,7 +149,7 @@ class Mismatch:
         wanted = profile_digest(path.parent)
         try:
             arrays: dict[str, Any] = unpack_arrays(path.read_bytes())
-            head = json.loads(arrays.pop("head").tobytes())
+            head = parse_json(arrays.pop("head").tobytes())
             schema, profile = head.pop("schema"), head.pop("profile")
             require_known({FIELD: schema}, SCHEMA, f"{path}: the map", InputError)
             if schema != SCHEMA:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_engine.disk import place_folder
+from trace_engine.disk import parse_json, place_folder
 from trace_engine.errors import InputError
 from trace_engine.formats import require_known
 from trace_engine.routing.mapped import file_hash, mapped_arrays
@@ -102,8 +102,8 @@ def load_profile(directory: Path) -> Profile:
             _verify(directory / name, head["files"][name])
         counts = _arrays(directory / "counts.npz")
         samples = _arrays(directory / "sample.npz")
-        documents = json.loads((directory / "documents.json").read_bytes())
-        vocabulary = json.loads((directory / "vocabulary.json").read_bytes())
+        documents = parse_json((directory / "documents.json").read_bytes())
+        vocabulary = parse_json((directory / "vocabulary.json").read_bytes())
         parts = {
             side: RoutingCounts(
                 document_ids=tuple(documents[side]),
@@ -145,7 +145,7 @@ def read_head(directory: Path) -> dict[str, Any]:
     """`profile.json` of a profile, checked for its schema. Raises InputError."""
     path = directory / HEAD
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
+        head = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{directory}: no profile here (there is no {HEAD}).") from None
     except (OSError, ValueError) as error:

@@ -4,7 +4,6 @@ Whatever needs the model itself is refused by the worker. Trade-off: a hub model
 fetched is not looked at here.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from trace_engine.adapters import INSTEAD, NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
+from trace_engine.disk import parse_json
 from trace_engine.errors import InputError, ModelError, TraceError
 from trace_engine.stored import why_no_training
 
@@ -57,7 +57,7 @@ def _settings(model: ModelConfig) -> dict[str, Any]:
             if not isinstance(cached, str):
                 return {}
             path = Path(cached)
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_text(encoding="utf-8"))
     except (TraceError, OSError, ValueError, HFValidationError):
         return {}  # the worker refuses it with a sentence of its own
     return settings if isinstance(settings, dict) else {}

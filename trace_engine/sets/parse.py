@@ -234,7 +234,12 @@ def _parquet_rows(label: str, data: bytes) -> Iterator[Row]:
         raise unreadable_table(label, error) from None
     number = 0
     for batch in table.to_batches(max_chunksize=1000):
-        for value in batch.to_pylist():
+        try:
+            values = batch.to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            # Bytes that are no UTF-8, dates beyond the calendar: found only here.
+            raise unreadable_table(label, error) from None
+        for value in values:
             number += 1
             yield Row(f"{label}, row {number}", value)
 

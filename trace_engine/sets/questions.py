@@ -114,6 +114,8 @@ def _json(line: str, where: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise _refusal(where, "a JSON object", f"text that is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError):
+        raise _refusal(where, "a JSON object", "JSON nested or long beyond reading") from None
 
 
 def _answer(value: Any, choices: int, where: str) -> int:
@@ -129,7 +131,10 @@ def _answer(value: Any, choices: int, where: str) -> int:
 def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "something nested beyond reading"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trace_engine import formats
 from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.disk import read_json, write_json, write_text
@@ -20,6 +18,7 @@ from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
 from trace_engine.sweeps.file import sweep_yaml
 from trace_engine.sweeps.plan import Grid, Plan
+from trace_engine.yamlfile import parse_yaml
 
 FINAL_STATES = ("done", "stopped", "failed")
 
@@ -71,11 +70,11 @@ class SweepDirectory:
     def asked(self) -> dict[str, Any]:
         """Name, grids and base settings. Raises RunError when the file is damaged or absent."""
         try:
-            data = yaml.safe_load((self.path / "sweep.yaml").read_text(encoding="utf-8"))
+            data = parse_yaml((self.path / "sweep.yaml").read_text(encoding="utf-8"), self.id)
             return {"name": str(data["name"]), "grids": data["grids"], "base": data["base"]}
         except FileNotFoundError:
             raise RunError(f"{self.id} is not a sweep: it has no sweep.yaml.") from None
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        except (InputError, UnicodeDecodeError, KeyError, TypeError):
             raise RunError(f"Sweep {self.id} is damaged: sweep.yaml cannot be read.") from None
 
     @property

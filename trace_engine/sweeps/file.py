@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
-from trace_engine.config import UnlearnConfig, parse_config, read_yaml
+from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.errors import InputError
 from trace_engine.sweeps.plan import Grid
+from trace_engine.yamlfile import parse_yaml, read_yaml
 
 
 def sweep_yaml(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> str:
@@ -62,9 +63,11 @@ def parse_values(texts: Sequence[str]) -> dict[str, list[Any]]:
         if field in grid:
             raise InputError(f"{field} is given twice; name all its values at once.")
         try:
-            pieces = [yaml.safe_load(given)] if given.startswith("[") else given.split(",")
-            values = pieces[0] if given.startswith("[") else [yaml.safe_load(p) for p in pieces]
-        except yaml.YAMLError:
+            listed = given.startswith("[")
+            pieces = [given] if listed else given.split(",")
+            read = [parse_yaml(piece, field) for piece in pieces]
+            values = read[0] if listed else read
+        except InputError:
             raise InputError(f"{field}: its values cannot be read ({given[:60]!r}).") from None
         grid[field] = list(values)
     return grid

@@ -1,0 +1,208 @@
+"""Mutated input for every reader that takes a stranger's bytes: text sets, questions, settings.
+
+A mutation is a few small edits of a valid input (bytes flipped, cut, doubled, spliced with another
+input, replaced by what parsers trip over), by a seed, so that a finding can be had again.
+"""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+from trace_engine.benchmark import read_bench
+from trace_engine.bundled import PACK
+from trace_engine.config import read_config
+from trace_engine.disk import read_last_line, read_lines
+from trace_engine.errors import InputError, ModelError, RunError
+from trace_engine.models.files import locate
+from trace_engine.routing.storage import read_head
+from trace_engine.sets import Document, parse_documents, read_questions
+from trace_engine.sets.lines import PIECES, file_documents
+
+ROWS = [
+    {"text": "A sentence with numbers, 1 and 2.", "id": "a"},
+    {"text": "Zeilen mit Umlauten: äöü, 日本語.", "id": "b"},
+    {"text": 'Quotes " and, commas\nand a second line.', "id": "c"},
+]
+ANSWERS = [{"question": "What is it?", "answer": "It is a test.", "prompt": "Say: "}] * 2
+QUESTIONS = [
+    {"question": "Two and two?", "choices": ["four", "five"], "answer": 0, "category": "hazard"},
+    {"question": "A colour?", "choices": ["red", "three"], "answer": "A", "category": "general"},
+]
+SETTINGS = """kind: unlearn
+name: a run
+model: {source: demo:target, dtype: auto}
+forget: {source: demo:forget, limit: 10}
+retain: {source: demo:retain}
+method: npo
+beta: 0.1
+selection: {scope: per_layer, top_k: 2, add: [[0, 1]]}
+weights: {rule: exact, hardness: auto, clip: [0.1, 10.0]}
+trainable: {kind: lora, lora_rank: 4}
+evaluation: {every: 5, questions: null}
+"""
+TABLE = """settings: {model: {source: demo:target}, forget: {source: demo:forget}}
+validation: demo:questions/validation
+test: demo:questions/test
+retain: {mixed: {parts: [{source: demo:retain}]}}
+methods: {npo: {settings: {method: npo}, grid: {alpha: [1, 2], learning_rate: [0.1, 0.2, 0.3]}}}
+weightings: {uniform: {role: baseline}}
+"""
+NASTY = [
+    *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\r\n\r\n", b"\x1a", b"\x85"),
+    *(b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u0000", b"\\ud800", b"&a ", b"*a"),
+    *(b"null", b"NaN", b"-Infinity", b"1e999", b"-0", b"9" * 400, b"true", b"0x10", b"2024-01-01"),
+    *(b"!!python/object:os.system", b"<<: *a", b"../" * 9, b"/etc/passwd", b"file://", b"=cmd()"),
+    *(b"[" * 3000, b'{"a":' * 2000, b"- " * 1500, b"<script>", b"%00", b"demo:", b"hf:", b"~root"),
+]
+
+
+def _parquet() -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), stream)
+    return stream.getvalue()
+
+
+def _csv() -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, ["id", "text"])
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return stream.getvalue().encode()
+
+
+def _lines(rows: Sequence[Mapping[str, object]]) -> bytes:
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+
+
+class Target(NamedTuple):
+    """A reader, valid inputs for it, and how much of all mutations it gets."""
+
+    read: Callable[[bytes, Path], object]
+    """Takes the bytes and a folder of its own; raises nothing but InputError."""
+    seeds: list[bytes]
+    share: float
+
+
+def _documents(suffix: str) -> Callable[[bytes, Path], object]:
+    """Whole, as an upload is, and where it can be piece by piece, as a folder's file is: alike."""
+
+    def read(data: bytes, folder: Path) -> object:
+        label = f"set{suffix}"
+        whole = _outcome(lambda: parse_documents(label, data))
+        if suffix in PIECES:
+            path = folder / label
+            path.write_bytes(data)
+            pieces = _outcome(lambda: list(file_documents(label, path, None)))
+            # Of two faults the one or the other may be met first.
+            assert isinstance(whole, list) == isinstance(pieces, list), (whole, pieces)
+            assert isinstance(whole, InputError) or len(whole) == len(pieces)
+        if isinstance(whole, InputError):
+            raise whole
+        return whole
+
+    return read
+
+
+def _outcome(read: Callable[[], list[Document]]) -> list[Document] | InputError:
+    try:
+        return read()
+    except InputError as error:
+        return error
+
+
+def _file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
+    def from_bytes(data: bytes, folder: Path) -> object:
+        path = folder / name
+        path.write_bytes(data)
+        return read(path)
+
+    return from_bytes
+
+
+def _model(data: bytes, folder: Path) -> object:
+    for name, tensor in (("one", "a"), ("two", "b")):
+        if not (folder / f"{name}.safetensors").exists():
+            save_file({tensor: torch.zeros(1)}, folder / f"{name}.safetensors")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    (folder / "config.json").write_bytes(data)
+    (folder / "model.safetensors.index.json").write_bytes(data)
+    try:
+        return locate(str(folder), None)
+    except ModelError as error:
+        raise InputError(str(error)) from None
+
+
+def _run_rows(data: bytes, folder: Path) -> object:
+    path = folder / "metrics.jsonl"
+    path.write_bytes(data)
+    read_last_line(path)
+    try:
+        return read_lines(path)
+    except RunError as error:
+        raise InputError(str(error)) from None
+
+
+def _profile(data: bytes, folder: Path) -> object:
+    (folder / "profile.json").write_bytes(data)
+    return read_head(folder)
+
+
+METRICS = b'{"step": 1, "kind": "train", "loss": 1.5}\n{"step": 2, "kind": "train", "loss": null}\n'
+INDEX = b'{"model_type": "olmoe", "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}'
+HEAD = (PACK / "profile" / "profile.json").read_bytes()
+
+TARGETS = {
+    "jsonl": Target(_documents(".jsonl"), [_lines(ROWS), _lines(ANSWERS)], 0.2),
+    "json": Target(_documents(".json"), [json.dumps(ROWS).encode(), b'["one", "two"]'], 0.2),
+    "csv": Target(_documents(".csv"), [_csv()], 0.15),
+    "parquet": Target(_documents(".parquet"), [_parquet()], 0.1),
+    "txt": Target(_documents(".txt"), [b"Ein Satz.\n\nNoch einer."], 0.05),
+    "questions": Target(_file("questions.jsonl", read_questions), [_lines(QUESTIONS)], 0.1),
+    "settings": Target(_file("run.yaml", read_config), [SETTINGS.encode()], 0.1),
+    "table": Target(_file("bench.yaml", read_bench), [TABLE.encode()], 0.04),
+    "model folder": Target(_model, [INDEX], 0.03),
+    "run's rows": Target(_run_rows, [METRICS], 0.02),
+    "profile": Target(_profile, [HEAD], 0.01),
+}
+
+
+def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """One to four edits of one of the seeds."""
+    data = bytearray(chance.choice(seeds))
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        end = min(len(data), at + chance.choice([1, 2, 8, 64]))
+        edit = chance.randrange(6)
+        if edit == 0 and data:
+            data[min(at, len(data) - 1)] ^= 1 << chance.randrange(8)
+        elif edit == 1:
+            del data[at:end]
+        elif edit == 2:
+            data[at:at] = data[at:end] * chance.choice([1, 2, 50])
+        elif edit == 3:
+            data[at:end] = chance.choice(NASTY)
+        elif edit == 4:
+            other = chance.choice(seeds)
+            data[at:at] = other[chance.randrange(len(other)) :][:64]
+        else:
+            data = data[:at]
+    return bytes(data)
+
+
+def read_or_refuse(target: Target, data: bytes, folder: Path) -> str:
+    """`read`, or the sentence of the refusal; whatever else happens is raised."""
+    try:
+        target.read(data, folder)
+    except InputError as error:
+        return str(error)
+    return "read"

@@ -1,0 +1,188 @@
+"""A stranger's bytes are read or refused in a sentence: no other error, no hang, no file elsewhere.
+
+TRACE_FUZZ sets how many mutations; the ordinary tests take 4,000, the slow ones 100,000.
+"""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.security import fuzz
+from trace_engine.config import UnlearnConfig, read_config
+from trace_engine.errors import InputError
+
+FEW = int(os.environ.get("TRACE_FUZZ", "4000"))
+MANY = int(os.environ.get("TRACE_FUZZ", "100000"))
+SECONDS = 10
+_written: list[str] | None = None
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _written is None:
+        return
+    if (
+        event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & _WRITES
+    ) or event in ("os.mkdir", "os.rename", "os.link", "os.symlink"):
+        _written.append(os.fsdecode(arguments[0]))
+
+
+sys.addaudithook(_watch)  # cannot be taken away again, and does nothing between tests
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Fails when anything inside writes outside the folder."""
+    global _written
+    _written = []
+    try:
+        yield
+        strays = [path for path in _written if not Path(path).resolve().is_relative_to(folder)]
+    finally:
+        _written = None
+    assert strays == []
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Fails what takes longer than `SECONDS`."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"no answer in {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def assault(name: str, number: int, folder: Path, seed: int) -> dict[str, int]:
+    """Feed a reader with mutations; how many it read and refused."""
+    target, chance = fuzz.TARGETS[name], random.Random(f"{seed} {name}")
+    told = {"read": 0, "refused": 0}
+    for seed_input in target.seeds:
+        assert fuzz.read_or_refuse(target, seed_input, folder) == "read"
+    with watched(folder):
+        for turn in range(number):
+            data = fuzz.mutated(chance, target.seeds)
+            try:
+                with in_time():
+                    answer = fuzz.read_or_refuse(target, data, folder)
+            except BaseException as error:
+                raise AssertionError(f"{name}, mutation {turn}: {data[:2000]!r}") from error
+            told["read" if answer == "read" else "refused"] += 1
+            assert len(answer) < 2000, f"{name}, mutation {turn}: {answer[:300]}"
+            assert "Traceback" not in answer
+    return told
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_mutated_input_is_read_or_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    told = assault(name, round(FEW * fuzz.TARGETS[name].share), tmp_path, seed=1)
+    assert told["refused"] > 0, told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_a_hundred_thousand_mutations(name: str, tmp_path: Path) -> None:
+    told = assault(name, round(MANY * fuzz.TARGETS[name].share), tmp_path, seed=2)
+    print(f"{name}: {told}")
+    assert told["refused"] > 0, told
+
+
+def test_a_bomb_of_aliases_is_refused_in_time(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20)]
+    bomb = tmp_path / "bomb.yaml"
+    bomb.write_text("\n".join([*lines, "kind: unlearn", "name: *a19", "forget: *a19"]))
+    with in_time(), pytest.raises(InputError) as refused:
+        read_config(bomb)
+    assert "aliases stand for more than 100,000 values" in str(refused.value)
+
+
+def test_few_aliases_are_read(tmp_path: Path) -> None:
+    plain = tmp_path / "run.yaml"
+    plain.write_text("forget: &s {source: f.txt, limit: 3}\nretain: {<<: *s, source: r.txt}\n")
+    config = read_config(plain)
+    assert isinstance(config, UnlearnConfig)
+    assert (config.retain.source, config.retain.limit) == ("r.txt", 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "- " * 5000, "{a: " * 3000, "&a [*a]", "a: &a {b: *a}"]
+)
+def test_depth_and_circles_are_refused(tmp_path: Path, text: str) -> None:
+    deep = tmp_path / "deep.yaml"
+    deep.write_text(text)
+    with in_time(), pytest.raises(InputError) as refused:
+        read_config(deep)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.yaml"
+    huge.write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(InputError, match=r"huge\.yaml has 1,048,577 bytes"):
+        read_config(huge)
+
+
+def _every_value_of_the_address() -> None:
+    import streamlit as st
+
+    from app import state
+
+    state.begin("routing_map")
+    state.current_profile()
+    state.cell()
+    state.selection_config()
+    state.weights_config()
+    for read in (state.run_id, state.sweep_id, state.job_id):
+        read()
+    number = state.bound("number", 3, read=int)
+    st.text(f"{number} {state.bound('choice', 'a', ['a', 'b'])}")
+
+
+ADDRESS = {
+    "profile": "0123456789abcdef" * 4,
+    "layer": "2",
+    "expert": "13",
+    "sel": '{"top_k": 2, "add": [[0, 1]]}',
+    "weights": '{"rule": "exact", "clip": [0.5, 2.0]}',
+    "run": "20260101-000000-abcdef",
+    "sweep": "20260101-000000-abcdef",
+    "job": "20260101-000000-abcdef",
+    "number": "7",
+    "choice": "b",
+}
+
+
+def test_a_mutated_address_never_ends_in_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path))
+    chance = random.Random(3)
+    for turn in range(max(100, FEW // 40)):
+        app = AppTest.from_function(_every_value_of_the_address, default_timeout=SECONDS)
+        for name, value in ADDRESS.items():
+            if chance.random() < 0.6:
+                data = fuzz.mutated(chance, [value.encode()])
+                app.query_params[name] = data.decode("utf-8", "replace")
+        asked = {name: quote("".join(value)) for name, value in app.query_params.items()}
+        with watched(tmp_path):
+            app.run()
+        assert not app.exception, (turn, asked, app.exception[0])
+        assert len(app.text) == 1
