@@ -8,14 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from app import state, wording
+from app import doors, state, wording
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.errors import TraceError
 from trace_engine.runs.evidence import (
     EvidenceState,
     evidence_state,
-    start_evidence,
-    stop_evidence,
 )
 
 TICK_SECONDS = 1.0
@@ -56,7 +54,7 @@ def show(config: CausalConfig, *, key: str, label: str, cost: str) -> dict[str, 
 
 def _start(config: CausalConfig) -> None:
     try:
-        start_evidence(config)
+        doors.start_evidence(config)
     except TraceError as error:
         state.notice(str(error))
 
@@ -69,7 +67,7 @@ def _ticking(config: CausalConfig, key: str) -> None:
     st.progress(done, text=text)
     if st.button("Stop", icon=":material/stop:", key=f"{key}_stop"):
         try:
-            stop_evidence(config)
+            doors.stop_evidence(config)
         except TraceError as error:
             st.warning(wording.plain(str(error)))
 

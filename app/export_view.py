@@ -7,12 +7,12 @@ says where the folder is.
 
 import streamlit as st
 
-from app import state, wording
+from app import doors, state, wording
 from trace_engine.config import UnlearnConfig
 from trace_engine.disk import size
 from trace_engine.errors import TraceError
 from trace_engine.export import Form, forms_of
-from trace_engine.export.background import ExportState, export_state, start_export
+from trace_engine.export.background import ExportState, export_state
 from trace_engine.runs import RunDirectory
 
 TICK_SECONDS = 1.0
@@ -56,7 +56,7 @@ def show(run: RunDirectory, config: UnlearnConfig) -> None:
 
 def _start(run: RunDirectory, form: Form) -> None:
     try:
-        start_export(run, form)
+        doors.start_export(run, form)
     except TraceError as error:
         state.notice(str(error))
 

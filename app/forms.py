@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import streamlit as st
 from pydantic import BaseModel, ValidationError
 
+from app import house
 from trace_engine.config import (
     SelectionConfig,
     UnlearnConfig,
@@ -143,6 +144,7 @@ def launch_troubles(config: UnlearnConfig | None, refusal: str | None) -> list[s
     if config is None:
         return [refusal or "The settings are not complete."]
     try:
+        house.may_start(config)
         check_trackers(config.trackers)
     except TraceError as error:
         return [str(error)]

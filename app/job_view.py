@@ -6,9 +6,9 @@ ends. Accepted trade-off: the end is noticed up to a second late.
 
 import streamlit as st
 
-from app import navigation, runs_view, state, wording
+from app import doors, navigation, runs_view, state, wording
 from trace_engine.errors import TraceError
-from trace_engine.runs import RunDirectory, RunStatus, open_run, resume, stop
+from trace_engine.runs import RunDirectory, RunStatus, open_run
 
 TICK_SECONDS = 1.0
 
@@ -39,7 +39,7 @@ def _ticking(job: str) -> None:
     _progress(run, status)
     if st.button("Stop", icon=":material/stop:", key="stop_job"):
         try:
-            stop(job)
+            doors.stop(job)
         except TraceError as error:
             st.warning(wording.plain(str(error)))
 
@@ -102,7 +102,7 @@ def _ended(run: RunDirectory, status: RunStatus) -> None:
     left, right = st.columns(2)
     if left.button("Try again", key="resume_job", icon=":material/replay:"):
         try:
-            resume(run.id)
+            doors.resume(run.id)
         except TraceError as error:
             st.warning(wording.plain(str(error)))
         else:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import inspecting, sets_view, state, wording, words
+from app import doors, house, inspecting, sets_view, state, wording, words
 from trace_engine.config import ModelConfig, ProfileConfig, to_yaml
 from trace_engine.errors import InputError, TraceError
-from trace_engine.runs import launch
 from trace_engine.sets import check_pair
 
 
@@ -106,6 +105,15 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _house_trouble() -> list[str]:
+    """Why this server starts no profile now."""
+    try:
+        house.may_start()
+    except TraceError as error:
+        return [str(error)]
+    return []
+
+
 def launcher(
     forget: sets_view.Chosen,
     retain: sets_view.Chosen,
@@ -114,6 +122,7 @@ def launcher(
     problems: list[str],
 ) -> None:
     """The launch button, or the reasons why it is disabled; and the file that does the same."""
+    problems = [*problems, *_house_trouble()]
     for problem in problems:
         st.markdown(f":material/block: {wording.plain(problem)}")
     pressed = st.button(
@@ -127,7 +136,7 @@ def launcher(
         return
     if pressed:
         try:
-            state.set_job_id(launch(chosen.profile(model, forget, retain)))
+            state.set_job_id(doors.launch(chosen.profile(model, forget, retain)))
         except TraceError as error:
             st.error(wording.plain(str(error)), icon=":material/error:")
         else:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from app import charts, curves, export_view, machine_view, runs_view, state, wording
-from trace_engine import runs
+from app import charts, curves, doors, export_view, machine_view, runs_view, state, wording
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus
@@ -139,7 +138,7 @@ def _buttons(run: RunDirectory, status: RunStatus) -> None:
             icon=":material/stop_circle:",
             key="run_stop",
             on_click=act,
-            args=(runs.stop, run.id),
+            args=(doors.stop, run.id),
             help="Finishes the step, saves a checkpoint, and can be resumed.",
         )
     if status.resumable:
@@ -149,7 +148,7 @@ def _buttons(run: RunDirectory, status: RunStatus) -> None:
             key="run_resume",
             type="secondary" if status.repeats else "primary",
             on_click=act,
-            args=(runs.resume, run.id),
+            args=(doors.resume, run.id),
             help="Continues from the last complete checkpoint, as a new attempt with the same "
             "settings.",
         )
@@ -168,13 +167,13 @@ def act(action: Callable[[str], object], run_id: str) -> None:
 
 def resume_and_open(run_id: str) -> None:
     """Continue a run and put it in focus."""
-    act(runs.resume, run_id)
+    act(doors.resume, run_id)
     state.set_run_id(run_id)
 
 
 def delete_and_close(run_id: str) -> None:
     """Delete a run, and take it out of focus if it was there."""
-    act(runs.delete, run_id)
+    act(doors.delete, run_id)
     if state.run_id() == run_id:
         state.set_run_id(None)
 

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from app import state, wording
+from app import house, state, wording
 from trace_engine.errors import TraceError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -87,6 +87,12 @@ def run() -> None:
         menu_items={"About": wording.ABOUT},
     )
     st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "icon.svg"), size="large")
+    try:
+        if not house.let_in():
+            return
+    except TraceError as error:  # a rule that cannot be read lets nobody in
+        st.error(wording.plain(str(error)), icon=":material/error:")
+        return
     page = _declare()
     state.begin(page.url_path)
     _sidebar()

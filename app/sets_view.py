@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import state, wording, words
+from app import doors, house, state, wording, words
 from trace_engine.bundled import resolve_source
 from trace_engine.config import SetConfig
 from trace_engine.demo.pack import PACK_SETS
 from trace_engine.errors import InputError
-from trace_engine.runs import store_set
 from trace_engine.sets import DocumentSet, load_set, parse_documents, safe_label
 
 KINDS = ("Preset", "Type", "Upload", "Hub id")
@@ -42,7 +41,7 @@ class Chosen:
             raise InputError(self.problem or f"The {self.side} set is not chosen yet.")
         if self.own:
             return SetConfig(
-                source=store_set(self.documents), label=safe_label(self.documents.name)
+                source=doors.store_set(self.documents), label=safe_label(self.documents.name)
             )
         return SetConfig(source=self.documents.source)
 
@@ -62,10 +61,11 @@ def preset(name: str) -> DocumentSet:
 
 def editor(side: str, default: str) -> Chosen:
     """Draw one side's picker and return what is chosen. `default` is the preset to begin with."""
-    state.bound(f"{side}_kind", KINDS[0], KINDS)
+    kinds = KINDS[:1] if house.rules().read_only else KINDS
+    state.bound(f"{side}_kind", kinds[0], kinds)
     kind = st.segmented_control(
         "Where is the text?",
-        KINDS,
+        kinds,
         key=f"{side}_kind",
         required=True,
         label_visibility="collapsed",
@@ -158,6 +158,7 @@ def _taken_out(side: str) -> None:
 
 def _parsed(side: str, name: str, label: str, data: bytes) -> Chosen:
     try:
+        house.may_take(len(data))
         documents = parse_documents(label, data)
     except InputError as error:
         return Chosen(side, None, None, str(error), own=True)

@@ -9,11 +9,12 @@ import importlib.util
 
 import streamlit as st
 
-from app import findings, state, wording
+from app import findings, house, state, wording
 
 
 def draw() -> None:
     """Fill the sidebar; call inside `with st.sidebar`."""
+    _house()
     _teaching()
     view = state.current_profile()
     if view is None:
@@ -35,6 +36,14 @@ def draw() -> None:
         icon=":material/restart_alt:",
         type="tertiary",
     )
+
+
+def _house() -> None:
+    found = house.rules()
+    if found.read_only:
+        st.caption(":material/visibility: A server for looking: nothing is started here.")
+    if found.login:
+        st.button("Log out", on_click=st.logout, icon=":material/logout:", type="tertiary")
 
 
 def _fact(label: str, value: str, more: str = "") -> None:

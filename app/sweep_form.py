@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import forms, state, wording
+from app import doors, forms, state, wording
 from trace_engine import sweeps
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.errors import TraceError
@@ -167,7 +167,7 @@ def launch(base: UnlearnConfig, grids: list[Grid], name: str) -> None:
     """Start it and put it in focus; one press of the button is one sweep."""
     token = st.session_state.setdefault("_sweep_token", secrets.token_hex(8))
     try:
-        state.set_sweep_id(sweeps.launch_sweep(base, grids, name, token=token))
+        state.set_sweep_id(doors.launch_sweep(base, grids, name, token=token))
         del st.session_state["_sweep_token"]
     except TraceError as error:
         state.notice(str(error))
@@ -213,7 +213,7 @@ def past() -> None:
 
 def _forget(sweep_id: str) -> None:
     try:
-        sweeps.delete_sweep(sweep_id)
+        doors.delete_sweep(sweep_id)
     except TraceError as error:
         state.notice(str(error))
         return

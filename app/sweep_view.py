@@ -10,7 +10,17 @@ from typing import Any
 
 import streamlit as st
 
-from app import charts, curves, navigation, runs_view, state, sweep_figure, tables, wording
+from app import (
+    charts,
+    curves,
+    doors,
+    navigation,
+    runs_view,
+    state,
+    sweep_figure,
+    tables,
+    wording,
+)
 from app.sweep_figure import clicked_point, sweep_frame
 from trace_engine import runs, sweeps
 from trace_engine.errors import TraceError
@@ -108,7 +118,7 @@ def _buttons(found: SweepDirectory) -> None:
             icon=":material/stop_circle:",
             key="sweep_stop",
             on_click=_act,
-            args=(sweeps.stop_sweep, found.id),
+            args=(doors.stop_sweep, found.id),
             help="Its runs finish their step and save; nothing new begins. It can be resumed.",
         )
     if status.resumable:
@@ -118,7 +128,7 @@ def _buttons(found: SweepDirectory) -> None:
             type="primary",
             key="sweep_resume",
             on_click=_act,
-            args=(sweeps.resume_sweep, found.id),
+            args=(doors.resume_sweep, found.id),
             help="Makes what is missing; runs that were stopped go on from their last checkpoint.",
         )
     st.button(

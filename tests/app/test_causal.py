@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import causal_forms, causal_job, causal_view, state, unlearn_form
+from app import causal_forms, causal_job, causal_view, doors, state, unlearn_form
 from tests.support.profiles import synthetic_profile
 from trace_engine.causal.paired import Change, Effect
 from trace_engine.causal.rerouted_results import (
@@ -215,7 +215,7 @@ def test_pressing_the_button_starts_the_job_that_the_page_then_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[CausalConfig] = []
-    monkeypatch.setattr(causal_job, "start_evidence", started.append)
+    monkeypatch.setattr(doors, "start_evidence", started.append)
     app = open_page("causal", **own_questions)
     app.button(key="scan_launch").click().run()
     assert started == [scan_config(view, own_questions["causal_file"])]

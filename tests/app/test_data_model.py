@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import launch_view, model_view, state
+from app import doors, launch_view, model_view, state
 from tests.app.conftest import KEY
 from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
 from trace_engine.disk import write_json
@@ -56,6 +56,7 @@ def test_presets_show_counts_and_text(bundled: Profile, open_page: OpenPage) -> 
     assert any("gun" in text.value for text in app.text)
 
 
+@pytest.mark.fault_row(18)
 def test_launch_is_disabled_and_says_why(bundled: Profile, open_page: OpenPage) -> None:
     app = open_page("data_model", forget_kind="Type", model_kind="Folder")
     assert app.button(key="launch").disabled
@@ -63,12 +64,14 @@ def test_launch_is_disabled_and_says_why(bundled: Profile, open_page: OpenPage) 
     assert "No model is named yet" in said(app)
 
 
+@pytest.mark.fault_row(19)
 def test_equal_sets_are_refused(bundled: Profile, open_page: OpenPage, model_folder: Path) -> None:
     app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "c  D\n\na b"), model_folder)
     assert "the same texts" in said(app)
     assert app.button(key="launch").disabled
 
 
+@pytest.mark.fault_row(19)
 def test_overlap_shows_its_count_and_asks(
     bundled: Profile, open_page: OpenPage, model_folder: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_own_text_is_hidden_until_revealed_and_kept_across_pages(
     assert not any("secret" in str(value) for value in app.query_params.values())
 
 
+@pytest.mark.fault_row(15)
 def test_a_malformed_upload_is_a_sentence_and_the_good_one_is_kept(
     bundled: Profile, open_page: OpenPage
 ) -> None:
@@ -207,7 +211,7 @@ def test_launching_writes_the_sets_and_shows_the_job(
         launched.append(config)
         return "20260101-000000-abcdef"
 
-    monkeypatch.setattr(launch_view, "launch", launch)
+    monkeypatch.setattr(doors, "launch", launch)
     app = with_folder(typed(open_page("data_model"), "a b\n\nc d", "e f"), model_folder)
     assert not (trace_home / "sets").exists()
     app.selectbox(key="model_dtype").set_value("bfloat16").run()

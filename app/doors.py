@@ -1,0 +1,93 @@
+"""What a page can start, stop, change or delete: each door asks the house's rules first.
+
+Pages and views call these and never the engine's own; a test reads their imports. What they take
+and return, and what they raise besides, is the engine's.
+"""
+
+from collections.abc import Sequence
+
+from app import house
+from trace_engine import runs, sweeps
+from trace_engine.causal.settings import CausalConfig
+from trace_engine.config import ProfileConfig, UnlearnConfig
+from trace_engine.export import Form
+from trace_engine.export.background import start_export as _start_export
+from trace_engine.runs import RunDirectory, evidence
+from trace_engine.sets import DocumentSet
+from trace_engine.sweeps.plan import Grid
+
+
+def launch(config: UnlearnConfig | ProfileConfig, *, token: str | None = None) -> str:
+    """Start a run or a profile."""
+    house.may_start(config)
+    return runs.launch(config, token=token)
+
+
+def resume(run: str) -> str:
+    """Go on with a run."""
+    house.may_start()
+    return runs.resume(run)
+
+
+def stop(run: str) -> None:
+    """End a run after its step."""
+    house.may_change()
+    runs.stop(run)
+
+
+def delete(run: str) -> None:
+    """Delete a run's folder."""
+    house.may_change()
+    runs.delete(run)
+
+
+def store_set(documents: DocumentSet) -> str:
+    """Keep a set of one's own, and say where."""
+    house.may_take(sum(len(document.text.encode()) for document in documents.documents))
+    return runs.store_set(documents)
+
+
+def launch_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str, *, token: str) -> str:
+    """Start a sweep."""
+    house.may_start(base, steps=max([base.max_steps, *_steps(grids)]))
+    return sweeps.launch_sweep(base, grids, name, token=token)
+
+
+def resume_sweep(sweep: str) -> None:
+    """Make what a sweep lacks."""
+    house.may_start()
+    sweeps.resume_sweep(sweep)
+
+
+def stop_sweep(sweep: str) -> None:
+    """End a sweep and its runs."""
+    house.may_change()
+    sweeps.stop_sweep(sweep)
+
+
+def delete_sweep(sweep: str) -> None:
+    """Forget a sweep; its runs stay."""
+    house.may_change()
+    sweeps.delete_sweep(sweep)
+
+
+def start_export(run: RunDirectory, form: Form) -> None:
+    """Write a run's model as a folder."""
+    house.may_change()
+    _start_export(run, form)
+
+
+def start_evidence(config: CausalConfig) -> None:
+    """Compute causal evidence."""
+    house.may_start()
+    evidence.start_evidence(config)
+
+
+def stop_evidence(config: CausalConfig) -> None:
+    """End it; what it has found is kept."""
+    house.may_change()
+    evidence.stop_evidence(config)
+
+
+def _steps(grids: Sequence[Grid]) -> list[int]:
+    return [int(value) for grid in grids for value in grid.get("max_steps", ())]

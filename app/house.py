@@ -1,0 +1,113 @@
+"""The house's rules for a server that others use: look only, who is let in, how much at once.
+
+Set by whoever starts the server, in its environment; nobody can change them from a page. They bind
+the pages, not the command line or Python, whose users have the machine anyway.
+"""
+
+import os
+from dataclasses import dataclass
+
+import streamlit as st
+
+from trace_engine import runs
+from trace_engine.config import ProfileConfig, UnlearnConfig
+from trace_engine.errors import InputError, RunError
+
+READ_ONLY = (
+    "This server is for looking: it starts, changes and deletes nothing, and takes no text and no "
+    "model of yours. Start your own (README) to do so."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the environment says; nothing set means a person's own machine, without limits."""
+
+    read_only: bool = False
+    """`TRACE_READ_ONLY`: bundled sets and models, and what is in the list; nothing is started."""
+    login: bool = False
+    """`TRACE_LOGIN`: pages are drawn only for a person whom Streamlit's login (OIDC) knows."""
+    most_active: int | None = None
+    """`TRACE_MOST_ACTIVE`: runs and profiles that wait or compute at once, everybody's together."""
+    most_steps: int | None = None
+    """`TRACE_MOST_STEPS`: optimizer steps of one run."""
+    most_upload: int | None = None
+    """`TRACE_MOST_UPLOAD_MB`: size of a set that is uploaded or typed, in bytes here."""
+
+
+def rules() -> Rules:
+    """The rules in force. Raises InputError for a value that is none, so that a slip shuts out
+    instead of letting in."""
+    mega = _number("TRACE_MOST_UPLOAD_MB")
+    return Rules(
+        read_only=_switch("TRACE_READ_ONLY"),
+        login=_switch("TRACE_LOGIN"),
+        most_active=_number("TRACE_MOST_ACTIVE"),
+        most_steps=_number("TRACE_MOST_STEPS"),
+        most_upload=None if mega is None else mega * 2**20,
+    )
+
+
+def may_change() -> None:
+    """Raises RunError on a server that is for looking only."""
+    if rules().read_only:
+        raise RunError(READ_ONLY)
+
+
+def may_start(config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0) -> None:
+    """Raises RunError where the house allows no run, none so long, or no further one now."""
+    house = rules()
+    may_change()
+    steps = max(steps, getattr(config, "max_steps", 0))
+    if house.most_steps is not None and steps > house.most_steps:
+        raise RunError(
+            f"A run may have {house.most_steps:,} steps on this server, and this one asks for "
+            f"{steps:,}."
+        )
+    if house.most_active is not None:
+        active = sum(run.status.active for run in runs.list_runs())
+        if active >= house.most_active:
+            raise RunError(
+                f"{active} runs wait or compute, as many as this server takes at once. Wait until "
+                "one has ended, or stop one of yours."
+            )
+
+
+def may_take(size: int) -> None:
+    """Raises InputError for a set of one's own that is too large for this server."""
+    house = rules()
+    if house.read_only:
+        raise InputError(READ_ONLY)
+    if house.most_upload is not None and size > house.most_upload:
+        raise InputError(
+            f"A set may have {house.most_upload / 2**20:g} MB on this server, and this one has "
+            f"{size / 2**20:.1f} MB."
+        )
+
+
+def let_in() -> bool:
+    """Whether the page may be drawn; draws the login where it may not."""
+    if not rules().login:
+        return True
+    if st.user.get("is_logged_in"):
+        return True
+    st.title("TRACE")
+    st.write("This server asks who you are.")
+    st.button("Log in", on_click=st.login, type="primary", key="log_in")
+    return False
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if value not in ("", "0", "1", "no", "yes", "false", "true"):
+        raise InputError(f"{name} must be 1 or 0, and is {value[:40]!r}.")
+    return value in ("1", "yes", "true")
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return None
+    if not value.isascii() or not value.isdigit() or int(value[:12]) < 1:
+        raise InputError(f"{name} must be a whole number from 1 on, and is {value[:40]!r}.")
+    return int(value[:12])
