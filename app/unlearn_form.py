@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import streamlit as st
 from pydantic import ValidationError
 
-from app import forms, schedule_form, state
-from trace_engine.bundled import PACK
+from app import forms, house, schedule_form, state
+from trace_engine.bundled import PACK, is_bundled
 from trace_engine.config import (
     EvaluationConfig,
     ProfileConfig,
@@ -24,12 +24,11 @@ from trace_engine.config import (
 from trace_engine.demo.settings import (
     QUESTIONS_PER_GROUP,
     TUNED,
-    TUNED_METHOD,
-    TUNED_NOTE,
+    UNTUNED_NOTE,
     defaults_for,
 )
 from trace_engine.errors import TraceError
-from trace_engine.methods import METHODS, RETAIN_TERMS, needs_start_model
+from trace_engine.methods import METHODS, RETAIN_TERMS, MethodName, needs_start_model
 from trace_engine.runs import home
 from trace_engine.sets import (
     Overlap,
@@ -154,7 +153,7 @@ def _number(
     key = f"{prefix}_{field}"
     if default is None:
         fields = settings.model_fields
-        default = st.session_state.get(_DEFAULTS, {}).get(field, fields[field].default)
+        default = _defaults().get(field, fields[field].default)
     within = _within(read, kwargs.get("min_value", -_MOST), kwargs.get("max_value", _MOST))
     state.bound(key, default, read=within)
     return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
@@ -203,14 +202,24 @@ def question_trouble(path: str, category: str) -> str | None:
     return None
 
 
-def _take_defaults(model: str) -> None:
-    """Start from the settings that suit the model; another model's are not carried over."""
-    defaults = defaults_for(model)
-    before = st.session_state.get(_DEFAULTS)
-    if before is not None and before != defaults:
-        for field in defaults:
-            state.unbind(f"u_{field}")
-    st.session_state[_DEFAULTS] = defaults
+def _take_defaults(model: str, method: MethodName) -> None:
+    """Start from the settings that suit model and method.
+
+    Another model's are not carried over; another method's are where a person has changed them.
+    """
+    defaults = defaults_for(model, method)
+    known, before = st.session_state.get(_DEFAULTS, (model, defaults))
+    for field in defaults:
+        key = f"u_{field}"
+        untouched = st.session_state.get(key, before[field]) == before[field]
+        if known != model or (before != defaults and untouched):
+            state.unbind(key)
+    st.session_state[_DEFAULTS] = (model, defaults)
+
+
+def _defaults() -> dict[str, Any]:
+    found: tuple[str, dict[str, Any]] = st.session_state.get(_DEFAULTS, ("", {}))
+    return found[1]
 
 
 def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any], str | None]:
@@ -218,10 +227,9 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
 
     A sweep names its runs itself: not `labelled`.
     """
-    _take_defaults(base.model.source)
     left, right = st.columns(2, gap="large")
     with left:
-        values = _method()
+        values = _method(base.model.source)
     with right:
         trainable = _trainable()
         anchor = _anchor() if trainable.kind == "top_experts" else {}
@@ -266,7 +274,7 @@ def _trackers() -> list[str]:
     )
 
 
-def _method() -> dict[str, Any]:
+def _method(model: str) -> dict[str, Any]:
     state.bound("u_method", "npo", list(METHODS))
     chosen = forms.option(
         "Method",
@@ -276,6 +284,7 @@ def _method() -> dict[str, Any]:
     )
     name = next(name for name in METHODS if name == chosen)
     method = METHODS[name]
+    _take_defaults(model, name)
     st.caption(f"{method.line} Source: {method.source}.")
     values: dict[str, Any] = {"method": name}
     prefix = "u" if name in SHARED_KEYS else f"u_{name}"
@@ -295,12 +304,9 @@ def _method() -> dict[str, Any]:
     if method.retains:
         with columns[1]:
             values["alpha"] = _number("α retain", "alpha", float, min_value=0.0, step=0.1)
-    # A bundled model's beta is tuned for the bundled run, which is NPO's.
-    bundled = st.session_state.get(_DEFAULTS) == TUNED
-    tuned = st.session_state.get(_DEFAULTS, {}) if name == TUNED_METHOD else {}
     for number, (field, default) in enumerate(method.parameters.items()):
         with columns[2 + number]:
-            values[field] = _parameter(field, tuned.get(field) or default, prefix)
+            values[field] = _parameter(field, _defaults().get(field) or default, prefix)
     if method.steers:
         with columns[3]:
             values["steering_layer"] = _steering_layer()
@@ -319,8 +325,8 @@ def _method() -> dict[str, Any]:
             st.caption(START_COPY)
         if method.steers and term == "hidden":
             st.caption(STEERED)
-    if bundled and name != TUNED_METHOD:
-        st.caption(TUNED_NOTE)
+    if is_bundled(model) and name not in TUNED:
+        st.caption(UNTUNED_NOTE)
     first, second, third = st.columns(3)
     with first:
         values["max_steps"] = _number("Steps", "max_steps", int, min_value=1, step=10)
@@ -436,6 +442,7 @@ def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
             "Question file (.jsonl), or a published set's folder",
             key="u_question_file",
             max_chars=1000,
+            disabled=house.rules().read_only,
             placeholder="question, choices, answer, category in every row",
             persist_state="session",
         ).strip()

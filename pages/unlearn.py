@@ -5,6 +5,7 @@ import secrets
 import streamlit as st
 
 from app import (
+    doors,
     findings,
     forms,
     live,
@@ -61,7 +62,7 @@ if chosen_run is not None:
 def launch(config: UnlearnConfig) -> None:
     token = st.session_state.setdefault("_launch_token", secrets.token_hex(8))
     try:
-        state.set_run_id(runs.launch(config, token=token))
+        state.set_run_id(doors.launch(config, token=token))
         del st.session_state["_launch_token"]
     except TraceError as error:
         state.notice(str(error))

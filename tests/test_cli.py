@@ -30,8 +30,10 @@ from trace_engine.config import (
     parse_config,
     to_yaml,
 )
+from trace_engine.demo.settings import TUNED, UNTUNED
 from trace_engine.disk import write_json
 from trace_engine.errors import InputError
+from trace_engine.methods import METHODS, MethodName
 from trace_engine.progress import Progress
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
@@ -139,9 +141,27 @@ def test_config_prints_yaml_that_reads_back(kind: str, capsys: pytest.CaptureFix
     text = capsys.readouterr().out
     assert parse_config(yaml.safe_load(text)) == defaults(kind)
     assert "# Weights' precision; `auto` keeps" in text
-    assert ("null with every other method." in text) is (kind == "unlearn")
+    assert ("config --method NAME" in " ".join(text.split())) is (kind == "unlearn")
     assert main(["config", "--kind", kind, "--json"]) == 0
     assert parse_config(json.loads(capsys.readouterr().out)) == defaults(kind)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_config_of_a_method_is_a_run_of_it(
+    method: MethodName, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "--method", method]) == 0
+    settings = parse_config(yaml.safe_load(capsys.readouterr().out))
+    assert settings == defaults("unlearn", method)
+    assert isinstance(settings, UnlearnConfig)
+    assert settings.method == method
+    for field, value in TUNED.get(method, UNTUNED).items():
+        assert getattr(settings, field) == value
+
+
+def test_a_method_belongs_to_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--kind", "profile", "--method", "npo"]) == 2
+    assert "--method belongs to a run" in capsys.readouterr().err
 
 
 def test_commented_yaml_keeps_lists_and_strange_names() -> None:

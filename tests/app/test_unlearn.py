@@ -16,7 +16,7 @@ from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
 from trace_engine import trackers
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig
-from trace_engine.demo.settings import TUNED_NOTE, defaults_for
+from trace_engine.demo.settings import TUNED, UNTUNED_NOTE, defaults_for
 from trace_engine.disk import write_json
 from trace_engine.methods import METHODS, PARAMETERS, MethodName, needs_start_model
 from trace_engine.routing import mismatch
@@ -103,6 +103,7 @@ def test_two_presses_with_one_token_are_one_run(own_sets: dict[str, Path]) -> No
     assert len(list_runs()) == 1
 
 
+@pytest.mark.fault_row(19)
 def test_equal_sets_disable_the_launch(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:
@@ -112,6 +113,7 @@ def test_equal_sets_disable_the_launch(
     assert len(app.error) == 1
 
 
+@pytest.mark.fault_row(19)
 def test_overlap_needs_a_tick(own_sets: dict[str, Path], open_page: Callable[..., AppTest]) -> None:
     with own_sets["retain"].open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"text": "forget document 0"}))
@@ -332,17 +334,37 @@ def test_only_the_chosen_methods_fields_are_drawn_with_its_defaults(
         shown = {key for key in keys if str(key).endswith(f"_{field}")}
         assert shown == ({f"{prefix}_{field}"} if field in chosen.parameters else set())
     for field, default in chosen.parameters.items():
-        # The profile's model is the bundled one, whose beta is tuned for NPO alone.
-        wanted = defaults_for("demo:target")["beta"] if method == "npo" else default
+        # The profile's model is the bundled one, for which some methods are tuned.
+        wanted = defaults_for("demo:target", method).get(field) or default
         assert app.number_input(key=f"{prefix}_{field}").value == wanted
+    for field in ("learning_rate", "batch_size", "max_steps"):
+        found = app.number_input(key=f"u_{field}").value
+        assert found == defaults_for("demo:target", method)[field]
     assert app.number_input(key=f"{prefix}_gamma").value == chosen.gamma
     assert ("u_alpha" in keys) is chosen.retains
     assert any(chosen.line in caption.value for caption in app.caption)
-    told = [caption for caption in app.caption if caption.value == TUNED_NOTE]
-    assert len(told) == (method != "npo")
+    told = [caption for caption in app.caption if caption.value == UNTUNED_NOTE]
+    assert len(told) == (method not in TUNED)
     copies = [caption for caption in app.caption if caption.value == unlearn_form.START_COPY]
     assert len(copies) == needs_start_model(method, chosen.retain_term)
     assert ("u_steering_layer" in keys) is chosen.steers
+
+
+def test_another_method_brings_its_defaults_and_leaves_what_was_changed(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_method="npo")
+    assert (
+        app.number_input(key="u_learning_rate").value
+        == defaults_for("demo:target")["learning_rate"]
+    )
+    app.number_input(key="u_batch_size").set_value(5).run()
+    app.selectbox(key="u_method").set_value("wga").run()
+    assert not app.exception
+    wanted = defaults_for("demo:target", "wga")
+    for field in ("alpha", "learning_rate", "max_steps"):
+        assert app.number_input(key=f"u_{field}").value == wanted[field]
+    assert app.number_input(key="u_batch_size").value == 5
 
 
 def test_a_retain_term_and_a_methods_parameter_reach_the_launched_run(
@@ -526,6 +548,7 @@ def test_the_last_row_of_a_step_counts() -> None:
     ]
 
 
+@pytest.mark.fault_row(12)
 def test_a_value_that_is_not_finite_is_a_gap_and_never_zero() -> None:
     rows = [train_row(1), train_row(2, None), {**train_row(3), "loss": float("nan")}]
     frame = curves.train_frame(rows)

@@ -12,24 +12,30 @@ from trace_engine.audit.settings import AuditConfig
 from trace_engine.benchmark.settings import BUNDLED, bundled_bench
 from trace_engine.cli.output import emit_json
 from trace_engine.config import ModelConfig, ProfileConfig, SetConfig, UnlearnConfig, _Settings
-from trace_engine.demo.settings import TUNED_METHOD, TUNED_NOTE, bundled_run
+from trace_engine.demo.settings import TUNED, UNTUNED_NOTE, bundled_run
+from trace_engine.errors import InputError
+from trace_engine.methods import MethodName
 
 _WIDTH = 96
-HINTS = {
-    "method": f"{TUNED_NOTE} With another method, set beta to null.",
-    "beta": f"The number below is tuned for {TUNED_METHOD}: null with every other method.",
-}
-"""What the run's file says of its values beside what its fields mean."""
+TUNED_HINT = (
+    "alpha, learning_rate, batch_size, max_steps and the method's own numbers are tuned for it and "
+    "the bundled model; for another method write `trace-moe config --method NAME`."
+)
+"""What the run's file says of its method beside what the field means."""
 
 
 def config(options: argparse.Namespace) -> int:
     if options.kind == "bench":
         return _table(options)
-    settings = defaults(options.kind)
+    if options.method is not None and options.kind != "unlearn":
+        raise InputError(f"--method belongs to a run's settings, not to those of {options.kind}.")
+    settings = defaults(options.kind, options.method)
     if options.json:
         emit_json(settings.model_dump(mode="json"))
     else:
-        hints = HINTS if isinstance(settings, UnlearnConfig) else {}
+        hints = {}
+        if isinstance(settings, UnlearnConfig):
+            hints = {"method": TUNED_HINT if settings.method in TUNED else UNTUNED_NOTE}
         print(commented_yaml(settings, hints=hints), end="")
     return 0
 
@@ -43,7 +49,9 @@ def _table(options: argparse.Namespace) -> int:
     return 0
 
 
-def defaults(kind: str) -> ProfileConfig | UnlearnConfig | AuditConfig:
+def defaults(
+    kind: str, method: MethodName | None = None
+) -> ProfileConfig | UnlearnConfig | AuditConfig:
     """Settings to start from: the bundled sets; for a run, the settings tuned for the pack."""
     if kind == "profile":
         return ProfileConfig(
@@ -51,7 +59,7 @@ def defaults(kind: str) -> ProfileConfig | UnlearnConfig | AuditConfig:
         )
     if kind == "audit":
         return bundled_audit()
-    return bundled_run()
+    return bundled_run() if method is None else bundled_run(method=method)
 
 
 def bundled_audit() -> AuditConfig:

@@ -29,6 +29,7 @@ from trace_engine.cli.options import (
 from trace_engine.config import TrackerName
 from trace_engine.errors import AlreadySaidError, TraceError
 from trace_engine.exhaustion import ran_out
+from trace_engine.methods import METHODS
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: a refusal with its sentence; a run that ended otherwise than done; Ctrl-C."""
@@ -324,6 +325,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     config = command("config", "configuring:config", "Print a commented settings file.")
     config.add_argument("--kind", choices=KINDS, default="unlearn")
+    config.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        help="a run's forget method, with what is tuned for it and the bundled model (default npo)",
+    )
 
     sweeps = commands.add_parser("sweeps", help="List, show, stop, resume or forget sweeps.")
     actions = sweeps.add_subparsers(required=True, metavar="ACTION")

@@ -1,4 +1,4 @@
-"""The bundled model's run: settings that suit a small model that has memorised what it knows.
+"""Runs on the bundled model: settings that suit a small model that has memorised what it knows.
 
 Chosen on validation questions with one seed (design/LOG.md), not from the literature: a model at
 100 % with a loss near its floor needs larger steps and a stronger retain term than a real one.
@@ -8,44 +8,58 @@ Everything that is not named here is the engine's default.
 from typing import Any
 
 from trace_engine.bundled import is_bundled
-from trace_engine.config import EvaluationConfig, SetConfig, UnlearnConfig
-from trace_engine.methods import MethodName
+from trace_engine.config import EvaluationConfig, SetConfig, UnlearnConfig, WeightsConfig
+from trace_engine.methods import METHODS, MethodName
 
-TUNED: dict[str, Any] = {
-    "alpha": 16.0,
-    "beta": 0.03,
-    "learning_rate": 1e-3,
-    "batch_size": 32,
+TUNED: dict[MethodName, dict[str, Any]] = {
+    "npo": {"alpha": 16.0, "beta": 0.03, "learning_rate": 1e-3, "batch_size": 32},
+    "graddiff": {"alpha": 16.0, "learning_rate": 2e-3, "batch_size": 16, "max_steps": 100},
+    "rmu": {"alpha": 4.0, "steering": 80.0, "learning_rate": 1e-3, "batch_size": 16},
+    "wga": {"alpha": 0.25, "learning_rate": 1e-3, "batch_size": 16, "max_steps": 100},
+    "satimp": {"alpha": 0.1, "learning_rate": 4e-3, "batch_size": 16, "max_steps": 100},
+    "simnpo": {"alpha": 0.25, "learning_rate": 6e-3, "batch_size": 16, "max_steps": 100},
+    "undial": {"alpha": 0.1, "learning_rate": 4e-3, "batch_size": 16, "max_steps": 100},
 }
-"""Training settings in which the bundled run differs from the engine's defaults."""
+"""By method, the training settings in which a bundled run differs from the engine's defaults: the
+best of four or more on validation questions with uniform weights (the pack's bench.yaml)."""
+UNTUNED: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 16}
+"""What the other methods start from; the engine's learning rate is for models a thousand times as
+large."""
+FIELDS = ("alpha", "beta", "steering", "learning_rate", "batch_size", "max_steps")
 TUNED_METHOD: MethodName = "npo"
-"""The method they were tuned for, and the only one."""
-TUNED_NOTE = (
-    "The bundled model's defaults for α, learning rate and batch size were tuned for NPO only; "
-    "other methods may forget hardly anything with them (GradDiff), or nothing (SimNPO): try a "
-    "lower α first."
+"""The method of the bundled run."""
+UNTUNED_NOTE = (
+    "Nobody has tuned this method for the bundled model: its α, learning rate and steps are a "
+    "guess to start from."
 )
-"""What a person who takes them with another method is to know."""
+"""What a person who takes a method that is not in `TUNED` is to know."""
 QUESTIONS_PER_GROUP = 100
 """Enough for intervals of about ten points either side, few enough for a live curve."""
 
 
-def bundled_run(name: str = "", steps: int = 60) -> UnlearnConfig:
-    """TRACE weights on NPO over the bundled sets, judged on the validation questions."""
+def bundled_run(
+    name: str = "", steps: int | None = None, method: MethodName = TUNED_METHOD
+) -> UnlearnConfig:
+    """A method with TRACE weights over the bundled sets, judged on the validation questions; plain
+    where the method has no retain term to weigh."""
+    values = TUNED.get(method, UNTUNED)
+    values = values if steps is None else values | {"max_steps": steps}
+    if not METHODS[method].retains:
+        values = values | {"weights": WeightsConfig(rule="uniform")}
     return UnlearnConfig(
         name=name,
-        method=TUNED_METHOD,
+        method=method,
         forget=SetConfig(source="demo:forget"),
         retain=SetConfig(source="demo:retain"),
-        max_steps=steps,
         evaluation=EvaluationConfig(
             questions="demo:questions/validation", max_questions=QUESTIONS_PER_GROUP
         ),
-        **TUNED,
+        **values,
     )
 
 
-def defaults_for(model_source: str) -> dict[str, Any]:
-    """Training settings to start from: the tuned ones for a bundled model, else the engine's."""
-    fields = {name: UnlearnConfig.model_fields[name].default for name in TUNED}
-    return TUNED if is_bundled(model_source) else fields
+def defaults_for(model_source: str, method: MethodName = TUNED_METHOD) -> dict[str, Any]:
+    """Training settings to start from, by field of `FIELDS`: those that suit a bundled model, else
+    the engine's."""
+    fields = {name: UnlearnConfig.model_fields[name].default for name in FIELDS}
+    return fields | TUNED.get(method, UNTUNED) if is_bundled(model_source) else fields
