@@ -11,7 +11,7 @@ PORT ?= 8501
 # Tests use one thread a process; a file stays in one process, so that what it sets up is made once.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: app test test-all check format bench demo pack clean
+.PHONY: app test test-all reliability check format bench demo pack clean
 
 app: $(STAMP)
 	$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -21,6 +21,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+reliability: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not slow" --reliability=docs/reliability.md
 
 check: $(STAMP)
 	$(BIN)/ruff check .

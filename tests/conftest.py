@@ -8,3 +8,30 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import reliability
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--reliability", type=Path, help="run the tests of faults, and write their page here"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --reliability: only the tests of faults."""
+    if config.getoption("--reliability") is None:
+        return
+    chosen = [item for item in items if item.get_closest_marker(reliability.MARK)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    page = config.getoption("--reliability")
+    if page is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(reliability.Writer(page))

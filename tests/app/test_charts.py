@@ -141,12 +141,14 @@ def test_limits() -> None:
     assert charts.locked_limit(VALUES, np.array([7.0])) == 7.0
 
 
+@pytest.mark.fault_row(24)
 def test_html_is_one_file_without_a_network() -> None:
     page = charts.to_html(charts.expert_map(spec(), LIGHT)).decode()
     assert "<script src=" not in page
     assert "A finding" in page
 
 
+@pytest.mark.fault_row(25)
 def test_csv_defuses_formulas_and_leaves_numbers() -> None:
     table = pd.DataFrame(
         {"token": ["=1+1", "+a", "-b", "@c", "\td", "\re", "plain"], "gap": [-1.5] * 7}

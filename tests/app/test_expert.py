@@ -93,6 +93,7 @@ def test_top_tokens_show_their_spaces() -> None:
     assert table.loc[0, "token"] == "␣a⏎"
 
 
+@pytest.mark.fault_row(24)
 def test_markup_in_tokens_and_set_names_is_inert(
     bundled: Profile, tmp_path: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ def test_a_deep_link_to_a_cold_server_has_its_navigation(open_app: OpenApp) -> N
     page.wait_for_selector('[data-testid="stSidebarNav"] >> text=Routing map', timeout=60_000)
 
 
+@pytest.mark.fault_row(24)
 @pytest.mark.parametrize("name", ["", "data_model", "routing_map", "expert"])
 def test_no_page_asks_another_machine_for_anything(
     browser: Browser, app_address: str, name: str, screenshot: Callable[[Page, str], object]

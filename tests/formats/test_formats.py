@@ -72,6 +72,7 @@ def test_a_profile_gives_the_selection_and_the_weights_it_gave(kept: Path) -> No
     assert np.allclose(fitted.table["achieved"], achieved, atol=1e-9)
 
 
+@pytest.mark.fault_row(26)
 def test_runs_open_by_id_and_by_folder_and_can_be_imported(kept: Path) -> None:
     states = {run.id: (run.status.state, run.status.step) for run in runs.list_runs()}
     assert states == {DONE: ("done", 4), STOPPED: ("stopped", 2)}
@@ -102,6 +103,7 @@ def test_a_run_exports_the_model_it_saved(kept: Path, tmp_path: Path) -> None:
     assert "kept, done" in (out / "README.md").read_text()
 
 
+@pytest.mark.fault_row(26)
 def test_a_stopped_run_resumes_from_its_checkpoint(kept: Path) -> None:
     run = runs.open_run(STOPPED)
     before = run.rows("train")

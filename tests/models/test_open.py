@@ -156,6 +156,7 @@ class _Trap:
         return Path.touch, (self._path,)
 
 
+@pytest.mark.fault_row(21)
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
 def test_pickled_weights_are_refused_before_opening(folder: Path, name: str) -> None:
     fired = folder.parent / "fired"
@@ -169,6 +170,7 @@ def test_pickled_weights_are_refused_before_opening(folder: Path, name: str) -> 
     assert fired.exists(), "the trap does not work, so this test would prove nothing"
 
 
+@pytest.mark.fault_row(21)
 def test_pickles_beside_safetensors_stay_shut(folder: Path) -> None:
     fired = folder.parent / "fired"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap(fired)))
@@ -444,6 +446,7 @@ def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
         open_model(config(tmp_path / "file"))
 
 
+@pytest.mark.fault_row(20)
 def test_a_dense_model(tmp_path: Path) -> None:
     dense = save_tiny_dense(tmp_path)
     for door in (open_model, inspect_model):
@@ -514,6 +517,7 @@ def test_tensors_without_a_place_are_told_from_parts_that_text_does_without() ->
     assert out_of_place([*homeless, *parts], model) == ([], homeless)
 
 
+@pytest.mark.fault_row(22)
 def test_remote_code_is_never_run(folder: Path) -> None:
     fired = folder.parent / "fired"
     settings = json.loads((folder / "config.json").read_text())
@@ -550,6 +554,7 @@ def _response() -> Any:
     return _Response()
 
 
+@pytest.mark.fault_row(22)
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
@@ -576,6 +581,7 @@ def test_the_hubs_answers_become_sentences(
         open_model(config("owner/name", revision="v9"))
 
 
+@pytest.mark.fault_row(21)
 def test_a_hub_repository_of_pickles_is_refused_by_its_listing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

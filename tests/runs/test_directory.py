@@ -18,6 +18,7 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
 
 
+@pytest.mark.fault_row(6, simulated=True)
 def test_a_free_lock_without_a_last_word_is_interrupted(run: RunDirectory, tmp_path: Path) -> None:
     lock = run.create(config(tmp_path, max_steps=9))
     assert run.status().state == "starting"

@@ -164,6 +164,7 @@ def test_a_refused_setting_keeps_the_finished_profile(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == before
 
 
+@pytest.mark.fault_row(20)
 def test_a_dense_model_fails_with_a_sentence(tmp_path: Path) -> None:
     write_sets(tmp_path)
     model = {"source": str(save_tiny_dense(tmp_path / "dense"))}

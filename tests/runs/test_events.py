@@ -76,6 +76,7 @@ def test_phases_are_told_the_first_time_only(tmp_path: Path) -> None:
     assert told == ["opening", "evaluating", "unlearning"]
 
 
+@pytest.mark.fault_row(7)
 def test_a_full_disk_loses_events_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_full_disk_loses_events_and_not_the_run(
         assert run.status().state == "running"
 
 
+@pytest.mark.fault_row(11)
 def test_a_torn_line_is_cut_by_the_next_event(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with run.create(settings(tmp_path)):

@@ -79,6 +79,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.fault_row(5)
 def test_a_run_survives_the_app_and_is_found_again_by_its_id(base: Path, tmp_path: Path) -> None:
     app = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(tmp_path), str(base)],
@@ -101,6 +102,7 @@ def test_a_run_survives_the_app_and_is_found_again_by_its_id(base: Path, tmp_pat
     until_state(run, "done")
 
 
+@pytest.mark.fault_row(9)
 def test_two_tabs_launch_at_once(base: Path, tmp_path: Path) -> None:
     barrier, ids = threading.Barrier(4), []
 
@@ -190,6 +192,7 @@ def test_trace_workers_widens_the_slot(
     assert max(map(int, (base / "most_at_once").read_text().split())) == 2
 
 
+@pytest.mark.fault_row(1, 10, 14)
 def test_kill_9_is_interrupted_within_5_s_and_resumes_as_a_new_attempt(
     base: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +222,7 @@ def test_kill_9_is_interrupted_within_5_s_and_resumes_as_a_new_attempt(
     assert not run.path.exists()
 
 
+@pytest.mark.fault_row(10)
 def test_two_resumes_at_once_make_one_attempt(base: Path, tmp_path: Path) -> None:
     run = open_run(launch(config(tmp_path), base), base)
     computing(run, base)
@@ -245,6 +249,7 @@ def test_two_resumes_at_once_make_one_attempt(base: Path, tmp_path: Path) -> Non
     until_state(run, "done")
 
 
+@pytest.mark.fault_row(3)
 def test_stop_twice_is_stop_once(base: Path, tmp_path: Path) -> None:
     run = open_run(launch(config(tmp_path), base), base)
     computing(run, base)
@@ -273,6 +278,7 @@ def test_stop_never_signals_a_recycled_process_id(base: Path, tmp_path: Path) ->
         stop(run.id, base)
 
 
+@pytest.mark.fault_row(26)
 def test_resume_refuses_changed_settings_and_names_them(base: Path, tmp_path: Path) -> None:
     run = open_run(launch(config(tmp_path), base), base)
     computing(run, base)

@@ -43,6 +43,7 @@ def test_take_refuse_release(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
+@pytest.mark.fault_row(1)
 @pytest.mark.faults
 def test_kill_9_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
@@ -77,6 +78,7 @@ def test_inherit_refuses_a_descriptor_of_another_file(tmp_path: Path) -> None:
         FileLock.inherit(999, tmp_path / "b")
 
 
+@pytest.mark.fault_row(11)
 def test_readers_never_keep_a_writer_out(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()

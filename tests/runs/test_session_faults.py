@@ -28,6 +28,7 @@ def finish(run: RunDirectory, base: Path) -> None:
     assert run.status().state == "done", (run.status(), run.log_tail())
 
 
+@pytest.mark.fault_row(1, 3)
 @pytest.mark.parametrize("changes", KINDS, ids=["all", "selected_experts", "lora"])
 def test_killed_and_stopped_runs_end_with_the_same_bits(
     tmp_path: Path, changes: dict[str, Any]
@@ -64,6 +65,7 @@ def test_killed_and_stopped_runs_end_with_the_same_bits(
     assert weights(other) == weights(one)
 
 
+@pytest.mark.fault_row(26)
 def test_resume_on_changed_text_is_refused_and_named(tmp_path: Path) -> None:
     write_sets(tmp_path)
     base, run = tmp_path / "home", RunDirectory(tmp_path / "run")
@@ -83,6 +85,7 @@ def test_resume_on_changed_text_is_refused_and_named(tmp_path: Path) -> None:
     finish(run, base)
 
 
+@pytest.mark.fault_row(1)
 def test_a_killed_run_that_ends_early_saves_the_same_best_model(tmp_path: Path) -> None:
     """The best weights lie in the checkpoints; a kill between their evaluation and the end loses
     nothing, and an ended run is done, not resumable."""

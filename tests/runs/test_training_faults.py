@@ -67,6 +67,7 @@ def same(run: RunDirectory, other: RunDirectory) -> None:
     assert weights(run) == weights(other)
 
 
+@pytest.mark.fault_row(1)
 def test_kill_9_in_mid_step(undisturbed: RunDirectory, tmp_path: Path) -> None:
     write_script(tmp_path, pause_at=13)
     run = new_run(tmp_path)
@@ -83,6 +84,7 @@ def test_kill_9_in_mid_step(undisturbed: RunDirectory, tmp_path: Path) -> None:
     assert (attempts[10], attempts[11], attempts[12]) == (1, 2, 2)
 
 
+@pytest.mark.fault_row(1)
 def test_kill_9_before_the_first_checkpoint_starts_over(
     undisturbed: RunDirectory, tmp_path: Path
 ) -> None:
@@ -102,6 +104,7 @@ def unfinished(run: RunDirectory) -> list[Path]:
     ]
 
 
+@pytest.mark.fault_row(1, 2)
 def test_kill_9_at_many_moments_half_of_them_in_a_checkpoint(tmp_path: Path) -> None:
     """A checkpoint at every step, large enough that a kill can hit it half written."""
     write_script(tmp_path, size=200_000)
@@ -128,6 +131,7 @@ def test_kill_9_at_many_moments_half_of_them_in_a_checkpoint(tmp_path: Path) -> 
     assert not unfinished(run)
 
 
+@pytest.mark.fault_row(3)
 def test_sigterm_finishes_the_step_and_saves(undisturbed: RunDirectory, tmp_path: Path) -> None:
     write_script(tmp_path, pause_at=13)
     run = new_run(tmp_path)
@@ -144,6 +148,7 @@ def test_sigterm_finishes_the_step_and_saves(undisturbed: RunDirectory, tmp_path
     same(run, undisturbed)
 
 
+@pytest.mark.fault_row(3)
 def test_a_second_signal_ends_at_once(undisturbed: RunDirectory, tmp_path: Path) -> None:
     # Two pauses: the first signal ends the first one only.
     write_script(tmp_path, pause_at=13, pauses=2)
@@ -160,6 +165,7 @@ def test_a_second_signal_ends_at_once(undisturbed: RunDirectory, tmp_path: Path)
     same(run, undisturbed)
 
 
+@pytest.mark.fault_row(8)
 def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(
     undisturbed: RunDirectory, tmp_path: Path
 ) -> None:
@@ -179,6 +185,7 @@ def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(
     same(run, undisturbed)
 
 
+@pytest.mark.fault_row(8)
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_a_truncated_file_is_named(undisturbed: RunDirectory, tmp_path: Path, name: str) -> None:
     write_script(tmp_path, pause_at=13)
@@ -193,6 +200,7 @@ def test_a_truncated_file_is_named(undisturbed: RunDirectory, tmp_path: Path, na
     same(run, undisturbed)
 
 
+@pytest.mark.fault_row(12)
 def test_nan_fails_with_its_sentence_and_leaves_a_gap(tmp_path: Path) -> None:
     write_script(tmp_path, nan_at=7)
     run = new_run(tmp_path)
@@ -228,6 +236,7 @@ def test_a_bug_is_one_sentence_and_its_traceback_is_in_the_log(tmp_path: Path) -
     assert "secret-detail" in "\n".join(run.log_tail())
 
 
+@pytest.mark.fault_row(26)
 @pytest.mark.parametrize("field", ["model", "forget", "retain"])
 def test_resume_refuses_other_bytes_and_names_them(tmp_path: Path, field: str) -> None:
     write_script(tmp_path, pause_at=13)
@@ -245,6 +254,7 @@ def test_resume_refuses_other_bytes_and_names_them(tmp_path: Path, field: str) -
     finish(run, tmp_path)
 
 
+@pytest.mark.fault_row(7)
 def test_disk_full_says_how_much_and_older_checkpoints_load(
     undisturbed: RunDirectory, tmp_path: Path
 ) -> None:
@@ -265,6 +275,7 @@ def test_disk_full_says_how_much_and_older_checkpoints_load(
     same(run, undisturbed)
 
 
+@pytest.mark.fault_row(11)
 def test_a_reader_during_writes_sees_only_whole_rows(tmp_path: Path) -> None:
     write_script(tmp_path)
     run = new_run(tmp_path, max_steps=300, checkpoint_every=50)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.runs.fakes import settings
 from trace_engine.disk import DiskFullError, read_json, write_json
@@ -64,3 +65,15 @@ def test_a_run_of_before_does_not_claim_to_fail_again(tmp_path: Path) -> None:
     write_json(run.path / "status.json", recorded)
     assert run.status().state == "failed"
     assert not run.status().repeats
+
+
+@pytest.mark.fault_row(13, simulated=True)
+def test_a_gpu_without_room_names_the_settings_to_lower(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with run.create(settings(tmp_path)):
+        status = work(run, StopFlag(), base=tmp_path, job=failing(error))
+    assert status.state == "failed"
+    for setting in ("micro_batch_size", "max_length", "trainable.kind"):
+        assert setting in status.message
+    assert "CUDA" not in status.message

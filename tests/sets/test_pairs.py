@@ -27,12 +27,14 @@ def test_the_sample_is_bounded() -> None:
     assert (found.count, len(found.sample)) == (20, 5)
 
 
+@pytest.mark.fault_row(19)
 def test_equal_sets_are_refused_whatever_their_order_and_repeats() -> None:
     with pytest.raises(InputError, match="hold the same texts"):
         check_pair(a_set("a", "b", "a"), a_set("B", "a"))
     assert check_pair(a_set("a"), a_set("a", "b")).count == 1
 
 
+@pytest.mark.fault_row(18)
 def test_an_empty_side_is_named() -> None:
     with pytest.raises(InputError, match=r"The forget set \(left\) has no documents"):
         check_pair(a_set(name="left"), a_set("a"))

@@ -118,6 +118,7 @@ def test_ids_are_the_rows_own_or_numbers_and_never_repeat() -> None:
     assert [d.id for d in parse_documents("a.jsonl", data)] == ["x", "2", "x#2", "0"]
 
 
+@pytest.mark.fault_row(15)
 @pytest.mark.parametrize(
     ("name", "data", "where"),
     [
@@ -196,11 +197,13 @@ def test_a_malformed_row_is_named_by_file_and_physical_line(
     assert where in refusal(name, data)
 
 
+@pytest.mark.fault_row(15)
 def test_a_malformed_parquet_row_or_file() -> None:
     assert 'a.parquet, row 2: "text" is null.' in refusal("a.parquet", parquet(text=["a", None]))
     assert "a.parquet: not a readable Parquet file" in refusal("a.parquet", b"PAR1 nonsense PAR1")
 
 
+@pytest.mark.fault_row(17)
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json", ".csv"])
 def test_a_binary_file_is_refused_with_the_byte_offset(suffix: str) -> None:
     png = b"\x89PNG\r\n\x1a\n\x00\x00"
@@ -210,18 +213,21 @@ def test_a_binary_file_is_refused_with_the_byte_offset(suffix: str) -> None:
     assert f"a{suffix}: byte 6 (0xff) is not UTF-8 text" in refusal(f"a{suffix}", marked)
 
 
+@pytest.mark.fault_row(17)
 def test_a_byte_order_mark_is_accepted() -> None:
     assert texts("a.jsonl", codecs.BOM_UTF8 + b'{"text": "a"}') == ["a"]
     assert texts("a.csv", codecs.BOM_UTF8 + b"text\na\n") == ["a"]
     assert texts("a.txt", "é\n\nb".encode("utf-16")) == ["é", "b"]
 
 
+@pytest.mark.fault_row(18)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_empty_file(suffix: str) -> None:
     assert f"a{suffix} is empty." in refusal(f"a{suffix}", b"")
     assert f"a{suffix} is empty." in refusal(f"a{suffix}", b" \n\n")
 
 
+@pytest.mark.fault_row(18)
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -242,11 +248,13 @@ def test_an_unknown_ending_is_refused_with_those_there_are() -> None:
     assert "found no ending" in refusal("set", b"x")
 
 
+@pytest.mark.fault_row(16)
 def test_an_upload_over_the_cap_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse_module, "MAX_UPLOAD", 2**20)
     assert "a.txt has 2 MB; an upload may have 1 MB." in refusal("a.txt", b"\xff" * 2**21)
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize(
     ("name", "label"),
     [
