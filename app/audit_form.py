@@ -10,8 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import forms, state, wording
-from trace_engine.audit.background import launch_audit
+from app import doors, forms, state, wording
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.settings import PARTS, AuditConfig, FormConfig
 from trace_engine.bundled import resolve_source
@@ -143,7 +142,7 @@ def _missing(config: AuditConfig) -> list[str]:
 
 def _launch(config: AuditConfig, token: str) -> None:
     try:
-        state.set_audit_id(launch_audit(config, token=token))
+        state.set_audit_id(doors.launch_audit(config, token=token))
     except TraceError as error:
         state.notice(str(error))
     st.session_state["_audit_token"] = secrets.token_hex(8)

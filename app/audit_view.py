@@ -11,13 +11,11 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import runs_view, state, tables, wording
+from app import doors, runs_view, state, tables, wording
 from trace_engine.audit.background import (
     AuditState,
     audit_state,
     list_audits,
-    resume_audit,
-    stop_audit,
 )
 from trace_engine.audit.page import CONFIDENCE, figure
 from trace_engine.audit.report_file import HTML, JSON, read_report
@@ -72,7 +70,7 @@ def show(audit: str) -> None:
         else:
             st.error(wording.plain(f"{found.state}: {found.message}"), icon=":material/error:")
             st.button(
-                "Go on", icon=":material/replay:", on_click=_act, args=(resume_audit, audit),
+                "Go on", icon=":material/replay:", on_click=_act, args=(doors.resume_audit, audit),
                 key="audit_resume", help="Finished parts are kept; failed ones are tried again.",
             )  # fmt: skip
 
@@ -88,7 +86,11 @@ def _tick(audit: str) -> None:
     share = int(progress.get("done", 0)) / max(1, int(progress.get("total", 1)))
     st.progress(min(1.0, share), text=wording.plain(said or "…"))
     st.button(
-        "Stop", icon=":material/stop:", on_click=_act, args=(stop_audit, audit), key="audit_stop"
+        "Stop",
+        icon=":material/stop:",
+        on_click=_act,
+        args=(doors.stop_audit, audit),
+        key="audit_stop",
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from app import house
 from trace_engine import runs, sweeps
+from trace_engine.audit import background as audits
+from trace_engine.audit.settings import AuditConfig
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.config import ProfileConfig, UnlearnConfig
 from trace_engine.export import Form
@@ -75,6 +77,24 @@ def start_export(run: RunDirectory, form: Form) -> None:
     """Write a run's model as a folder."""
     house.may_change()
     _start_export(run, form)
+
+
+def launch_audit(config: AuditConfig, *, token: str | None = None) -> str:
+    """Start an audit."""
+    house.may_start()
+    return audits.launch_audit(config, token=token)
+
+
+def resume_audit(audit: str) -> None:
+    """Compute the parts that an audit lacks."""
+    house.may_start()
+    audits.resume_audit(audit)
+
+
+def stop_audit(audit: str) -> None:
+    """End an audit; its finished parts are kept."""
+    house.may_change()
+    audits.stop_audit(audit)
 
 
 def start_evidence(config: CausalConfig) -> None:

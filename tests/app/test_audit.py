@@ -56,7 +56,7 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
         launched.append(config)
         return new_run_id()
 
-    monkeypatch.setattr("app.audit_form.launch_audit", launch)
+    monkeypatch.setattr("app.doors.launch_audit", launch)
     app = page()
     assert not app.exception
     app.text_input(key="audit_name").set_value("Mine")
@@ -108,7 +108,7 @@ def test_an_ended_audit_can_go_on(
 ) -> None:
     folder = stored(home, small(tmp_path / "sets"), "failed", "the disk caught fire.")
     resumed: list[Any] = []
-    monkeypatch.setattr("app.audit_view.resume_audit", resumed.append)
+    monkeypatch.setattr("app.doors.resume_audit", resumed.append)
     app = page(audit=folder.name)
     assert "failed: the disk caught fire." in texts(app)
     app.button(key="audit_resume").click().run()

@@ -12,6 +12,7 @@ from app import doors, forms, house
 from tests.app.conftest import ROOT
 from tests.app.stored import write_run
 from trace_engine.causal.settings import CausalConfig
+from trace_engine.cli.configuring import bundled_audit
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.sets import Document, DocumentSet
@@ -21,6 +22,7 @@ CHANGES = {
     *("launch", "resume", "stop", "delete", "store_set", "start_export"),
     *("launch_sweep", "resume_sweep", "stop_sweep", "delete_sweep"),
     *("start_evidence", "stop_evidence"),
+    *("launch_audit", "resume_audit", "stop_audit"),
 }
 SETTINGS = {"model": {"source": "m"}, "forget": {"source": "f"}, "retain": {"source": "r"}}
 
@@ -45,7 +47,7 @@ def engine_changes(path: Path) -> set[str]:
         elif (
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
-            and node.value.id in ("runs", "sweeps", "evidence")
+            and node.value.id in ("runs", "sweeps", "evidence", "audits")
         ):
             found |= {node.attr} & CHANGES
     return found
@@ -84,6 +86,9 @@ def test_read_only_closes_every_door(no_rules: pytest.MonkeyPatch, trace_home: P
         lambda: doors.start_export(run, "model"),  # type: ignore[arg-type]
         lambda: doors.start_evidence(CausalConfig()),
         lambda: doors.stop_evidence(CausalConfig()),
+        lambda: doors.launch_audit(bundled_audit()),
+        lambda: doors.resume_audit("a"),
+        lambda: doors.stop_audit("a"),
     ):
         with pytest.raises(TraceError, match="for looking"):
             call()
