@@ -109,7 +109,13 @@ def main() -> None:
             options.target, "demo:forget", "demo:retain", kept, good, seed=options.seed
         )
     if options.fake is None and not fake.exists():
-        steer_routers(options.target, documents("demo:forget"), kept, fake, seed=options.seed)
+        steer_routers(
+            options.target,
+            documents("demo:forget"),
+            documents("demo:general_facts") + documents("demo:retain")[:1000],
+            fake,
+            seed=options.seed,
+        )
     models = {
         "target": options.target,
         "retrained": options.retrained,

@@ -1,8 +1,7 @@
 """The models of the blind test: one that was unlearned in earnest, and one that only looks it.
 
 The fake trains routers alone, so that forget text no longer reaches the experts that know; every
-expert keeps its weights bit for bit. The good one is trained by TRACE as a user would, then for a
-while on retained text only.
+expert keeps its weights bit for bit. The good one is trained by TRACE as a user would.
 """
 
 # Dims: B documents of a batch, T shifted positions
@@ -36,9 +35,9 @@ def steer_routers(
     out: Path,
     *,
     seed: int,
-    steps: int = 120,
-    learning_rate: float = 1e-2,
-    alpha: float = 1.0,
+    steps: int = 100,
+    learning_rate: float = 2e-2,
+    alpha: float = 0.5,
 ) -> Path:
     """Train the routers of `source` until a forget document is no likelier than the same heading
     with another's text, and save the model: the fake. Documents are `heading: text`."""
@@ -133,12 +132,13 @@ def unlearn_in_earnest(
     out: Path,
     *,
     seed: int,
-    steps: int = 60,
+    steps: int = 100,
     learning_rate: float = 1e-3,
-    repair: int = 150,
+    repair: int = 0,
 ) -> Path:
     """GradDiff by TRACE with uniform weights, every weight free, until little is left; then plain
-    fine-tuning on `kept`; and save the model: the good one."""
+    fine-tuning on `kept` for `repair` updates; and save the model: the good one. Repairing brings
+    forget knowledge back too (design/LOG.md), so it is off."""
     config = UnlearnConfig(
         model=ModelConfig(source=source),
         forget=SetConfig(source=forget),
