@@ -20,10 +20,12 @@ from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
 
 PATIENCE_SECONDS = 900.0
-"""A hub model is fetched first; whatever takes longer is ended, and the hub's cache keeps its part.
-"""
+"""A few files of a hub model are fetched first; whatever takes longer is ended, and the hub's cache
+keeps its part."""
 _PHASE = " of 3 steps"
 _REFUSAL = "trace-moe: "
+_REFUSED = 2
+"""The command's exit code; where the model does not fit here, its answer comes all the same."""
 
 
 def question(config: ModelConfig, *, trial: bool = False) -> str:
@@ -39,6 +41,10 @@ def question(config: ModelConfig, *, trial: bool = False) -> str:
     except (InputError, OSError):
         pass  # the inspection itself says what is wrong with the folder
     return json.dumps([config.model_dump(mode="json"), files, trial])
+
+
+class NoAnswerError(ModelError):
+    """The process ended, or was ended, before it could say anything of the model."""
 
 
 class Inspecting:
@@ -70,11 +76,11 @@ class Inspecting:
         self._folder.cleanup()
 
     def phases(self, interval: float = 0.25) -> Iterator[str]:
-        """What it is doing, again and again until it ends. Raises ModelError when it takes too
+        """What it is doing, again and again until it ends. Raises NoAnswerError when it takes too
         long."""
         while self._process.poll() is None:
             if time.monotonic() - self._started > PATIENCE_SECONDS:
-                raise ModelError(
+                raise NoAnswerError(
                     f"Looking at the model took longer than {PATIENCE_SECONDS / 60:.0f} minutes "
                     "and was ended. Nothing was changed; a download can be continued by trying "
                     "again."
@@ -84,20 +90,22 @@ class Inspecting:
             time.sleep(interval)
 
     def result(self) -> dict[str, Any]:
-        """The answer once it has ended. Raises ModelError with the command's own sentence."""
+        """The answer once it has ended, that of a model which does not fit here too. Raises
+        ModelError with the command's own sentence."""
         code = self._process.wait()
-        if code == 0:
-            answer: dict[str, Any] = json.loads(self._out.read_text(encoding="utf-8"))
+        said = self._out.read_text(encoding="utf-8")
+        if code == 0 or (code == _REFUSED and said):
+            answer: dict[str, Any] = json.loads(said)
             return answer
         refusals = [line for line in self._errors() if line.startswith(_REFUSAL)]
         if refusals:
             raise ModelError(refusals[-1].removeprefix(_REFUSAL))
         if code < 0:
-            raise ModelError(
+            raise NoAnswerError(
                 f"The inspection was ended by signal {-code}, often for want of memory. Nothing "
                 "was changed."
             )
-        raise ModelError(
+        raise NoAnswerError(
             f"The inspection ended with code {code} and no answer. `trace-moe inspect` on a "
             "terminal shows why."
         )

@@ -1,7 +1,7 @@
 """What a model is, needs and allows, on the page: asked for by a button, answered by a process.
 
-Nothing is looked at by itself, because a folder may be typed half-way and a hub model would be
-fetched. Accepted trade-off: the page waits while the process runs; leaving it ends the process.
+Nothing is looked at by itself, because a folder may be typed half-way and the hub would be asked.
+Accepted trade-off: the page waits while the process runs; leaving it ends the process.
 """
 
 from itertools import groupby
@@ -11,13 +11,14 @@ import pandas as pd
 import streamlit as st
 
 from app import tables, wording
-from app.inspecting import Inspecting, question
+from app.inspecting import Inspecting, NoAnswerError, question
 from trace_engine.config import ModelConfig
 from trace_engine.errors import TraceError
-from trace_engine.spelling import size
+from trace_engine.spelling import size, spans
 
 MOST_ANSWERS = 32
 _REFUSED = "refused"
+_UNANSWERED = "unanswered"
 
 
 @st.cache_resource
@@ -28,7 +29,7 @@ def _answers() -> dict[str, dict[str, Any]]:
 
 def panel(config: ModelConfig) -> str | None:
     """The buttons, and the answer when this very model has been looked at; returns why it cannot be
-    used, where the inspection refused it."""
+    used, where the inspection refused it or its weights do not fit here."""
     asked, timed = question(config), question(config, trial=True)
     answers = _answers()
     left, right = st.columns(2)
@@ -48,28 +49,40 @@ def panel(config: ModelConfig) -> str | None:
         "shape with random weights.",
     )
     if look or trial:
-        # What was said before no longer counts, but a trial that fails says nothing of the model.
-        for key in [timed] if trial else [asked, timed]:
+        found = _ask(config, trial=trial)
+        # What was said before no longer counts, unless a trial broke off and says nothing of the
+        # model.
+        for key in [timed] if trial and _UNANSWERED in found else [asked, timed]:
             answers.pop(key, None)
-        answers[timed if trial else asked] = _ask(config, trial=trial)
+        answers[timed if trial else asked] = found
         while len(answers) > MOST_ANSWERS:
             del answers[next(iter(answers))]
     answer = answers.get(timed) or answers.get(asked)
-    if answer is not None and _REFUSED in answer:
-        st.error(wording.plain(answer[_REFUSED]), icon=":material/error:")
+    if answer is not None and (why := answer.get(_REFUSED) or answer.get(_UNANSWERED)):
+        st.error(wording.plain(why), icon=":material/error:")
     elif answer is not None:
         show(answer)
-    return answers.get(asked, {}).get(_REFUSED)
+    if answer is not None and timed in answers and _UNANSWERED in answer:
+        answer = answers.get(asked)
+    return None if answer is None else _why_not(answer)
+
+
+def _why_not(answer: dict[str, Any]) -> str | None:
+    """Why the model cannot be profiled, as far as the answer says."""
+    return answer.get(_REFUSED) or answer.get(_UNANSWERED) or answer.get("memory_problem")
 
 
 def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any]:
-    """The answer, or `{_REFUSED: why}`."""
+    """The answer, or `{_REFUSED: why}`, or `{_UNANSWERED: why}` where none came."""
     with st.status("Looking at the model …") as status:
         try:
             with Inspecting(config, trial=trial) as inspecting:
                 for phase in inspecting.phases():
                     status.update(label=f"{phase.capitalize()} …")
                 found = inspecting.result()
+        except NoAnswerError as error:
+            status.update(label="No answer", state="error")
+            return {_UNANSWERED: str(error)}
         except TraceError as error:
             status.update(label="The model cannot be used", state="error")
             return {_REFUSED: str(error)}
@@ -114,6 +127,8 @@ def show(answer: dict[str, Any]) -> None:
         st.dataframe(
             support_table(answer["support"]), hide_index=True, alt="What works on this model"
         )
+    if answer.get("trial_problem"):
+        st.error(wording.plain(answer["trial_problem"]), icon=":material/timer:")
     if answer.get("trial"):
         _show_trial(answer["trial"])
 
@@ -134,17 +149,6 @@ def sites_table(sites: list[dict[str, Any]]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def spans(layers: list[int]) -> str:
-    """`0 to 3, 5`: runs of following numbers, so that layers without experts show as gaps."""
-    parts: list[list[int]] = []
-    for layer in layers:
-        if parts and layer == parts[-1][-1] + 1:
-            parts[-1].append(layer)
-        else:
-            parts.append([layer])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]} to {p[-1]}" for p in parts)
 
 
 def memory_table(answer: dict[str, Any]) -> pd.DataFrame:

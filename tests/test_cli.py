@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,7 @@ from trace_engine.demo.settings import TUNED, UNTUNED
 from trace_engine.disk import write_json
 from trace_engine.errors import InputError
 from trace_engine.methods import METHODS, MethodName
+from trace_engine.models.memory import Machine
 from trace_engine.progress import Progress
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
@@ -397,6 +399,34 @@ def test_inspect_prints_what_json_says(capsys: pytest.CaptureFixture[str]) -> No
                  "free on cpu", "selected experts  yes", "auto takes grouped_mm"):  # fmt: skip
         assert part in text, part
     assert "fingerprint" not in text
+
+
+def test_inspect_says_everything_of_a_model_that_does_not_fit_and_refuses_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trace_engine.models.inspection.machine_memory", lambda: Machine(1000))
+    words = ["inspect", str(tiny_olmoe()), "--no-fingerprint"]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.splitlines()]
+    assert ["0", "to", "1", "8", "2", "softmax", "top-k"] in rows  # layers that are alike
+    assert "Supported:" in printed.out
+    assert re.match(r"trace-moe: .* of memory to load its weights", printed.err.splitlines()[-1])
+    assert main([*words, "--json", "--compare-dtype", "bfloat16"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.endswith(f"trace-moe: {json.loads(printed.out)['memory_problem']}\n")
+
+
+def test_inspect_says_everything_when_the_trial_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trace_engine.models.trial.machine_memory", lambda: Machine(1000))
+    assert main(["inspect", str(tiny_olmoe()), "--no-fingerprint", "--trial", "--json"]) == 2
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (found["memory_problem"], found["trial"]) == (None, None)
+    assert "Nothing was timed" in found["trial_problem"]
+    assert printed.err.endswith(f"trace-moe: {found['trial_problem']}\n")
 
 
 def test_inspect_compares_precisions_and_states_n(

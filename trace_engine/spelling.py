@@ -5,6 +5,7 @@ trade-off: tables, JSON and CSV, which programs read, keep Python's own forms.
 """
 
 import math
+from collections.abc import Sequence
 
 NBSP = "\N{NO-BREAK SPACE}"
 """Between a number and its unit, which must not begin the next line."""
@@ -38,3 +39,14 @@ def size(memory: float) -> str:
     if memory >= 2**20:
         return f"{memory / 2**20:.0f}{NBSP}MiB"
     return f"{memory / 2**10:.0f}{NBSP}KiB"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """`0 to 3, 5`: runs of following numbers, so that layers without experts show as gaps."""
+    parts: list[list[int]] = []
+    for one in numbers:
+        if parts and one == parts[-1][-1] + 1:
+            parts[-1].append(one)
+        else:
+            parts.append([one])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]} to {p[-1]}" for p in parts)

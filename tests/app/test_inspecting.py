@@ -12,11 +12,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import inspecting, inspection_view, model_view
-from app.inspecting import Inspecting, command, question
+from app.inspecting import Inspecting, NoAnswerError, command, question
 from tests.support.models import save_tiny_olmoe
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
 from trace_engine.routing import Profile
+from trace_engine.spelling import spans
 
 OpenPage = Callable[..., AppTest]
 
@@ -80,8 +81,19 @@ def test_a_process_that_dies_is_a_sentence(
     monkeypatch.setattr(inspecting, "command", lambda *_, **__: [sys.executable, "-c", code])
     with Inspecting(ModelConfig()) as under_way:
         list(under_way.phases())
-        with pytest.raises(ModelError, match=sentence):
+        with pytest.raises(NoAnswerError, match=sentence):
             under_way.result()
+
+
+def test_a_model_that_does_not_fit_here_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sys; print('{\"memory_problem\": \"x\"}'); print('trace-moe: x', file=sys.stderr)"
+    )
+    words = [sys.executable, "-c", f"{code}; sys.exit(2)"]
+    monkeypatch.setattr(inspecting, "command", lambda *_, **__: words)
+    with Inspecting(ModelConfig()) as under_way:
+        list(under_way.phases())
+        assert under_way.result() == {"memory_problem": "x"}
 
 
 def sleeper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +106,7 @@ def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspecting, "PATIENCE_SECONDS", 0.0)
     with (
         Inspecting(ModelConfig()) as under_way,
-        pytest.raises(ModelError, match="took longer than 0 minutes"),
+        pytest.raises(NoAnswerError, match="took longer than 0 minutes"),
     ):
         list(under_way.phases())
     assert under_way._process.poll() == -9
@@ -220,10 +232,14 @@ def test_a_model_that_was_refused_is_not_offered_for_profiling(
     app = open_page("data_model")
     assert not app.button(key="launch").disabled
     process.answer = ModelError("x is stored as gptq, and cannot be opened here.")
-    # A trial that fails says nothing of the model itself.
+    # Whichever of the two buttons it was that found out.
     app.button(key="inspect_trial").click().run()
     assert "cannot be opened here" in app.error[0].value
+    assert app.button(key="launch").disabled
+    process.answer = good
+    app.button(key="inspect_trial").click().run()
     assert not app.button(key="launch").disabled
+    process.answer = ModelError("x is stored as gptq, and cannot be opened here.")
     app.button(key="inspect_model").click().run()
     assert app.button(key="launch").disabled
     assert "Model: x is stored as gptq, and cannot be opened here." in said(app)
@@ -240,6 +256,45 @@ def test_a_model_that_was_refused_is_not_offered_for_profiling(
     assert not app.exception
 
 
+def test_a_trial_that_fails_says_nothing_of_the_model(
+    bundled: Profile, open_page: OpenPage, process: type[_Answered], answer: dict[str, Any]
+) -> None:
+    good = process.answer
+    assert isinstance(good, dict)
+    app = open_page("data_model")
+    process.answer = good | {"trial_problem": "a trial of one layer needs 9, and 1 are free."}
+    app.button(key="inspect_trial").click().run()
+    assert "a trial of one layer needs 9, and 1 are free." in said(app)
+    assert "OlmoeForCausalLM" in said(app)
+    assert not app.button(key="launch").disabled
+    # A trial that was ended leaves what was said of the model before.
+    for before, disabled in ((good, False), (ModelError("x is damaged."), True)):
+        process.answer = before
+        app.button(key="inspect_model").click().run()
+        process.answer = NoAnswerError("ended by signal 9")
+        app.button(key="inspect_trial").click().run()
+        assert "ended by signal 9" in app.error[0].value
+        assert app.button(key="launch").disabled is disabled
+    assert not app.exception
+
+
+def test_a_model_that_does_not_fit_here_is_not_offered_for_profiling(
+    bundled: Profile, open_page: OpenPage, process: type[_Answered], answer: dict[str, Any]
+) -> None:
+    good = process.answer
+    app = open_page("data_model")
+    process.answer = answer | {"memory_problem": "x needs 9 and has 1."}
+    for button in ("inspect_model", "inspect_trial"):
+        app.button(key=button).click().run()
+        assert "OlmoeForCausalLM" in said(app)
+        assert app.button(key="launch").disabled
+        assert "Model: x needs 9 and has 1." in said(app)
+    process.answer = good
+    app.button(key="inspect_model").click().run()
+    assert not app.button(key="launch").disabled
+    assert not app.exception
+
+
 def test_small_weights_have_a_size(model: Path) -> None:
     bytes_ = (model / "model.safetensors").stat().st_size
     assert (
@@ -249,7 +304,7 @@ def test_small_weights_have_a_size(model: Path) -> None:
 
 
 def test_layers_without_experts_show_as_gaps() -> None:
-    assert inspection_view.spans([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
+    assert spans([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
     sites = [
         {"layer": layer, "experts": 8, "experts_per_token": 2, "router": router}
         for layer, router in ((1, "a"), (2, "a"), (4, "b"))

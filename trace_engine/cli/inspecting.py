@@ -5,17 +5,19 @@ The trial and the comparison of precisions are asked for by options, because the
 """
 
 import argparse
+from itertools import groupby
 from typing import Any
 
 from trace_engine.cli.options import read_fields, read_model
 from trace_engine.cli.output import ProgressLine, emit_json, print_table
 from trace_engine.config import ModelConfig, SetConfig
+from trace_engine.errors import ModelError
 from trace_engine.models.inspection import Inspection, inspect_closely
 from trace_engine.models.memory import free_on
 from trace_engine.models.shift import DtypeShift, dtype_shift
 from trace_engine.models.trial import Trial, try_experts
 from trace_engine.sets import load_set
-from trace_engine.spelling import size
+from trace_engine.spelling import size, spans
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -27,10 +29,18 @@ def inspect(options: argparse.Namespace) -> int:
         other = read_fields(word, ModelConfig, **config.model_dump(exclude={"dtype"}))
     report = ProgressLine()
     found = inspect_closely(config, hashed=options.fingerprint, report=report)
-    measured = options.trial or config.experts_implementation == "trial"
-    trial = try_experts(config) if measured else None
+    # What would refuse a model ends the command with its sentence and exit code 2, as ever, but
+    # only after everything else has been said.
+    refusals = [found.memory_problem] if found.memory_problem is not None else []
+    trial, trial_problem = None, None
+    if options.trial or config.experts_implementation == "trial":
+        try:
+            trial = try_experts(config)
+        except ModelError as error:
+            trial_problem = str(error)
+            refusals.append(trial_problem)
     shift = None
-    if other is not None:
+    if other is not None and found.memory_problem is None:
         documents = load_set(SetConfig(source=options.documents)).documents
         texts = [document.text for document in documents]
         shift = dtype_shift(config, other, texts, report=report)
@@ -39,15 +49,18 @@ def inspect(options: argparse.Namespace) -> int:
             found.to_dict()
             | {
                 "trial": None if trial is None else trial.to_dict(),
+                "trial_problem": trial_problem,
                 "dtype_shift": None if shift is None else shift.to_dict(),
             }
         )
-        return 0
-    _show(found)
-    if trial is not None:
-        _show_trial(trial)
-    if shift is not None:
-        _show_shift(shift, options.documents)
+    else:
+        _show(found)
+        if trial is not None:
+            _show_trial(trial)
+        if shift is not None:
+            _show_shift(shift, options.documents)
+    if refusals:
+        raise ModelError(" ".join(refusals))
     return 0
 
 
@@ -63,12 +76,8 @@ def _show(found: Inspection) -> None:
     )
     if info.fingerprint:
         print(f"fingerprint {info.fingerprint}")
-    columns = {"layer": "layer", "experts": "experts", "experts_per_token": "experts per token"}
-    columns["router"] = "router"
-    sites = found.to_dict()["sites"]
     print()
-    print_table([{columns[key]: value for key, value in site.items()} for site in sites],
-                list(columns.values()))  # fmt: skip
+    print_table(_alike(found), ["layers", "experts", "experts per token", "router"])
     print("\nMemory (the weights are exact, the rest are estimates):")
     rows = [
         ("weights", need.weights, f"of these {size(need.experts)} routed experts"),
@@ -77,8 +86,6 @@ def _show(found: Inspection) -> None:
         (f"free on {info.device}", free_on(found.machine, info.device), ""),
     ]
     print_table([{"what": a, "size": size(b), "": c} for a, b, c in rows], ["what", "size", ""])
-    if found.memory_problem is not None:
-        print(found.memory_problem)
     print("\nSupported:")
     print_table(
         [{"what": item.what, "answer": item.answer, "": item.why} for item in found.support],
@@ -86,6 +93,23 @@ def _show(found: Inspection) -> None:
     )
     for sentence in found.notes:
         print(sentence)
+
+
+def _alike(found: Inspection) -> list[dict[str, Any]]:
+    """One row for each stretch of sites that are alike, as on the page."""
+    kinds = groupby(
+        found.to_dict()["sites"],
+        key=lambda site: (site["experts"], site["experts_per_token"], site["router"]),
+    )
+    return [
+        {
+            "layers": spans([site["layer"] for site in sites]),
+            "experts": experts,
+            "experts per token": chosen,
+            "router": router,
+        }
+        for (experts, chosen, router), sites in kinds
+    ]
 
 
 def _show_trial(trial: Trial) -> None:
