@@ -1,7 +1,9 @@
 """Profiling a real (tiny, random) model: integers that do not depend on how the work was cut."""
 
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,14 @@ from tests.support.models import save_tiny_olmoe, tiny_olmoe
 from tests.support.profiles import counts_of, synthetic_profile
 from trace_engine.config import ModelConfig, ProfileConfig, SetConfig
 from trace_engine.errors import InputError, ModelError
-from trace_engine.models import OpenModel, RoutingTap, encode, open_model
+from trace_engine.models import (
+    OpenModel,
+    RoutingTap,
+    Site,
+    encode,
+    experts_skipped,
+    open_model,
+)
 from trace_engine.progress import Progress
 from trace_engine.routing import Profile, RoutingCounts, profile, profile_key
 from trace_engine.routing import counts as counts_module
@@ -350,3 +359,30 @@ def test_gate_weights_that_are_no_numbers_are_refused_with_their_layer(tmp_path:
     opened.model.model.layers[1].mlp.gate.weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="gate weights of layers 1 are not finite numbers"):
         profile(opened, FORGET, RETAIN, config())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_experts_are_left_out_only_where_every_site_is_called_once(
+    again: bool, opened: OpenModel, done: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that comes back to a site would be read wrongly after that site's experts."""
+    skipped: list[int] = []
+
+    def skip(site: Site) -> AbstractContextManager[None]:
+        skipped.append(site.index)
+        return experts_skipped(site)
+
+    def back_to_the_first(_: Any, args: Any, kwargs: Any, __: Any) -> None:
+        first.mlp(args[0] if args else kwargs["hidden_states"])
+
+    monkeypatch.setattr("trace_engine.routing.profiler.experts_skipped", skip)
+    first, last = opened.model.model.layers
+    hook = last.register_forward_hook(back_to_the_first, with_kwargs=True) if again else None
+    try:
+        found = profile(opened, FORGET, RETAIN, config(tokens_per_batch=128))
+    finally:
+        if hook is not None:
+            hook.remove()
+    assert skipped == ([] if again else [1, 1])  # once a side, with the last site
+    np.testing.assert_array_equal(found.forget.counts_DLE[:, 1], done.forget.counts_DLE[:, 1])
+    np.testing.assert_array_equal(found.retain.counts_DLE[:, 1], done.retain.counts_DLE[:, 1])
