@@ -159,7 +159,10 @@ def picker() -> tuple[ModelConfig | None, str | None]:
             )
             revision = st.text_input("Revision (optional)", key="model_revision").strip() or None
             chosen = _loading(source, revision)
-            st.caption("Inspecting a hub model fetches it first.")
+            st.caption(
+                "Inspecting a hub model fetches its configuration and tokenizer; of its weights "
+                "only sizes and headers."
+            )
             return _unless_refused(chosen)
     note = read_folder(source)
     if note.problem is not None:

@@ -52,7 +52,14 @@ if TYPE_CHECKING:
     )
     from trace_engine.export import export_run
     from trace_engine.health import MachineStatus, Report, doctor, status
-    from trace_engine.models import OpenModel, inspect_model, mask_experts, open_model
+    from trace_engine.models import (
+        Inspection,
+        OpenModel,
+        inspect_closely,
+        inspect_model,
+        mask_experts,
+        open_model,
+    )
     from trace_engine.routing import (
         Mismatch,
         Profile,
@@ -114,7 +121,14 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "export": ("export_run",),
     "health": ("MachineStatus", "Report", "doctor", "status"),
-    "models": ("OpenModel", "inspect_model", "mask_experts", "open_model"),
+    "models": (
+        "Inspection",
+        "OpenModel",
+        "inspect_closely",
+        "inspect_model",
+        "mask_experts",
+        "open_model",
+    ),
     "routing": (
         "Mismatch",
         "Profile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -38,7 +39,7 @@ from tests.support.moe_types import tiny_config as tiny_moe_config
 from tests.support.moe_types import tiny_model
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models import backbone, files, inspect_model, open_model
+from trace_engine.models import backbone, hub, inspect_model, open_model
 from trace_engine.models.fit import out_of_place
 from trace_engine.models.inspection import inspect_closely
 from trace_engine.models.memory import Machine, MemoryNeed, memory_need
@@ -193,6 +194,24 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"model-00001-of-00002\.safetensors is missing"):
         open_model(config(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, "no file that can be read"),
+        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere"),
+    ],
+)
+def test_weights_that_are_no_file_are_named(
+    folder: Path, make: Callable[[Path], None], kind: str
+) -> None:
+    (folder / "model.safetensors").unlink()
+    make(folder / "model.safetensors")
+    for door in (open_model, inspect_model):
+        with pytest.raises(ModelError, match=rf"model\.safetensors is {kind}, where weights are"):
+            door(config(folder))
 
 
 def test_a_part_of_a_model_is_refused_alike_by_looking_and_loading(folder: Path) -> None:
@@ -575,41 +594,10 @@ def test_the_hubs_answers_become_sentences(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(files, "snapshot_download", fail)
-    monkeypatch.setattr(files.HfApi, "model_info", fail)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    monkeypatch.setattr("trace_engine.models.hub.HfApi.model_info", fail)
     with pytest.raises(ModelError, match=sentence):
         open_model(config("owner/name", revision="v9"))
-
-
-@pytest.mark.fault_row(21)
-def test_a_hub_repository_of_pickles_is_refused_by_its_listing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Listed:
-        def __init__(self, name: str) -> None:
-            self.rfilename = name
-
-    class Info:
-        siblings = (Listed("config.json"), Listed("pytorch_model.bin"))
-
-    monkeypatch.setattr(files.HfApi, "model_info", lambda *_, **__: Info())
-    monkeypatch.setattr(files, "snapshot_download", _never)
-    with pytest.raises(ModelError, match="only pickled weights"):
-        open_model(config("owner/name"))
-
-
-def test_a_cached_hub_model_opens_offline(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: Any, **__: Any) -> None:
-        raise OfflineModeIsEnabled("offline")
-
-    snapshot = folder.rename(tmp_path / ("0" * 40))
-    monkeypatch.setattr(files.HfApi, "model_info", offline)
-    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(snapshot))
-    info = inspect_model(config("owner/name"))
-    assert (info.source, info.revision) == ("owner/name", "0" * 40)
-    assert info.fingerprint == inspect_model(config(tiny_olmoe())).fingerprint
 
 
 def _never(*_: Any, **__: Any) -> Any:

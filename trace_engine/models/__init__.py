@@ -2,6 +2,7 @@
 
 from trace_engine.models.batches import Batch, Encoded, collate, encode, make_batches
 from trace_engine.models.info import ModelInfo, OpenModel
+from trace_engine.models.inspection import Inspection, inspect_closely
 from trace_engine.models.layers import decoder_layers, layers_of, require_layer
 from trace_engine.models.masks import MaskMode, mask_experts
 from trace_engine.models.open import backbone, inspect_model, open_model
@@ -24,6 +25,7 @@ from trace_engine.models.trial import Trial, settle
 __all__ = [
     "Batch",
     "Encoded",
+    "Inspection",
     "MaskMode",
     "ModelInfo",
     "OpenModel",
@@ -40,6 +42,7 @@ __all__ = [
     "expert_parameters",
     "experts_skipped",
     "find_sites",
+    "inspect_closely",
     "inspect_model",
     "layers_of",
     "make_batches",

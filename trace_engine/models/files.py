@@ -2,30 +2,22 @@
 opened.
 
 Only safetensors, JSON and tokenizer files are ever fetched or read: pickled weights can run code,
-so a folder or repository that has nothing else is refused by its listing alone. Trade-off: a hub
-model is first brought into the hub's cache as a snapshot, then treated like any folder.
+so a folder or repository that has nothing else is refused by its listing alone. Of a hub model the
+small files come first and its weights are told by listing and headers; `fetched` brings them once
+nothing speaks against it. Trade-off: from then on the hub's cache is treated like any folder.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,  # that of whichever HTTP library the hub's client uses
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 
 from trace_engine.bundled import resolve_source
@@ -33,10 +25,9 @@ from trace_engine.disk import parse_json
 from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
 from trace_engine.formats import is_pickle
+from trace_engine.models import hub
 from trace_engine.spelling import size
 
-FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
-"""What is brought from the hub: weights, configuration, tokenizer."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -65,10 +56,13 @@ class ModelFiles:
     """The folder's `config.json`."""
     weights: tuple[str, ...]
     """Names of the safetensors files, sorted."""
+    absent: Mapping[str, hub.Listed] = field(default_factory=dict)
+    """Of the weights, those that are still on the hub only."""
 
 
 def locate(source: str, revision: str | None = None) -> ModelFiles:
-    """Find a model's folder and check its files, without loading a tensor.
+    """Find a model's folder and check its files, without loading a tensor; a hub model's weights
+    are not fetched (see `fetched`).
 
     `source` is a folder, a hub id (`owner/name`), or a `demo:` name. Raises ModelError, each with
     its own sentence, for: a missing folder, one without config or weights, pickled weights only, a
@@ -89,6 +83,7 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
             f"{source} is on this machine, where a model has no revisions, and revision is "
             f"{revision!r}. Leave revision out, or give a hub id."
         )
+    listed: dict[str, hub.Listed] = {}
     if is_folder:
         folder, commit = path, None
     elif is_file:
@@ -97,37 +92,85 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
             "tokenizer."
         )
     elif _HUB_ID.fullmatch(source):
-        folder = _snapshot(source, revision)
+        folder, listed = _from_hub(source, revision)
         commit = folder.name
     else:
         raise ModelError(
             f"There is no folder {source[:200]}. Give a model folder, a hub id (owner/name), or "
             "demo:target."
         )
-    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    there = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+    names = sorted(there | listed.keys())
     _refuse_adapter(source, names)
     config = _read_config(source, folder)
     _refuse_remote_code(source, config)
+    if commit is not None and not listed:
+        named = _named_in_index(source, folder, names) or [_WHOLE]
+        if not all(_is_file(folder / name) for name in named):
+            raise hub.offline(source)  # an earlier visit fetched a part
     weights = _weights(source, folder, names)
-    return ModelFiles(source, folder, commit, config, weights)
+    absent = {n: listed[n] for n in weights if n in listed and not (folder / n).is_file()}
+    files = ModelFiles(source, folder, commit, config, weights, absent)
+    _check_readable(files, [name for name in weights if name not in absent])
+    if any(item.size is None or item.sha256 is None for item in absent.values()):
+        return fetched(files)  # nothing but the files themselves tells their size and hash
+    return files
+
+
+def fetched(files: ModelFiles) -> ModelFiles:
+    """The model with its weights on this machine; those of a folder are. Raises ModelError when the
+    disk has no room for them, or they cannot be had."""
+    if not files.absent:
+        return files
+    if (problem := too_little_disk(files)) is not None:
+        raise ModelError(f"{problem} Nothing was fetched.")
+    hub.weights(files.source, str(files.revision), list(files.absent))
+    _check_readable(files, list(files.absent))
+    return replace(files, absent={})
+
+
+def too_little_disk(files: ModelFiles) -> str | None:
+    """Why weights cannot be fetched for want of room on the disk; None where there is enough."""
+    # <cache>/models--owner--name/snapshots/<commit>, beside blobs/<SHA-256>, which commits share.
+    blobs = files.folder.parent.parent / "blobs"
+    needed = sum(
+        item.size or 0 for item in files.absent.values() if not (blobs / str(item.sha256)).exists()
+    )
+    free = shutil.disk_usage(files.folder).free
+    if needed <= free:
+        return None
+    return (
+        f"{files.source} has {size(needed)} of weights to fetch, and the disk of the hub's cache "
+        f"has {size(free)} free: make room there, or set HF_HOME to a folder on a larger disk."
+    )
 
 
 def file_hashes(files: ModelFiles) -> dict[str, str]:
     """SHA-256 of what decides a model's behaviour: weights, config, tokenizer files, by name."""
     names = ["config.json", *TOKENIZER_FILES, *files.weights]
-    present = sorted(name for name in names if (files.folder / name).is_file())
-    return {name: _sha256(files.folder / name) for name in present}
+    listed = {name: item.sha256 for name, item in files.absent.items() if item.sha256 is not None}
+    present = {n: files.folder / n for n in names if n not in listed}
+    hashes = {name: _sha256(path) for name, path in present.items() if path.is_file()}
+    return dict(sorted((hashes | listed).items()))
 
 
 def weights_size(files: ModelFiles) -> int:
     """Bytes of the weights' files."""
-    return sum((files.folder / name).stat().st_size for name in files.weights)
+    listed = sum(item.size or 0 for item in files.absent.values())
+    return listed + sum(
+        (files.folder / name).stat().st_size for name in files.weights if name not in files.absent
+    )
 
 
 def stored_tensors(files: ModelFiles) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Name, shape and precision (safetensors' word) of every tensor, off the weights files'
-    headers. Raises ModelError for a file that cannot be read."""
+    headers, wherever they are. Raises ModelError for a file that cannot be read."""
+    absent = tuple(sorted(files.absent))
+    remote = hub.headers(files.source, str(files.revision), absent) if absent else {}
     for file in files.weights:
+        if file in remote:
+            yield from remote[file]
+            continue
         try:
             # Torch would map the whole file once more; the headers are the same.
             with safe_open(files.folder / file, framework="numpy") as tensors:
@@ -151,39 +194,17 @@ def fingerprint(hashes: dict[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _snapshot(source: str, revision: str | None) -> Path:
-    try:
-        try:
-            listed = HfApi().model_info(source, revision=revision).siblings or []
-            _refuse_pickles(source, sorted(item.rfilename for item in listed))
-        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
-            raise
-        except (OfflineModeIsEnabled, HTTPError, OSError):
-            pass  # no network: what an earlier visit left in the cache may still do
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
-    except GatedRepoError:
-        raise ModelError(
-            f"{source} is gated on the hub: accept its terms there and log in with `hf auth "
-            "login`, then "
-            "try again."
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"{source} has no revision {revision!r} on the hub.") from None
-    except RepositoryNotFoundError:
-        raise ModelError(
-            f"There is neither a folder {source} here nor a public model of that name on the hub."
-        ) from None
-    except HFValidationError as error:
-        raise ModelError(f"{source} is neither a folder nor a valid hub id ({error}).") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise ModelError(
-            f"{source} is not a folder here, and the hub cannot be reached (offline). Download "
-            "the model "
-            "where there is a network and give its folder."
-        ) from None
-    except (HTTPError, EntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{source} could not be fetched from the hub: {reason}") from None
+def _from_hub(source: str, revision: str | None) -> tuple[Path, dict[str, hub.Listed]]:
+    """The folder of the small files, and what the hub lists of its commit; empty when offline."""
+    found = hub.listing(source, revision)
+    if found is not None:
+        names = sorted(found.files)
+        _refuse_pickles(source, names)
+        _refuse_adapter(source, names)
+    folder = hub.small_files(source, revision)
+    if found is not None and found.commit != folder.name:  # it moved between the two questions
+        found = hub.listing(source, folder.name)
+    return folder, {} if found is None else found.files
 
 
 def _read_config(source: str, folder: Path) -> dict[str, Any]:
@@ -236,17 +257,30 @@ def _refuse_pickles(source: str, names: list[str]) -> None:
 
 def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
     _refuse_pickles(source, names)
-    weights = _named_in_index(source, folder)
+    weights = _named_in_index(source, folder, names)
     if weights is None:
         found = [name for name in names if name.endswith(".safetensors")]
         if _WHOLE not in found:
             raise ModelError(_without_whole(source, found))
         weights = [_WHOLE]
     for name in weights:
-        path = folder / name
-        if not _is_file(path):
+        if name not in names:
             raise ModelError(
                 f"{source}: the weights file {name:.80} is missing, though the index names it."
+            )
+    return tuple(sorted(weights))
+
+
+def _check_readable(files: ModelFiles, names: Sequence[str]) -> None:
+    for name in names:
+        path = files.folder / name
+        if not _is_file(path):
+            kind = "a folder" if path.is_dir() else "no file that can be read"
+            if path.is_symlink() and not path.exists():
+                kind = "a link that leads nowhere"
+            raise ModelError(
+                f"{files.source}: {name} is {kind}, where weights are expected. Copy or download "
+                "it again."
             )
         try:
             with safe_open(path, framework="pt"):
@@ -254,14 +288,14 @@ def _weights(source: str, folder: Path, names: list[str]) -> tuple[str, ...]:
         except (SafetensorError, OSError, RuntimeError) as error:
             if ran_out(error):
                 raise ModelError(
-                    f"{source}: {name} ({size(path.stat().st_size)}) cannot be mapped, because "
-                    "this process may not take so much memory. Raise its limit (ulimit -v), or "
-                    "take a machine with more memory."
+                    f"{files.source}: {name} ({size(path.stat().st_size)}) cannot be mapped, "
+                    "because this process may not take so much memory. Raise its limit (ulimit "
+                    "-v), or take a machine with more memory."
                 ) from None
             raise ModelError(
-                f"{source}: {name} is damaged or incomplete ({error}). Copy or download it again."
+                f"{files.source}: {name} is damaged or incomplete ({error}). Copy or download it "
+                "again."
             ) from None
-    return tuple(sorted(weights))
 
 
 def _without_whole(source: str, found: list[str]) -> str:
@@ -293,9 +327,10 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _named_in_index(source: str, folder: Path) -> list[str] | None:
-    path = folder / _INDEX
-    if not path.is_file() or (folder / _WHOLE).is_file():
+def _named_in_index(source: str, folder: Path, names: list[str]) -> list[str] | None:
+    path, whole = folder / _INDEX, folder / _WHOLE
+    on_hub = _WHOLE in names and not os.path.lexists(whole)
+    if not path.is_file() or whole.is_file() or on_hub:
         return None
     try:
         named = set(parse_json(path.read_text(encoding="utf-8"))["weight_map"].values())

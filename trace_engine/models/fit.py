@@ -50,7 +50,7 @@ def check_headers(files: ModelFiles, shell: Any) -> None:
     plain = copy.deepcopy(shell.config)
     if hasattr(plain, "quantization_config"):
         del plain.quantization_config
-    with loading(files):
+    with loading(files), _without_bar():
         _, report = type(shell).from_pretrained(
             None,
             config=plain,
@@ -60,6 +60,19 @@ def check_headers(files: ModelFiles, shell: Any) -> None:
             ignore_mismatched_sizes=True,
         )
     refuse_misfit(files, report if found.whole else report | {"missing_keys": set()}, shell)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Nothing is loaded, so no bar says "Loading weights"."""
+    bars: Any = reports
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from trace_engine.adapters import NO_ADAPTERS
 from trace_engine.config import ModelConfig
 from trace_engine.errors import ModelError
-from trace_engine.models.files import locate, weights_size
+from trace_engine.models.files import locate, too_little_disk, weights_size
 from trace_engine.models.fit import check_headers
 from trace_engine.models.info import ModelInfo
 from trace_engine.models.memory import (
@@ -74,7 +74,7 @@ class Inspection:
     need: MemoryNeed
     machine: Machine
     memory_problem: str | None
-    """Why its weights cannot be loaded here; None where they can."""
+    """Why its weights cannot be loaded, or fetched, here; None where they can."""
     support: tuple[Support, ...]
     notes: tuple[str, ...]
     """What else a person should know, as sentences."""
@@ -107,8 +107,9 @@ def inspect_closely(
 ) -> Inspection:
     """Look at a model without loading its weights; raises ModelError as `inspect_model` does.
 
-    Without `hashed`, its weights' files are not read either: an answer in seconds for a model of
-    any size, without a fingerprint. Too little memory is reported, not raised.
+    A hub model's weights are not fetched: listing and headers tell what is asked of them. Without
+    `hashed`, no weights file is read either: an answer in seconds for a model of any size, without
+    a fingerprint. Too little memory, or room on the disk to fetch them, is reported, not raised.
     """
     _say(report, "finding the model's files", 0)
     files = locate(config.source, config.revision)
@@ -150,7 +151,8 @@ def inspect_closely(
         shared=shared_settings(model.config.get_text_config()),
         need=need,
         machine=machine,
-        memory_problem=too_little(files.source, need, place, config, machine),
+        memory_problem=too_little(files.source, need, place, config, machine)
+        or too_little_disk(files),
         support=support_of(sites, kinds, packed=stays_packed(files.config)),
         notes=(
             *notes,

@@ -22,6 +22,7 @@ from trace_engine.errors import ModelError
 from trace_engine.models.families import SEE, UNTAPPED, loader_for
 from trace_engine.models.files import (
     ModelFiles,
+    fetched,
     file_hashes,
     fingerprint,
     locate,
@@ -62,8 +63,9 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     Without `hashed`, the files are not hashed, and its facts have no fingerprint. A trial of the
     experts that is asked for is made here, unless `models.settle` made it before.
     Raises ModelError, with a sentence of its own, for everything `inspect_model` refuses, for a
-    machine with too little free memory (before a weight is read), for quantisation, of the settings
-    or the checkpoint, without its package, and for weights that do not fit the architecture.
+    machine with too little free memory or disk (before a weight is fetched or read), for
+    quantisation, of the settings or the checkpoint, without its package, and for weights that do
+    not fit the architecture.
     """
     # The trial looks at a model by what is here, so it cannot be imported before.
     from trace_engine.models.trial import settle
@@ -87,6 +89,7 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     )
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
+    files = fetched(files)
     options = unpacking_options(files) | quantised_options(config, shell)
     with enough_memory(files.source, need, place, config):
         model = _load(files, precision(shell), experts, place, options)
