@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import tables, wording
 from trace_engine import formats
+from trace_engine.benchmark import BenchConfig, bundled_bench
 from trace_engine.bundled import PACK
 from trace_engine.disk import read_json
 from trace_engine.errors import RunError
@@ -77,6 +78,19 @@ def _interval(figure: Any, prefix: str) -> str:
     return f"{figure[f'{prefix}low']:.3f} to {figure[f'{prefix}high']:.3f}"
 
 
+def not_computed(config: dict[str, Any], plan: BenchConfig) -> str:
+    """What the pack's plan has and this table lacks, as a sentence; empty when nothing."""
+    lacks = [
+        f"{what} {', '.join(missing)}"
+        for what, there, wanted in (
+            ("methods", config["methods"], plan.methods),
+            ("retain sets", config["retain"], plan.retain),
+        )
+        if (missing := [name for name in wanted if name not in there])
+    ]
+    return f"Of the pack's plan not computed yet: {'; '.join(lacks)}." if lacks else ""
+
+
 def headline(found: dict[str, Any]) -> str:
     """A retain set's headline as a sentence."""
     if found.get("value") is None:
@@ -113,13 +127,16 @@ def draw(folder: Path = FOLDER) -> None:
     )
     for found in summary["headlines"]:
         st.markdown(wording.plain(headline(found)))
+    lacking = not_computed(config, bundled_bench())
+    if lacking:
+        st.caption(lacking)
     tables.show(
         lines(figures, summary),
         "benchmark",
         alt="One line per retain set, method and weighting: utility at matched forgetting with "
         "interval, and the paired difference to the compared weighting.",
         column_config=tables.numbers("utility", "difference"),
-        missing="not reached",
+        missing="–",
     )
     _draw_same(folder, config)
 

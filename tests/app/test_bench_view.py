@@ -8,8 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import bench_view
+from tests.app.conftest import ROOT
 from tests.benchmark.cases import tiny_bench
-from trace_engine.benchmark import run_table
+from trace_engine.benchmark import bundled_bench, run_table
 from trace_engine.benchmark.table import ALL
 
 
@@ -71,3 +72,29 @@ def test_without_a_table_the_page_says_how_to_make_one(
     app = open_page("compare")
     assert not app.exception
     assert any(block.value == bench_view.COMMAND for block in app.code)
+
+
+def test_what_the_bundled_table_lacks_is_said() -> None:
+    plan = bundled_bench()
+    loaded = bench_view.read(bench_view.FOLDER)
+    assert loaded is not None
+    config = loaded[1]["config"]
+    told = bench_view.not_computed(config, plan)
+    for name in (*plan.methods, *plan.retain):
+        there = name in config["methods"] or name in config["retain"]
+        assert (f" {name}" in told.replace(",", " ").replace(".", " ")) is not there
+    everything = {"methods": plan.methods, "retain": plan.retain}
+    assert bench_view.not_computed(everything, plan) == ""
+
+
+def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:
+    """docs/benchmark.md is what `trace-moe bench` wrote beside the table that Compare shows."""
+    loaded = bench_view.read(bench_view.FOLDER)
+    assert loaded is not None
+    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    for found in loaded[1]["headlines"]:
+        assert bench_view.headline(found).split(":")[0] in page
+    shown = bench_view.lines(*loaded)
+    for _, row in shown.iterrows():
+        cells = f"| {row['method']} | {row['weighting']} | {row['utility']:.3f}"
+        assert cells in page, cells

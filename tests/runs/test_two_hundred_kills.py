@@ -49,7 +49,7 @@ def test_any_moment_resumes_to_the_same_bits(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     write_sets(tmp_path)
-    config, base = settings(tmp_path, checkpoint_every=1), tmp_path / "home"
+    config, base = settings(tmp_path, checkpoint_every=1, max_steps=40), tmp_path / "home"
     undisturbed = RunDirectory(tmp_path / "undisturbed")
     undisturbed.create(config).release()
     finish(undisturbed, base)  # the first also fills the caches that all later ones have
