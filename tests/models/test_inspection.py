@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.utils import logging as reports
 
 from tests.support.models import save, save_tiny, tiny_olmoe
 from tests.support.moe_types import tiny_config, tiny_model
@@ -96,6 +97,17 @@ def test_a_type_that_nothing_can_be_told_of_is_loaded_if_there_is_room(
 def test_files_are_not_read_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trace_engine.models.open.file_hashes", never)
     assert inspect_closely(config(tiny_olmoe()), hashed=False).info.fingerprint == ""
+
+
+def test_looking_shows_no_bar_of_loading_and_leaves_bars_as_they_were(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert reports.is_progress_bar_enabled()
+    inspect_closely(config(tiny_olmoe()), hashed=False)
+    assert "Loading weights" not in capfd.readouterr().err
+    assert reports.is_progress_bar_enabled()
+    open_model(config(tiny_olmoe()))
+    assert "Loading weights" in capfd.readouterr().err  # else this test would prove nothing
 
 
 def test_too_little_memory_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
