@@ -89,8 +89,9 @@ def open_model(config: ModelConfig, *, hashed: bool = True) -> OpenModel:
     )
     place = choose_place(config.device, need)
     require_memory(files.source, need, place, config)
+    quantised = quantised_options(config, shell)
     files = fetched(files)
-    options = unpacking_options(files) | quantised_options(config, shell)
+    options = unpacking_options(files) | quantised
     with enough_memory(files.source, need, place, config):
         model = _load(files, precision(shell), experts, place, options)
     model.eval()
