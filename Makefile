@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8501
-# Tests use one thread a process; a file stays in one process, so that what it sets up is made once.
-PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Tests use one thread a process; a file stays in one process, so that what it sets up is made once. Files go out in the
+# order that tests/conftest.py puts them in: those with long tests first, so that no process is left alone with them.
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: app test test-all reliability check format bench demo pack clean
 

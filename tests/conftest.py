@@ -15,6 +15,9 @@ import pytest
 
 from tests.support import reliability
 
+LONG = ("browser", "audit", "runs", "sweeps", "test_cli_processes.py")
+"""Folders and files whose tests start servers and workers and wait for them."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -23,7 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --reliability: only the tests of faults."""
+    """Long files first; with --reliability only the tests of faults."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in LONG)
     if config.getoption("--reliability") is None:
         return
     chosen = [item for item in items if item.get_closest_marker(reliability.MARK)]

@@ -175,7 +175,7 @@ def test_a_mutated_address_never_ends_in_a_traceback(
 ) -> None:
     monkeypatch.setenv("TRACE_HOME", str(tmp_path))
     chance = random.Random(3)
-    for turn in range(max(100, FEW // 40)):
+    for turn in range(max(40, FEW // 100)):
         app = AppTest.from_function(_every_value_of_the_address, default_timeout=SECONDS)
         for name, value in ADDRESS.items():
             if chance.random() < 0.6:
