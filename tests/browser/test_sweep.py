@@ -22,6 +22,7 @@ POINT_SCRIPT = """() => {
 """Where on the screen the first point of the rule `exact` is."""
 
 
+@pytest.mark.slow
 def test_a_sweep_from_launch_to_a_points_run(
     open_app: OpenApp, app_home: Path, screenshot: Screenshot
 ) -> None:

@@ -9,6 +9,7 @@ import csv
 import platform
 from collections.abc import Iterable
 from datetime import date
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,7 @@ class Writer:
         self._path.write_text(page(marked(), self._outcomes), encoding="utf-8")
 
 
+@cache
 def marked() -> list[Provoked]:
     """Every test that is marked, read from the files; sorted by row and name."""
     found = []
