@@ -38,11 +38,49 @@ def change(path: Path, edit: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def test_an_untouched_report_agrees(copy: Path) -> None:
+def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: Path) -> None:
     found = check(copy)
     assert found.exit_code == 0
     assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
-    assert len(found.checks) >= 10
+    assert len(found.checks) >= 13
+    assert "what hangs on these experts" in found.not_again
+    assert any("--attacks" in what for what in found.not_again)
+
+
+def test_attacks_are_made_again(copy: Path) -> None:
+    found = check(copy, attacks=True, sample=4)
+    assert found.exit_code == 0
+    made = [c.what for c in found.checks if c.what.startswith("relearned again")]
+    assert len(made) == 4  # all weights and routers, model and reference
+    assert not any("--attacks" in what for what in found.not_again)
+
+
+@pytest.mark.parametrize("part", ["quantisation", "paraphrases", "prefixes", "relearning"])
+def test_attacks_that_came_out_otherwise_are_found(copy: Path, part: str) -> None:
+    turned = str.maketrans("01", "10")
+
+    def edit(data: Any) -> None:
+        right = data["items"]["right"]
+        name = next(name for name in right if name.startswith("model, ") and "plain" not in name)
+        right[name] = right[name].translate(turned)
+
+    change(copy / f"parts/{part}.json", edit)
+    write_manifest(copy)
+    said = differing(check(copy, sample=8, attacks=part == "relearning"))
+    if part == "relearning":
+        assert "answers are others than in the report" in said
+    else:
+        assert said.count("the report says that the model is") == 8
+
+
+def test_questions_that_the_report_leaves_out_of_an_attack_are_found(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        right = data["items"]["right"]
+        right["reference, prefix 1"] = " " * len(right["reference, prefix 1"])
+
+    change(copy / "parts/prefixes.json", edit)
+    write_manifest(copy)
+    assert "disagree on whether the reference was asked" in differing(check(copy, sample=2))
 
 
 def test_changed_missing_and_added_files_are_named(copy: Path) -> None:
@@ -165,7 +203,9 @@ def test_no_report_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("home")
 def test_exit_codes(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(copy), "--sample", "3", "--seed", "5"]) == 0
-    assert "agrees" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "agrees" in said
+    assert "not again    relearning on a slice of the forget set (one seed of it with" in said
     assert main(["verify", str(copy), "--no-recompute"]) == 3
     with (copy / "events.jsonl").open("a") as file:
         file.write("\n")

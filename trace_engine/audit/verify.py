@@ -1,9 +1,10 @@
 """Checking an audit's folder: hashes, what follows from what, and a sample of figures anew.
 
 From cheap to dear: every file against the manifest; page, tables, accuracies and finding against
-report.json; then sets and models by their hashes, a sample of questions asked again, and one loss.
-The sample is drawn with a seed that nobody knew beforehand, unless one is given. Attacks are not
-run again: their finding follows from stored answers, which the manifest covers.
+report.json; then sets and models by their hashes, a sample of questions asked again, plainly and
+under the attacks that only ask, one loss, and, where asked for, one relearning. The sample is drawn
+with a seed that nobody knew beforehand, unless one is given. What is not computed again is told:
+it rests on stored answers, which the manifest covers.
 """
 
 import secrets
@@ -15,25 +16,28 @@ from typing import Any, Literal
 import numpy as np
 
 import trace_engine
+from trace_engine.audit.again import (
+    ASKING,
+    RELEARNED_APART,
+    loss_again,
+    not_again,
+    picked_again,
+    relearned_again,
+    threads_of,
+)
 from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case, hash_of
-from trace_engine.audit.evidence import finding_of
+from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import ANSWERS, derived_files
 from trace_engine.audit.report_file import JSON, read_report
 from trace_engine.audit.rules import RulesConfig
-from trace_engine.audit.settings import PARTS, AuditConfig, Role, read_audit
+from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
 from trace_engine.disk import sha256_file, strict
 from trace_engine.errors import RunError, TraceError
-from trace_engine.evaluation.loss import set_loss
-from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.progress import ProgressCallback, ignore_progress
-
-CLOSE = 1e-3
-"""Nats by which two choices may be apart and still change places on another machine; also the
-relative distance at which two losses count as the same."""
 
 State = Literal["agrees", "differs", "not checked"]
 
@@ -56,6 +60,8 @@ class Verified:
     manifest_sha256: str
     seed: int
     """Drew the sample; give it to look at the same questions again."""
+    not_again: tuple[str, ...] = ()
+    """What the report holds and was not computed again, by design."""
 
     @property
     def differs(self) -> bool:
@@ -77,6 +83,7 @@ class Verified:
             ],
             "manifest_sha256": self.manifest_sha256,
             "seed": self.seed,
+            "not_computed_again": list(self.not_again),
             "agrees": not self.differs,
             "complete": self.complete,
         }
@@ -89,21 +96,26 @@ def verify_audit(
     sample: int = 40,
     seed: int | None = None,
     recompute: bool = True,
+    attacks: bool = False,
     base: Path | None = None,
     report: ProgressCallback = ignore_progress,
 ) -> Verified:
     """Check the folder of a finished audit. `config` stands for its audit.yaml where models and
-    sets lie elsewhere. Raises RunError when it is no such folder, or of a newer format."""
+    sets lie elsewhere; `attacks` relearns for one seed of the report, which takes as long as it
+    took. Raises RunError when it is no such folder, or of a newer format."""
     path = Path(folder).absolute()
     manifest = read_manifest(path)
     seed = secrets.randbelow(2**31) if seed is None else seed
     checks = [_checked("files against the manifest", changed_files(path, manifest))]
+    left: list[str] = []
     try:
         data = read_report(path)
         parts = _parts(path)
         checks += list(_within(path, data, parts))
         if recompute:
-            checks += _recomputed(path, config, data, parts, sample, seed, base, report)
+            left = not_again(parts, attacks)
+            chosen = _Chosen(sample, seed, attacks)
+            checks += _recomputed(path, config, data, parts, chosen, base, report)
         else:
             checks.append(Checked("figures recomputed", "not checked", ("left out by request",)))
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -112,7 +124,7 @@ def verify_audit(
         checks.append(Checked("the report's structure", "differs", (said,)))
     except RunError as error:
         checks.append(Checked("the report's structure", "differs", (str(error),)))
-    return Verified(tuple(checks), sha256_file(path / NAME), seed)
+    return Verified(tuple(checks), sha256_file(path / NAME), seed, tuple(left))
 
 
 def _checked(what: str, differing: list[str]) -> Checked:
@@ -202,13 +214,26 @@ def _unlike_answers(folder: Path, parts: Mapping[str, Any]) -> list[str]:
     return said
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What is computed again."""
+
+    sample: int
+    seed: int
+    attacks: bool
+
+    def places(self, n: int) -> list[int]:
+        """A sample of so many places, drawn with the seed, in order."""
+        order = np.random.default_rng(self.seed).permutation(n)
+        return sorted(order[: self.sample].tolist())
+
+
 def _recomputed(
     folder: Path,
     config: AuditConfig | None,
     data: Mapping[str, Any],
     parts: Mapping[str, Any],
-    sample: int,
-    seed: int,
+    chosen: _Chosen,
     base: Path | None,
     report: ProgressCallback,
 ) -> list[Checked]:
@@ -227,29 +252,50 @@ def _recomputed(
     if other:
         return [*checks, Checked(what, "not checked", ("models or sets are others",))]
     if "questions" in parts:
-        items = parts["questions"]["items"]
-        checks.append(_checked("question hashes", _unlike_hashes(case, items)))
-        answers = answer_files(case, parts)
         checks.append(
-            _checked(
-                "answer files against the parts",
-                [
-                    f"{ANSWERS}/{name}: does not say what the parts say"
-                    for name, made in answers.items()
-                    if not (folder / ANSWERS / name).is_file()
-                    or (folder / ANSWERS / name).read_text(encoding="utf-8") != made
-                ],
-            )
+            _checked("question hashes", _unlike_hashes(case, parts["questions"]["items"]))
         )
-        chosen = np.random.default_rng(seed).permutation(len(items["number"]))[:sample]
-        for role in case.models:
-            said = _asked_again(case, role, items, sorted(chosen.tolist()), report)
-            checks.append(_checked(f"{len(chosen)} questions asked again, {role}", said))
-    if "measures" in parts:
-        rows = parts["measures"]["summary"]["rows"]
-        checks.append(_checked("loss of the retain set again, model", _loss_again(case, rows)))
+        checks.append(
+            _checked("answer files against the parts", _unlike_files(folder, case, parts))
+        )
+    with threads_of(case):
+        checks += _computed_again(case, parts, chosen, report)
     case.close()
     return checks
+
+
+def _unlike_files(folder: Path, case: Case, parts: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{ANSWERS}/{name}: does not say what the parts say"
+        for name, made in answer_files(case, parts).items()
+        if not (folder / ANSWERS / name).is_file()
+        or (folder / ANSWERS / name).read_text(encoding="utf-8") != made
+    ]
+
+
+def _computed_again(
+    case: Case, parts: Mapping[str, Any], chosen: _Chosen, report: ProgressCallback
+) -> Iterator[Checked]:
+    if "questions" in parts:
+        items = parts["questions"]["items"]
+        places = chosen.places(len(items["number"]))
+        for role in case.models:
+            said = picked_again(case, role, items, places, report)
+            yield _checked(f"{len(places)} questions asked again, {role}", said)
+    if "measures" in parts:
+        rows = parts["measures"]["summary"]["rows"]
+        yield _checked("loss of the retain set again, model", loss_again(case, rows))
+    for part, again in ASKING.items():
+        if part in parts:
+            items = parts[part]["items"]
+            places = chosen.places(len(items["number"]))
+            what = f"{len(places)} forget questions asked again, {WORDS[part]}"
+            yield _checked(what, again(case, items, places, report))
+    if chosen.attacks and "relearning" in parts:
+        items = parts["relearning"]["items"]
+        for name, said in relearned_again(case, items, chosen.seed, report):
+            what = f"relearned again, {name}: at most {RELEARNED_APART:.0%} of the answers turned"
+            yield _checked(what, said)
 
 
 def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:
@@ -263,39 +309,3 @@ def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:
         )
         if hash_of(question) != known
     ]
-
-
-def _asked_again(
-    case: Case, role: Role, items: Mapping[str, Any], places: list[int], report: ProgressCallback
-) -> list[str]:
-    opened = case.open(role)
-    asked = list(case.questions.values())
-    scores = score_questions(
-        opened.model,
-        opened.tokenizer,
-        [asked[place] for place in places],
-        style=case.config.style,
-        report=report,
-    )
-    said = []
-    for place, picked, values in zip(places, scores.picked, scores.loglikelihoods, strict=True):
-        known = items["picked"][role][place]
-        # Two choices that are equal but for rounding may change places elsewhere.
-        if picked != known and values[picked] - values[known] > CLOSE:
-            said.append(
-                f"question {items['number'][place]}: the report says that the {role} picks "
-                f"{known}, it picks {int(picked)}"
-            )
-    return said
-
-
-def _loss_again(case: Case, rows: list[Mapping[str, Any]]) -> list[str]:
-    known = next(
-        row["value"] for row in rows
-        if (row["model"], row["on"]) == ("model", "retain set")
-        and row["measure"].startswith("loss")
-    )  # fmt: skip
-    now = set_loss(case.open("model"), case.drawn("retain"), case.config.max_length).value
-    if abs(now - known) <= CLOSE * abs(known):
-        return []
-    return [f"loss of the retain set: the report says {known:.4f}, it is {now:.4f}"]

@@ -44,6 +44,7 @@ def verify(options: argparse.Namespace) -> int:
         sample=options.sample,
         seed=options.seed,
         recompute=options.recompute,
+        attacks=options.attacks,
         report=ProgressLine(),
     )
     clear_progress()
@@ -54,6 +55,8 @@ def verify(options: argparse.Namespace) -> int:
         print(f"{check.state:<11}  {check.what}")
         for detail in check.details:
             print(f"             {detail}")
+    for what in found.not_again:
+        print(f"not again    {what}")
     print(f"SHA-256 of manifest.json: {found.manifest_sha256}")
     print(f"The sample was drawn with --seed {found.seed}.", file=sys.stderr)
     return found.exit_code

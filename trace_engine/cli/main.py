@@ -301,6 +301,11 @@ def build_parser() -> argparse.ArgumentParser:
         default=True,
         help="open models and sets; without, only files are compared",
     )
+    verify.add_argument(
+        "--attacks",
+        action="store_true",
+        help="relearn again too, for one of the report's seeds: takes as long as it took",
+    )
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
     demo.add_argument("--out", type=Path, required=True, help="a new or empty folder")

@@ -1,0 +1,227 @@
+"""A report's figures taken once more from models and sets: the half of `verify` that computes.
+
+Questions are asked again as they are, and every attack that only asks is made again on a sample of
+them, all its ways included. Relearning is made again for one drawn seed, where that is asked for:
+it takes as long as it took. Two choices that are equal but for rounding may change places
+elsewhere, so a mark differs only where the choices are further apart than that; a training carries
+rounding on, so its marks are compared as a share. Causal evidence and profiles are not made again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+
+from trace_engine.attacks.asking import NOT_ASKED
+from trace_engine.attacks.quantising import quantised
+from trace_engine.attacks.relearning import relearn, slice_of
+from trace_engine.attacks.wordings import paraphrases, prefixes
+from trace_engine.audit.attacked import TRAINED, attacked
+from trace_engine.audit.case import Case
+from trace_engine.audit.evidence import WORDS
+from trace_engine.audit.settings import Role
+from trace_engine.evaluation.loss import set_loss
+from trace_engine.evaluation.multiple_choice import score_questions
+from trace_engine.models import OpenModel
+from trace_engine.progress import ProgressCallback
+from trace_engine.sets import Question
+
+CLOSE: Final = 1e-3
+"""Nats by which two choices may be apart and still change places on another machine; also the
+relative distance at which two losses count as the same."""
+RELEARNED_APART: Final = 0.1
+"""Share of the marks after a relearning that another machine's rounding may turn. The same machine
+with the same number of threads turns none."""
+
+Parts = Mapping[str, Any]
+NEVER_AGAIN: Final = ("routing", "causal", "drift", "rerouted")
+"""Parts whose figures are compared with the report, and not computed again."""
+
+
+def not_again(parts: Parts, attacks: bool) -> list[str]:
+    """What a report holds and a check does not compute again, in words."""
+    said = [WORDS[part] for part in NEVER_AGAIN if part in parts]
+    if "relearning" in parts:
+        rest = "but for one seed" if attacks else "one seed of it with --attacks"
+        said.append(f"{WORDS['relearning']} ({rest})")
+    if "measures" in parts:
+        said.append(f"{WORDS['measures']}, but for one loss")
+    return said
+
+
+@contextmanager
+def threads_of(case: Case) -> Iterator[None]:
+    """The number of threads that the audit was made with, where its settings name one."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if case.config.threads is not None:
+            torch.set_num_threads(case.config.threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def picked_again(
+    case: Case, role: Role, items: Parts, places: Sequence[int], report: ProgressCallback
+) -> list[str]:
+    """The questions at these places, asked as they are."""
+    opened = case.open(role)
+    asked = list(case.questions.values())
+    scores = score_questions(
+        opened.model,
+        opened.tokenizer,
+        [asked[place] for place in places],
+        style=case.config.style,
+        report=report,
+    )
+    said = []
+    for place, picked, values in zip(places, scores.picked, scores.loglikelihoods, strict=True):
+        known = items["picked"][role][place]
+        if picked != known and values[picked] - values[known] > CLOSE:
+            said.append(
+                f"question {items['number'][place]}: the report says that the {role} picks "
+                f"{known}, it picks {int(picked)}"
+            )
+    return said
+
+
+def loss_again(case: Case, rows: list[Mapping[str, Any]]) -> list[str]:
+    """The audited model's loss on the retain set."""
+    known = next(
+        row["value"] for row in rows
+        if (row["model"], row["on"]) == ("model", "retain set")
+        and row["measure"].startswith("loss")
+    )  # fmt: skip
+    now = set_loss(case.open("model"), case.drawn("retain"), case.config.max_length).value
+    if abs(now - known) <= CLOSE * abs(known):
+        return []
+    return [f"loss of the retain set: the report says {known:.4f}, it is {now:.4f}"]
+
+
+def rounded_again(
+    case: Case, items: Parts, sample: Sequence[int], report: ProgressCallback
+) -> list[str]:
+    """Every precision, on the forget questions at these places."""
+    config, said = case.config.quantisation, []
+    for role in attacked(case):
+        opened = case.open(role)
+        for bits in config.bits:
+            with quantised(opened, bits, config.group):
+                said += _marks_again(
+                    case, opened, role, items, f"{bits} bits", case.forget_questions(), sample,
+                    report,
+                )  # fmt: skip
+    return said
+
+
+def reworded_again(
+    case: Case, items: Parts, sample: Sequence[int], report: ProgressCallback
+) -> list[str]:
+    """Every other wording of the forget questions at these places."""
+    wordings = paraphrases(case.forget_questions(), case.config.asking, case.config.questions)
+    return _wordings_again(case, items, {w.name: w.questions for w in wordings}, sample, report)
+
+
+def prefixed_again(
+    case: Case, items: Parts, sample: Sequence[int], report: ProgressCallback
+) -> list[str]:
+    """Every prefix before the forget questions at these places."""
+    wordings = prefixes(case.forget_questions(), case.config.asking)
+    return _wordings_again(case, items, {w.name: w.questions for w in wordings}, sample, report)
+
+
+AskedAgain = Callable[[Case, Parts, Sequence[int], ProgressCallback], list[str]]
+ASKING: Final[Mapping[str, AskedAgain]] = {
+    "quantisation": rounded_again,
+    "paraphrases": reworded_again,
+    "prefixes": prefixed_again,
+}
+"""The attacks that only ask, and how each is made again."""
+
+
+def _wordings_again(
+    case: Case,
+    items: Parts,
+    ways: Mapping[str, Mapping[int, Question]],
+    sample: Sequence[int],
+    report: ProgressCallback,
+) -> list[str]:
+    said = []
+    for role in attacked(case):
+        opened = case.open(role)
+        for way, questions in ways.items():
+            said += _marks_again(case, opened, role, items, way, questions, sample, report)
+    return said
+
+
+def _marks_again(
+    case: Case,
+    opened: OpenModel,
+    role: Role,
+    items: Parts,
+    way: str,
+    questions: Mapping[int, Question],
+    sample: Sequence[int],
+    report: ProgressCallback,
+) -> list[str]:
+    numbers = list(case.forget_questions())
+    stored = items["right"][f"{role}, {way}"]
+    said = [
+        f"question {numbers[place] + 1}, {way}: the report and the settings disagree on whether "
+        f"the {role} was asked"
+        for place in sample
+        if (numbers[place] in questions) != (stored[place] != NOT_ASKED)
+    ]
+    there = [
+        place for place in sample if numbers[place] in questions and stored[place] != NOT_ASKED
+    ]
+    if not there:
+        return said
+    scores = score_questions(
+        opened.model,
+        opened.tokenizer,
+        [questions[numbers[place]] for place in there],
+        style=case.config.style,
+        report=report,
+    )
+    for place, values in zip(there, scores.loglikelihoods, strict=True):
+        answer = questions[numbers[place]].answer
+        lead = values[answer] - np.delete(values, answer).max()
+        right = stored[place] == "1"
+        if (lead < -CLOSE) if right else (lead > CLOSE):
+            said.append(
+                f"question {numbers[place] + 1}, {way}: the report says that the {role} is "
+                f"{'right' if right else 'wrong'}, it is not"
+            )
+    return said
+
+
+def relearned_again(
+    case: Case, items: Parts, drawn: int, report: ProgressCallback
+) -> Iterator[tuple[str, list[str]]]:
+    """Relearning for one drawn seed, everything that trains, every model: what was done, and what
+    differs by more than `RELEARNED_APART`."""
+    config, asked = case.config.relearning, case.forget_questions()
+    seed = config.seeds[drawn % len(config.seeds)]
+    documents = slice_of(case.forget.documents, config.share, case.config.seed + seed)
+    for trains in config.trains:
+        for role in attacked(case):
+            name = f"{role}, {TRAINED[trains]}, seed {seed}"
+            found = relearn(
+                case.fresh(role), documents, asked, {}, config,
+                trains=trains, seed=case.config.seed + seed, max_length=case.config.max_length,
+                style=case.config.style, report=report,
+            )  # fmt: skip
+            said = []
+            for step, marks in found.forget.items():
+                stored = items["right"][f"{name}, step {step}"]
+                turned = sum(one != other for one, other in zip(marks, stored, strict=True))
+                if turned > RELEARNED_APART * len(marks):
+                    said.append(
+                        f"step {step}: {turned} of {len(marks)} answers are others than in the "
+                        f"report ({stored.count('1')} right there, {marks.count('1')} now)"
+                    )
+            yield name, said
