@@ -528,7 +528,8 @@ def _check(report: Report) -> Markup:
         el("p", "It compares every file with the manifest's SHA-256, makes this page and the "
            "tables again from report.json, applies the rules again, and asks the models a sample "
            "of the questions again, plainly and under the attacks; with --attacks it relearns "
-           "too. What it does not compute again it lists. Models and sets are found by audit.yaml; on another machine, "
-           "edit a copy of it and pass it with --config. The hash of manifest.json itself is "
-           "printed by the audit and by verify; keep it elsewhere, signed."),
+           "too. It ends with what it did not compute again. Models and sets are found by "
+           "audit.yaml; on another machine, edit a copy of it and pass it with --config. The hash "
+           "of manifest.json itself is printed by the audit and by verify; keep it elsewhere, "
+           "signed."),
     )  # fmt: skip
