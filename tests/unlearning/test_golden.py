@@ -28,6 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
 EXACT = {"rule": "exact", "hardness": 0.5}
 CASES |= {
     "rmu-exact": {"method": "rmu", "steering": 8.0, "weights": EXACT},
+    # At its own beta of 4.5 the term is 5e-13 at this start: whatever it did would pass.
+    "simnpo-exact": {"method": "simnpo", "beta": 0.5, "weights": EXACT},
+    "wga-exact": {"method": "wga", "weights": EXACT},
+    "satimp-exact": {"method": "satimp", "beta1": 0.5, "gamma": 8.0, "weights": EXACT},
+    "undial-exact": {"method": "undial", "weights": EXACT},
+    "dpo-exact": {"method": "dpo", "weights": EXACT},
     "ceu-exact": {"method": "ceu", "weights": EXACT},
     "idkdpo-exact": {"method": "idkdpo", "weights": EXACT},
     "seuf-exact": {"method": "graddiff", "weights": EXACT, "trainable": {"kind": "top_experts"}},

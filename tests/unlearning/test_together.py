@@ -28,9 +28,14 @@ CASES: dict[str, dict[str, Any]] = {
     # At its own beta of 4.5 the term is 5e-13 at this start, and any difference hides in that.
     "simnpo": {"method": "simnpo", "beta": 0.5},
     "ga": {"method": "ga", "weights": UNIFORM},
+    "wga": {"method": "wga"},
+    "satimp": {"method": "satimp", "beta1": 0.5},
+    "undial": {"method": "undial", "micro_batch_size": 3},
     "rmu": {"method": "rmu"},
     "ceu": {"method": "ceu"},
     "idkdpo": {"method": "idkdpo", "weights": UNIFORM, "micro_batch_size": 3},
+    "dpo": {"method": "dpo", "micro_batch_size": 3},
+    "lora": {"trainable": {"kind": "lora", "lora_rank": 2}},
     "kl": {"retain_term": "kl"},
     "parts": {"micro_batch_size": 3, "weights": EXACT | {"normalise": "sequence"}},
     "batch": {"weights": EXACT | {"normalise": "batch"}},
@@ -39,6 +44,11 @@ CASES: dict[str, dict[str, Any]] = {
     "matched": {"control": "uniform_matched_norm"},
     "few": {"batch_size": 2, "control": "uniform_matched_norm"},
 }
+SINGLE = {
+    kind: {"trainable": {"kind": kind}, "micro_batch_size": 3}
+    for kind in ("selected_experts", "top_experts")
+}
+"""Their slices are float32 leaves of their own: whole steps, to its precision."""
 CHILD = """
 import json, sys
 from pathlib import Path
@@ -67,6 +77,13 @@ with joined() as workers:
         gradients, row = test_accumulation.update(own, profile, settings, size)
         save_file(gradients, out / f"{name}-{workers.rank}.safetensors")
         (out / f"{name}-{workers.rank}.json").write_text(json.dumps(row))
+    for name, settings in test_together.SINGLE.items():
+        config = test_accumulation.config_of(own, settings, None)
+        with Session(config, profile=profile, workers=workers) as session:
+            rows = [session.train_step() for _ in range(3)]
+            tensors = {n: t.detach().clone() for n, t in session.trainable.tensors().items()}
+        save_file(tensors, out / f"{name}-{workers.rank}.safetensors")
+        (out / f"{name}-{workers.rank}.json").write_text(json.dumps(rows))
 """
 
 
@@ -100,7 +117,7 @@ def test_three_processes_make_the_gradient_of_one(tmp_path: Path) -> None:
     profile.save(tmp_path / "profile")
     words = [sys.executable, "-c", CHILD, str(tmp_path), str(tmp_path), str(tiny_olmoe())]
     children = processes(words, 3, tmp_path / "home")
-    ended = [child.communicate(timeout=90) for child in children]
+    ended = [child.communicate(timeout=280) for child in children]
     told = "".join(err[-2000:] for _, err in ended)
     assert [child.returncode for child in children] == [0, 0, 0], told
     for name, case in CASES.items():
@@ -110,6 +127,19 @@ def test_three_processes_make_the_gradient_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
             told = json.loads((tmp_path / f"{name}-{rank}.json").read_text())
             assert told == pytest.approx(row, rel=1e-10, abs=1e-12), (name, rank)
+    for name, settings in SINGLE.items():
+        with Session(config_of(tmp_path, settings, None), profile=profile) as session:
+            before = {n: t.detach().clone() for n, t in session.trainable.tensors().items()}
+            rows = [session.train_step() for _ in range(3)]
+            after = session.trainable.tensors()
+        assert any(not torch.equal(after[n], t) for n, t in before.items())
+        for rank in range(3):
+            found = load_file(tmp_path / f"{name}-{rank}.safetensors")
+            torch.testing.assert_close(found, dict(after), rtol=1e-3, atol=1e-4)
+            told = json.loads((tmp_path / f"{name}-{rank}.json").read_text())
+            for one, other in zip(rows, told, strict=True):
+                for key in ("forget_loss", "retain_loss", "loss", "grad_norm", "weighted_gap"):
+                    assert one[key] == pytest.approx(other[key], rel=1e-4), (name, rank, key)
 
 
 def shares(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -132,7 +162,7 @@ def one_process(tmp_path: Path, config_file: Path) -> RunDirectory:
         env=os.environ | {"TRACE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -151,7 +181,7 @@ def test_two_processes_give_the_curve_of_one_and_one_of_them_writes(tmp_path: Pa
     words = [*PROGRAM, "unlearn", str(config), "--out", str(both.path)]
     # A home of its own: the profile is shared work too.
     children = processes(words, 2, tmp_path / "home2")
-    (out, err), (silent, said) = (child.communicate(timeout=90) for child in children)
+    (out, err), (silent, said) = (child.communicate(timeout=280) for child in children)
     assert [child.returncode for child in children] == [0, 0], (err, said)
     assert silent == ""
     assert "2 processes share every step." in err
@@ -215,7 +245,7 @@ def test_a_bad_loss_ends_all_with_its_sentence(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     words = [*PROGRAM, "unlearn", str(config), "--out", str(run.path)]
     children = processes(words, 2, tmp_path / "home")
-    (out, err), (silent, said) = (child.communicate(timeout=90) for child in children)
+    (out, err), (silent, said) = (child.communicate(timeout=280) for child in children)
     assert [child.returncode for child in children] == [2, 2], (err, said)
     assert "Traceback" not in err + said
     assert (silent, said) == ("", "")
@@ -245,7 +275,7 @@ def test_pythons_call_gives_every_process_the_same_result(tmp_path: Path) -> Non
     config.write_text(to_yaml(settings(tmp_path, keep=keep, max_steps=4)))
     words = [sys.executable, "-c", PYTHON, str(config), str(tmp_path / "out")]
     children = processes(words, 2, tmp_path / "home")
-    (out, err), (other, said) = (child.communicate(timeout=90) for child in children)
+    (out, err), (other, said) = (child.communicate(timeout=280) for child in children)
     assert [child.returncode for child in children] == [0, 0], (err, said)
     assert json.loads(out) == json.loads(other)
     rows, _, kept = json.loads(out)
