@@ -127,8 +127,8 @@ def test_three_processes_make_the_gradient_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
             told = json.loads((tmp_path / f"{name}-{rank}.json").read_text())
             assert told == pytest.approx(row, rel=1e-10, abs=1e-12), (name, rank)
-    for name, settings in SINGLE.items():
-        with Session(config_of(tmp_path, settings, None), profile=profile) as session:
+    for name, single in SINGLE.items():
+        with Session(config_of(tmp_path, single, None), profile=profile) as session:
             before = {n: t.detach().clone() for n, t in session.trainable.tensors().items()}
             rows = [session.train_step() for _ in range(3)]
             after = session.trainable.tensors()
