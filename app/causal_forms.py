@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import findings, state, unlearn_form
+from app import findings, question_form, state
 from trace_engine.bundled import MODELS
 from trace_engine.causal.settings import CausalConfig, What, parse_causal
 from trace_engine.config import Cell, ModelConfig, ProfileConfig, UnlearnConfig
@@ -24,15 +24,15 @@ COUNTS = ("25", "50", "100", "200", "all")
 
 def questions(base: ProfileConfig) -> dict[str, object] | None:
     """What is asked, and how experts are taken out; None while no questions are named."""
-    offered = [name for name in unlearn_form.question_sources(base)
-               if name != unlearn_form.NO_QUESTIONS]  # fmt: skip
+    offered = [name for name in question_form.question_sources(base)
+               if name != question_form.NO_QUESTIONS]  # fmt: skip
     left, middle, right = st.columns([2, 1, 1], vertical_alignment="bottom")
     state.bound("causal_questions", offered[0], offered)
     source = left.selectbox(
         "Questions",
         offered,
         key="causal_questions",
-        format_func=lambda name: unlearn_form.QUESTION_NAMES.get(name, name),
+        format_func=lambda name: question_form.QUESTION_NAMES.get(name, name),
         help=CausalConfig.model_fields["questions"].description,
     )
     state.bound("causal_count", "100", COUNTS)
@@ -47,7 +47,7 @@ def questions(base: ProfileConfig) -> dict[str, object] | None:
         help=CausalConfig.model_fields["mode"].description,
     )
     category = "hazard"
-    if source == unlearn_form.OTHER_FILE:
+    if source == question_form.OTHER_FILE:
         left, right = st.columns([2, 1])
         state.bound("causal_file", "", read=str)
         source = left.text_input("File, folder or hub id of questions", key="causal_file")

@@ -119,8 +119,13 @@ def _selection(view: state.ProfileView, config: SelectionConfig) -> None:
         )
 
 
+def rule() -> None:
+    """The weighting rule alone, for a page that leaves the rest to Selection & weights."""
+    forms.option("Weighting rule", RULES, **_prepare(state.weights_config(), "rule"))
+
+
 def _weights(config: WeightsConfig) -> None:
-    forms.option("Weighting rule", RULES, **_prepare(config, "rule"))
+    rule()
     if config.rule == "uniform":
         st.caption("Every retain token weighs 1: the unweighted method, for comparison.")
         return

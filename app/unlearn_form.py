@@ -5,24 +5,21 @@ page never holds a second copy of them. Accepted trade-off: a profile without re
 (made by hand) cannot be unlearned from here, and the page says so.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import streamlit as st
 from pydantic import ValidationError
 
-from app import forms, house, schedule_form, state
-from trace_engine.bundled import PACK, is_bundled
+from app import fields, forms, question_form, schedule_form, selection_controls, state
+from trace_engine.bundled import is_bundled
 from trace_engine.config import (
-    EvaluationConfig,
     ProfileConfig,
     SetConfig,
     TrainableConfig,
     UnlearnConfig,
 )
 from trace_engine.demo.settings import (
-    QUESTIONS_PER_GROUP,
     TUNED,
     UNTUNED_NOTE,
     defaults_for,
@@ -35,10 +32,8 @@ from trace_engine.sets import (
     bytes_to_read,
     check_answers,
     check_pair,
-    load_questions,
     load_set,
 )
-from trace_engine.sets.load import HUB_PREFIX
 from trace_engine.trackers import TRACKERS
 
 METHOD_TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
@@ -60,17 +55,6 @@ CONTROLS = {
     "shuffled_weights": "the weights shuffled over the batch",
 }
 ROUTERS = {"train": "train with the rest", "freeze": "stay frozen"}
-NO_QUESTIONS = "none: loss on held-out documents"
-OTHER_FILE = "a file of my own"
-TEST_QUESTIONS = "demo:questions/test"
-QUESTION_NAMES = {
-    "demo:questions/validation": "bundled, validation: to choose settings by",
-    TEST_QUESTIONS: "bundled, test: for the last word",
-}
-TEST_WARNING = (
-    "Settings that are chosen by looking at test questions make their score too good. Choose on "
-    "validation questions, and ask these once."
-)
 START_COPY = (
     "Holds a second, frozen copy of the start model: twice the memory of the weights, and one more "
     "forward a step."
@@ -82,12 +66,6 @@ STEERED = (
 _DEFAULTS = "_u_defaults"
 MOST_COMPARED = 16 * 2**20
 """Bytes of both sets together up to which the page compares them itself: a second or two."""
-_MOST = 2**53 - 1
-"""The largest whole number that a browser keeps exactly."""
-NO_PATH = (
-    "A question file of your own is chosen and no path is given. Give its path, or choose other "
-    "questions."
-)
 
 
 def base_settings(view: state.ProfileView) -> tuple[ProfileConfig | None, str | None]:
@@ -99,17 +77,6 @@ def base_settings(view: state.ProfileView) -> tuple[ProfileConfig | None, str | 
         return ProfileConfig.model_validate(recorded), None
     except ValidationError:
         return None, "This profile's settings are of another version. Profile the sets again."
-
-
-def question_sources(base: ProfileConfig) -> list[str]:
-    """Question files on offer: the bundled ones for the bundled sets, then none, then one's own."""
-    bundled = base.forget.source.startswith("demo:")
-    offered = [
-        name
-        for name in QUESTION_NAMES
-        if bundled and (PACK / f"{name.removeprefix('demo:')}.jsonl").is_file()
-    ]
-    return [*offered, NO_QUESTIONS, OTHER_FILE]
 
 
 def build(base: ProfileConfig, values: dict[str, Any]) -> tuple[UnlearnConfig | None, str | None]:
@@ -142,64 +109,12 @@ def _overlap(
 
 
 def _number(
-    label: str,
-    field: str,
-    read: Callable[[str], Any],
-    settings: type[Any] = UnlearnConfig,
-    default: Any = None,
-    prefix: str = "u",
-    **kwargs: Any,
+    label: str, field: str, read: Callable[[str], Any], default: Any = None, **kwargs: Any
 ) -> Any:
-    key = f"{prefix}_{field}"
+    """A number of the run's, at what suits model and method before anything else."""
     if default is None:
-        fields = settings.model_fields
-        default = _defaults().get(field, fields[field].default)
-    within = _within(read, kwargs.get("min_value", -_MOST), kwargs.get("max_value", _MOST))
-    state.bound(key, default, read=within)
-    return st.number_input(label, key=key, help=forms.help_of(settings, field), **kwargs)
-
-
-def _within(read: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
-    """`read` that refuses what the field itself would, as ValueError."""
-
-    def inner(text: str) -> Any:
-        value = read(text)
-        if not low <= value <= high:
-            raise ValueError(f"{value} is not from {low} to {high}.")
-        return value
-
-    return inner
-
-
-@st.cache_data(max_entries=16, show_spinner="Reading the questions …")
-def _question_file(path: str, stamp: tuple[int, int]) -> tuple[tuple[str, ...], str | None]:
-    try:
-        questions = load_questions(path)
-    except TraceError as error:
-        return (), str(error)
-    return tuple(sorted({question.category for question in questions})), None
-
-
-def question_trouble(path: str, category: str) -> str | None:
-    """Why a question file of one's own cannot be asked, or None; the worker would say the same."""
-    if not path:
-        return NO_PATH
-    # os.path says no to what Path raises for; a device or a pipe would never end.
-    if path.startswith(HUB_PREFIX) or os.path.isdir(path):
-        return None  # may be large, or must be fetched: read by the run, which refuses it likewise
-    if not os.path.isfile(path):
-        return f"{path[:200]}: there is no such question file on this machine."
-    status = os.stat(path)
-    categories, refusal = _question_file(path, (status.st_mtime_ns, status.st_size))
-    if refusal is not None:
-        return refusal
-    if category not in categories:
-        shown = ", ".join(categories[:12]) + (" …" if len(categories) > 12 else "")
-        return (
-            f"{os.path.basename(path)}: no question has the category {category!r}, which should be "
-            f"forgotten. The file has: {shown}."
-        )
-    return None
+        default = _defaults().get(field)
+    return fields.number(label, field, read, UnlearnConfig, default=default, **kwargs)
 
 
 def _take_defaults(model: str, method: MethodName) -> None:
@@ -233,8 +148,10 @@ def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any],
     with right:
         trainable = _trainable()
         anchor = _anchor() if trainable.kind == "top_experts" else {}
+        if METHODS[values["method"]].retains:
+            selection_controls.rule()
         control = _control()
-        evaluation, trouble = _evaluation(base)
+        evaluation, trouble = question_form.draw(base)
     more = schedule_form.draw(evaluation.questions is not None)
     name = _label() if labelled else ""
     trackers = _trackers()
@@ -349,7 +266,7 @@ def _method(model: str) -> dict[str, Any]:
 def _steering_layer() -> int | None:
     """The decoder layer whose hidden states are driven; empty is by depth."""
     key = "u_steering_layer"
-    state.bound(key, None, read=_within(int, 0, _MOST))
+    state.bound(key, None, read=fields.within(int, 0, fields.MOST))
     found = st.number_input(
         "Layer",
         min_value=0,
@@ -393,11 +310,11 @@ def _trainable() -> TrainableConfig:
         )
         return TrainableConfig.model_validate({"kind": kind, "freeze_routers": routers == "freeze"})
     if kind == "top_experts":
-        number = _number("Experts", "number", int, TrainableConfig, min_value=1)
+        number = fields.number("Experts", "number", int, TrainableConfig, min_value=1)
         return TrainableConfig(kind="top_experts", number=number)
     if kind != "lora":
         return TrainableConfig.model_validate({"kind": kind})
-    rank = _number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
+    rank = fields.number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
     return TrainableConfig(kind="lora", lora_rank=rank)
 
 
@@ -415,66 +332,6 @@ def _control() -> str:
         key="u_control",
         help=forms.help_of(UnlearnConfig, "control"),
     )
-
-
-def _evaluation(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
-    offered = question_sources(base)
-    asked = st.session_state.get("u_questions", st.session_state.get("_u_questions"))
-    # Set anew in every run: what was off the screen for a while is else drawn empty.
-    st.session_state["u_questions"] = asked if asked in offered else offered[0]
-    chosen = st.selectbox(
-        "Questions",
-        offered,
-        key="u_questions",
-        help=forms.help_of(EvaluationConfig, "questions"),
-        format_func=lambda name: QUESTION_NAMES.get(name, name),
-    )
-    if chosen == TEST_QUESTIONS:
-        st.caption(TEST_WARNING)
-    st.session_state["_u_questions"] = chosen
-    questions: str | None = chosen
-    trouble = None
-    category = EvaluationConfig().forget_category
-    if chosen == NO_QUESTIONS:
-        questions = None
-    elif chosen == OTHER_FILE:
-        questions = st.text_input(
-            "Question file (.jsonl), or a published set's folder",
-            key="u_question_file",
-            max_chars=1000,
-            disabled=house.rules().read_only,
-            placeholder="question, choices, answer, category in every row",
-            persist_state="session",
-        ).strip()
-        category = st.text_input(
-            "Category that should be forgotten",
-            category,
-            key="u_category",
-            max_chars=200,
-            help=forms.help_of(EvaluationConfig, "forget_category"),
-            persist_state="session",
-        )
-        trouble = question_trouble(questions, category)
-    every, limit = st.columns(2)
-    with every:
-        steps = _number("Evaluate every", "every", int, EvaluationConfig, min_value=1, step=5)
-    most = None
-    if questions is not None:
-        with limit:
-            bundled = chosen.startswith("demo:")
-            most_asked = QUESTIONS_PER_GROUP if bundled else 0
-            state.bound("u_most", most_asked, read=_within(int, 0, _MOST))
-            most = st.number_input(
-                "Questions per group",
-                0,
-                step=50,
-                key="u_most",
-                help="0 asks all. Fewer is faster, and the intervals get wider.",
-            )
-    settings = EvaluationConfig(
-        every=steps, questions=questions, forget_category=category, max_questions=most or None
-    )
-    return settings, trouble
 
 
 class Pair(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import causal_forms, causal_job, causal_view, doors, state, unlearn_form
+from app import causal_forms, causal_job, causal_view, doors, question_form, state, unlearn_form
 from tests.support.profiles import synthetic_profile
 from trace_engine.causal.paired import Change, Effect
 from trace_engine.causal.rerouted_results import (
@@ -139,7 +139,7 @@ def own_questions(tmp_path: Path) -> dict[str, str]:
     path = tmp_path / "questions.jsonl"
     path.write_text(json.dumps({"question": "q", "choices": ["a", "b"], "answer": 0}) + "\n")
     return {
-        "causal_questions": unlearn_form.OTHER_FILE,
+        "causal_questions": question_form.OTHER_FILE,
         "causal_file": str(path),
         "causal_category": "hazard",
     }
@@ -176,7 +176,7 @@ def test_before_anything_is_computed_the_page_offers_to(
 def test_without_a_file_of_questions_nothing_is_asked(
     bundled: Profile, open_page: OpenPage
 ) -> None:
-    app = open_page("causal", causal_questions=unlearn_form.OTHER_FILE)
+    app = open_page("causal", causal_questions=question_form.OTHER_FILE)
     assert not app.exception
     assert "Name a file of questions" in text_of(app)
 

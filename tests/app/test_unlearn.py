@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import compare_view, curves, forms, runs_view, state, unlearn_form
+from app import compare_view, curves, forms, question_form, runs_view, state, unlearn_form
 from app.theme import LIGHT
 from tests.app.stored import eval_row, train_row, unlearn_config, write_run
 from tests.support.profiles import synthetic_profile
@@ -194,6 +194,20 @@ def test_a_control_reaches_the_launched_settings_and_its_facts_are_told(
     assert told == ["Control: shuffled."]
 
 
+def test_the_weighting_rule_is_chosen_here_too_and_is_that_of_selection(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", weights='{"hardness":0.25}')
+    app.selectbox(key="wts_rule").set_value("mean").run()
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.weights.rule, config.weights.hardness) == ("mean", 0.25)
+    app.selectbox(key="u_method").set_value("ga").run()
+    assert not [box for box in app.selectbox if box.key == "wts_rule"], "GA has nothing to weigh"
+
+
 def test_a_default_written_out_is_no_difference_between_runs() -> None:
     written = {"gamma": 1.0, "beta": 0.1, "retain_term": "nll"}
     runs = {"old": unlearn_config(**written), "new": unlearn_config()}
@@ -300,10 +314,10 @@ def test_a_question_file_that_cannot_be_asked_disables_the_launch(
 
 def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     for path in ("/dev/zero", str(tmp_path / "nothing"), "a\0b"):
-        assert "no such question file" in str(unlearn_form.question_trouble(path, "hazard"))
+        assert "no such question file" in str(question_form.question_trouble(path, "hazard"))
     # A folder may be large and a hub set must be fetched: the run reads them, and refuses likewise.
     for path in (str(tmp_path), "hub:cais/wmdp:wmdp-bio"):
-        assert unlearn_form.question_trouble(path, "hazard") is None
+        assert question_form.question_trouble(path, "hazard") is None
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trace_engine.config import _Settings
+from trace_engine.config import Settings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Trains = Literal["all", "routers"]
 
 
-class RelearningConfig(_Settings):
+class RelearningConfig(Settings):
     """Plain fine-tuning on a slice of the forget set, and what it brings back of the rest."""
 
     share: Share = 0.2
@@ -48,7 +48,7 @@ class RelearningConfig(_Settings):
         return self
 
 
-class QuantisationConfig(_Settings):
+class QuantisationConfig(Settings):
     """Weights rounded to few bits, as a cheaper deployment would store them."""
 
     bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = (8, 4)
@@ -57,7 +57,7 @@ class QuantisationConfig(_Settings):
     """Weights that share a scale at fewer than 8 bits; 8 bits and more have one for each row."""
 
 
-class AskingConfig(_Settings):
+class AskingConfig(Settings):
     """The same questions in other words."""
 
     paraphrases: str | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from trace_engine.config import _Settings
+from trace_engine.config import Settings
 from trace_engine.evaluation.estimate import Estimate
 from trace_engine.spelling import number
 
@@ -30,7 +30,7 @@ TITLES: Final[dict[Verdict, str]] = {
 }
 
 
-class RulesConfig(_Settings):
+class RulesConfig(Settings):
     """Thresholds of the finding, as shares of the forget questions."""
 
     holds_above: _Share = 0.10

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from trace_engine.attacks.settings import AskingConfig, QuantisationConfig, RelearningConfig
 from trace_engine.audit.rules import RulesConfig
-from trace_engine.config import ModelConfig, SetConfig, _Settings
+from trace_engine.config import ModelConfig, SetConfig, Settings
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
 from trace_engine.yamlfile import read_yaml
@@ -34,7 +34,7 @@ Role = Literal["model", "before", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
-class LicenceConfig(_Settings):
+class LicenceConfig(Settings):
     """Under which terms the sets may be used, as the auditor knows them; shown, not checked."""
 
     forget: str = ""
@@ -42,7 +42,7 @@ class LicenceConfig(_Settings):
     questions: str = ""
 
 
-class FormConfig(_Settings):
+class FormConfig(Settings):
     """What only a person can say; every field is shown as it is typed, empty ones as not said."""
 
     auditor: str = ""
@@ -63,7 +63,7 @@ class FormConfig(_Settings):
     """How: what was re-run, read, or discussed."""
 
 
-class CausalEvidenceConfig(_Settings):
+class CausalEvidenceConfig(Settings):
     """Experts taken out, and the tests of erased or re-routed."""
 
     experts: Annotated[int, Field(ge=1)] = 12
@@ -76,7 +76,7 @@ class CausalEvidenceConfig(_Settings):
     """Sign flips behind the p-values of a loss."""
 
 
-class AuditConfig(_Settings):
+class AuditConfig(Settings):
     kind: Literal["audit"] = "audit"
     name: str = ""
     """A label for lists and the report's title."""

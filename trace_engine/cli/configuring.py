@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from trace_engine.audit.settings import AuditConfig
 from trace_engine.benchmark.settings import BUNDLED, bundled_bench
 from trace_engine.cli.output import emit_json
-from trace_engine.config import ModelConfig, ProfileConfig, SetConfig, UnlearnConfig, _Settings
+from trace_engine.config import ModelConfig, ProfileConfig, SetConfig, Settings, UnlearnConfig
 from trace_engine.demo.settings import TUNED, UNTUNED_NOTE, bundled_run
 from trace_engine.errors import InputError
 from trace_engine.methods import MethodName
@@ -87,7 +87,7 @@ def commented_yaml(
             told = f"{field.description} {hints.get(name, '')}".rstrip()
             text = textwrap.wrap(told, _WIDTH - len(indent))
             lines += [f"{indent}# {line}" for line in text]
-        if isinstance(value, _Settings):
+        if isinstance(value, Settings):
             lines += [f"{indent}{name}:", commented_yaml(value, indent + "  ").rstrip("\n")]
         else:
             data = settings.model_dump(mode="json", include={name})
