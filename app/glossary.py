@@ -40,6 +40,13 @@ TERMS: tuple[Term, ...] = (
         ("causal",),
     ),
     Term(
+        "audit",
+        "One model, one body of knowledge, and a report that another person can check: what the "
+        "model answers plainly, in other words and under attack, what hangs on which experts, "
+        "and what was not tested.",
+        ("audit",),
+    ),
+    Term(
         "best evaluation",
         "Which state of the model a run may save: among the evaluations whose forget accuracy is "
         "at most a threshold, the one with the largest utility; if there is none, the one that "
@@ -128,6 +135,13 @@ TERMS: tuple[Term, ...] = (
         "Share of a text's tokens that are the model's likeliest, given the true text before them.",
     ),
     Term(
+        "excess",
+        "Share of the forget questions that a model answers beyond its yardstick: a reference "
+        "under the same treatment, or without one guessing, or the model itself before the "
+        "attack. Every finding of an audit rests on it.",
+        ("audit",),
+    ),
+    Term(
         "expert",
         "One of the E small feed-forward networks of an MoE layer. Each token uses only K of them.",
         ("start", "routing_map", "expert"),
@@ -142,6 +156,12 @@ TERMS: tuple[Term, ...] = (
         "extraction strength",
         "One minus the share of a text that must be given before greedy decoding writes all "
         "the rest. 1: the text comes without a beginning; 0: even its last token does not.",
+    ),
+    Term(
+        "finding",
+        "What an audit may claim, by rules fixed beforehand: holds the knowledge; suppressed or "
+        "re-routed; returns under attack; does not hold it, as far as was tested; undecided.",
+        ("audit",),
     ),
     Term(
         "forget quality",
@@ -191,6 +211,20 @@ TERMS: tuple[Term, ...] = (
         ("unlearn", "compare"),
     ),
     Term(
+        "hidden-state probe",
+        "A linear map, trained on some forget questions, from the state after a question to its "
+        "answer. If it finds the answers of others too, the state still points to them, "
+        "whatever the model says.",
+        ("causal", "audit"),
+    ),
+    Term(
+        "jailbreak-style prefix",
+        "A sentence before a question that asks a model to answer all the same: a role, an "
+        "exam, an order to ignore earlier orders. Answers that come back were withheld, not "
+        "forgotten.",
+        ("audit",),
+    ),
+    Term(
         "knowledge check",
         "Before a run: does the model know the forget set at all? If it does not, there is "
         "nothing to forget, and the curves would show nothing.",
@@ -199,6 +233,12 @@ TERMS: tuple[Term, ...] = (
     Term(
         "KnowMem",
         "MUSE: how well greedy answers to questions about a set match the true ones (ROUGE-L F1).",
+    ),
+    Term(
+        "manifest",
+        "The list of an audit's files with the SHA-256 of each. Its own hash, kept elsewhere, "
+        "shows later whether anything was changed.",
+        ("audit",),
     ),
     Term(
         "membership attack",
@@ -260,6 +300,12 @@ TERMS: tuple[Term, ...] = (
         ("data_model", "routing_map"),
     ),
     Term(
+        "quantisation (as an attack)",
+        "Rounding an unlearned model's weights to few bits, as a cheaper deployment would. A "
+        "change too small for the grid is rounded away, and what it suppressed comes back.",
+        ("audit",),
+    ),
+    Term(
         "random experts of equal load",
         "What taking out any busy experts does: as many random experts in each layer, through "
         "which as large a share of the routed slots passes.",
@@ -270,6 +316,12 @@ TERMS: tuple[Term, ...] = (
         "The same map for two random halves of all documents together. What shows up there is "
         "sampling noise.",
         ("routing_map",),
+    ),
+    Term(
+        "relearning",
+        "Training an unlearned model briefly on a part of the forget set and asking about the "
+        "rest. What comes back faster than in a retrained reference was never gone.",
+        ("audit", "compare"),
     ),
     Term(
         "representation misdirection (RMU)",
@@ -336,6 +388,13 @@ TERMS: tuple[Term, ...] = (
         "simple NPO (SimNPO)",
         "NPO without a reference model: −(2/β)·log σ(β·(loss per token − δ)) per sequence.",
         ("unlearn",),
+    ),
+    Term(
+        "suppressed",
+        "Not answered, and still in the weights: a test that puts no knowledge back (old "
+        "routers, other words, fewer bits, routers trained alone) brings up at least half of "
+        "what there was.",
+        ("audit",),
     ),
     Term(
         "sweep",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import doors, house, inspecting, sets_view, state, wording, words
+from app import doors, forms, house, inspecting, sets_view, state, wording, words
 from trace_engine.config import ModelConfig, ProfileConfig, to_yaml
 from trace_engine.errors import InputError, TraceError
 from trace_engine.sets import check_pair
@@ -144,9 +144,7 @@ def launcher(
     if not (forget.own or retain.own):
         # Own sets have no path before they are launched; the job's settings file names them then.
         config = chosen.profile(model, forget, retain)
-        with st.expander("The same from the command line", icon=":material/terminal:"):
-            st.code(command(config), language="bash")
-            st.code(to_yaml(config), language="yaml")
+        forms.from_the_command_line(command(config), to_yaml(config))
 
 
 def command(config: ProfileConfig) -> str:

@@ -49,6 +49,16 @@ def link(page: str, label: str, *, icon: str | None = None) -> None:
     st.page_link(path_of(page), label=label, icon=icon)
 
 
+def profile() -> state.ProfileView:
+    """The profile that a page is about; without one the page says so and ends."""
+    view = state.current_profile()
+    if view is None:
+        st.info(wording.NO_PROFILE, icon=":material/info:")
+        link("data_model", "Use my own data", icon=":material/upload:")
+        st.stop()
+    return view
+
+
 def shell() -> None:
     """First line of every page: make sure that the page runs inside the app's shell.
 

@@ -7,6 +7,7 @@ from app import (
     causal_job,
     causal_view,
     charts,
+    forms,
     maps,
     navigation,
     state,
@@ -27,11 +28,7 @@ st.markdown(
     "questions asked again: what then gets worse hung on them."
 )
 teaching.panel("causal")
-view = state.current_profile()
-if view is None:
-    st.info(wording.NO_PROFILE, icon=":material/info:")
-    navigation.link("data_model", "Use my own data", icon=":material/upload:")
-    st.stop()
+view = navigation.profile()
 base, why_not = unlearn_form.base_settings(view)
 if base is None:
     st.info(wording.plain(why_not or ""), icon=":material/info:")
@@ -106,8 +103,7 @@ if result is not None:
         "No effect of one expert does not show that nothing is in it: others may stand in. Take "
         "out several together below."
     )
-with st.expander("The same from the command line", icon=":material/terminal:"):
-    st.code(causal_forms.command(scanned), language="bash")
+forms.from_the_command_line(causal_forms.command(scanned))
 
 st.subheader("Several experts together")
 chosen = causal_forms.cells(view, cell)
@@ -157,8 +153,7 @@ if result is not None:
                 "forget accuracy", "forget loss", "utility accuracy", "utility loss"
             ),
         )
-with st.expander("The same from the command line", icon=":material/terminal:"):
-    st.code(causal_forms.command(together, chosen), language="bash")
+forms.from_the_command_line(causal_forms.command(together, chosen))
 
 st.subheader("Erased, or re-routed?")
 two = causal_forms.pair(base)
@@ -204,5 +199,4 @@ if result is not None:
             alt="One line a layer: accuracy of the probe on each model and on shuffled answers.",
             column_config=tables.numbers("shuffled answers", "shuffled, 95 %"),
         )
-with st.expander("The same from the command line", icon=":material/terminal:"):
-    st.code(causal_forms.command(pair), language="bash")
+forms.from_the_command_line(causal_forms.command(pair))

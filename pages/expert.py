@@ -10,11 +10,7 @@ ORDERS: dict[expert_view.Order, str] = {"random": "At random", "gate": "Largest 
 navigation.shell()
 st.title("What goes to this expert?")
 teaching.panel("expert")
-view = state.current_profile()
-if view is None:
-    st.info(wording.NO_PROFILE, icon=":material/info:")
-    navigation.link("data_model", "Use my own data", icon=":material/upload:")
-    st.stop()
+view = navigation.profile()
 
 cell = state.cell() or state.strongest_cell(view)
 facts = findings.cell_facts(view, cell)

@@ -27,11 +27,7 @@ CONTROL_HELP = {
 navigation.shell()
 st.title("Where do they differ?")
 teaching.panel("routing_map")
-view = state.current_profile()
-if view is None:
-    st.info(wording.NO_PROFILE, icon=":material/info:")
-    navigation.link("data_model", "Use my own data", icon=":material/upload:")
-    st.stop()
+view = navigation.profile()
 
 row = st.container(horizontal=True, gap="medium", vertical_alignment="bottom")
 with row.container(width="content"):

@@ -22,11 +22,7 @@ st.markdown(
     "that holds them in place."
 )
 teaching.panel("start")
-view = state.current_profile()
-if view is None:
-    st.info(wording.NO_PROFILE, icon=":material/info:")
-    navigation.link("data_model", "Use my own data", icon=":material/upload:")
-    st.stop()
+view = navigation.profile()
 
 cell = state.cell() or state.strongest_cell(view)
 strongest = findings.cell_facts(view, state.strongest_cell(view))

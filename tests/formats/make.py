@@ -12,12 +12,20 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
+import trace_engine
+from trace_engine.audit.record import LOCK
+from trace_engine.audit.run import run_audit
+from trace_engine.audit.settings import parse_audit
 from trace_engine.benchmark import read_bench, run_table
+from trace_engine.causal.perform import perform
+from trace_engine.causal.settings import parse_causal
 from trace_engine.cli import main as command
 from trace_engine.config import UnlearnConfig, parse_config
+from trace_engine.disk import write_json
 from trace_engine.health import tiny
 from trace_engine.progress import Progress
 from trace_engine.runs import RunDirectory
@@ -130,6 +138,48 @@ def write_sweep(home: Path) -> None:
     sweep.lock_path.unlink()
 
 
+def write_evidence(folder: Path) -> None:
+    """One job of each kind of causal evidence: settings and result; and a scan's answers."""
+    asked = {"model": MODEL, "questions": "validation.jsonl", "profile": "profile"}
+    asked |= {"permutations": 99, "draws": 2, "shuffles": 2}
+    jobs: dict[str, dict[str, Any]] = {
+        "scan": {},
+        "ablate": {"cells": [[0, 1], [1, 2]], "order": "one_at_a_time"},
+        "rerouted": {"before": MODEL, "model": {"source": f"runs/{DONE}/model"}, "profile": None},
+    }
+    for what, more in jobs.items():
+        config = parse_causal(asked | more | {"what": what})
+        kept = folder / what
+        kept.mkdir(parents=True)
+        write_json(kept / "settings.json", config.model_dump(mode="json"))
+        write_json(kept / "result.json", perform(config, folder / "answers").to_dict())
+
+
+def write_audit(folder: Path, home: Path) -> None:
+    """An audit of the finished run's model, by a version whose pages no later one writes."""
+    config = parse_audit(
+        {
+            "name": "kept",
+            "model": {"source": f"runs/{DONE}/model", "device": "cpu"},
+            "before": MODEL,
+            "forget": {"source": "forget.txt"},
+            "retain": {"source": "retain.txt"},
+            "questions": "validation.jsonl",
+            "max_length": 32,
+            "threads": 1,
+            "causal": {"experts": 2, "draws": 2, "permutations": 99},
+            "relearning": {"steps": 2, "ask_at": [2], "batch_size": 2, "seeds": [0]},
+            "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
+        }
+    )
+    with mock.patch.object(trace_engine, "__version__", "0 (kept)"):
+        run_audit(config, folder, base=home)
+    (folder / LOCK).unlink(missing_ok=True)
+
+
+MODEL = {"source": "model", "device": "cpu"}
+
+
 def main() -> None:
     shutil.rmtree(KEPT, ignore_errors=True)
     KEPT.mkdir()
@@ -152,6 +202,8 @@ def main() -> None:
         for name in ("select", "weights"):
             command([name, "profile", "--top-k", "1", "--out", f"{name}.json"])
         write_table(Path())
+        write_evidence(Path("evidence"))
+        write_audit(Path("audit"), home)
     print(sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) // 1000, "kB")
 
 

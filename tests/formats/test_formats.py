@@ -16,20 +16,29 @@ from app import bench_view
 from tests.app import conftest as app_fixtures
 from tests.formats.make import DONE, STOPPED, SWEEP
 from trace_engine import runs, sweeps
+from trace_engine.audit.report_file import read_report
+from trace_engine.audit.verify import verify_audit
 from trace_engine.benchmark import read_bench
 from trace_engine.benchmark.run import progress
 from trace_engine.benchmark.run import run_table as make_table
 from trace_engine.calibration import preview_weights, select_experts
+from trace_engine.causal.perform import perform
+from trace_engine.causal.replay import Examination
+from trace_engine.causal.rerouted_results import Rerouted
+from trace_engine.causal.results import Ablation, Scan
+from trace_engine.causal.settings import parse_causal
 from trace_engine.cli import main
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
-from trace_engine.disk import sha256_file
+from trace_engine.disk import read_json, sha256_file
 from trace_engine.errors import TraceError
 from trace_engine.routing import Profile, load_mismatch
+from trace_engine.runs.evidence import evidence_folder, evidence_state
 from trace_engine.runs.launcher import reopen
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
 
 FORMATS = sorted(path for path in Path(__file__).parent.glob("v*") if path.is_dir())
+KINDS = ("scan", "ablate", "rerouted")
 NEWER = "a newer version wrote it. Open it with that one. Nothing was changed."
 
 saved_profile = app_fixtures.saved_profile
@@ -134,6 +143,59 @@ def test_a_table_opens_and_nothing_of_it_is_computed_again(kept: Path) -> None:
     assert (left.rows, left.tuning_left, left.test_left) == (2, 0, 0)
 
 
+def test_an_audit_is_read_and_checked_against_its_models_and_sets(kept: Path) -> None:
+    report = read_report(kept / "audit")
+    assert (report["settings"]["name"], report["finding"]["verdict"]) == ("kept", "undecided")
+    found = verify_audit(kept / "audit", seed=0)
+    states = {check.what: (check.state, *check.details) for check in found.checks}
+    page, *details = states.pop("page and tables against report.json")
+    assert page == "not checked"
+    assert "TRACE 0 (kept) made them" in details[0]
+    assert {state for state, *_ in states.values()} == {"agrees"}, states
+    # Files, parts, accuracies, finding; sources, hashes, answers; two models, a loss, three
+    # attacks.
+    assert len(states) == 13
+
+
+def test_an_audit_opens_on_its_page(kept: Path, open_page: Callable[..., AppTest]) -> None:
+    folder = kept / "audits" / DONE
+    shutil.copytree(kept / "audit", folder / "report")
+    shutil.copy(folder / "report" / "audit.yaml", folder / "audit.yaml")
+    (folder / "status.json").write_text('{"state": "done", "manifest_sha256": "f"}')
+    app = open_page("audit", audit=DONE)
+    assert not app.exception
+    assert not app.error
+    assert any("Undecided" in found.value for found in app.info)
+
+
+def test_causal_evidence_opens(kept: Path) -> None:
+    results = {what: read_json(kept / "evidence" / what / "result.json") for what in KINDS}
+    assert [cell.cell for cell in Scan.from_dict(results["scan"]).cells] == [
+        (layer, expert) for layer in (0, 1) for expert in range(4)
+    ]
+    ablated = Ablation.from_dict(results["ablate"])
+    assert (ablated.cells, len(ablated.random)) == (((0, 1), (1, 2)), 2)
+    assert ablated.order is not None
+    assert Rerouted.from_dict(results["rerouted"]).overlap.layers[1].layer == 1
+    for what, result in results.items():
+        settings = parse_causal(read_json(kept / "evidence" / what / "settings.json"))
+        assert settings.what == what
+        assert result["schema"] == 1
+
+
+def test_a_scan_goes_on_from_the_answers_it_kept(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_causal(read_json(kept / "evidence" / "scan" / "settings.json"))
+    monkeypatch.setattr(Examination, "without", lambda *a: pytest.fail("it was measured again"))
+    found = perform(settings, kept / "evidence" / "answers")
+    assert isinstance(found, Scan)
+    known = Scan.from_dict(read_json(kept / "evidence" / "scan" / "result.json"))
+    assert [cell.cell for cell in found.cells] == [cell.cell for cell in known.cells]
+    for now, then in zip(found.cells, known.cells, strict=True):
+        assert now.forget.loss.change == pytest.approx(then.forget.loss.change, abs=1e-5)
+
+
 def test_the_pages_open_them(kept: Path, open_page: Callable[..., AppTest]) -> None:
     key = json.loads((kept / "profile" / "profile.json").read_text())["meta"]["key"]
     for page in ("routing_map", "expert", "selection"):
@@ -182,9 +244,37 @@ def spoil_trial(kept: Path) -> Callable[[], object]:
     return lambda: make_table(read_bench(kept / "bench.yaml"), kept / "table")
 
 
+def spoil_audit(kept: Path) -> Callable[[], object]:
+    change(kept / "audit" / "report.json", format=2)
+    return lambda: read_report(kept / "audit")
+
+
+def spoil_manifest(kept: Path) -> Callable[[], object]:
+    change(kept / "audit" / "manifest.json", format=2)
+    return lambda: verify_audit(kept / "audit")
+
+
+def spoil_evidence(kept: Path) -> Callable[[], object]:
+    settings = parse_causal(read_json(kept / "evidence" / "scan" / "settings.json"))
+    folder = evidence_folder(settings)
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text('{"format": 2, "state": "done"}')
+    return lambda: evidence_state(settings)
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [spoil_run, spoil_settings, spoil_profile, spoil_sweep, spoil_table, spoil_trial],
+    [
+        spoil_run,
+        spoil_settings,
+        spoil_profile,
+        spoil_sweep,
+        spoil_table,
+        spoil_trial,
+        spoil_audit,
+        spoil_manifest,
+        spoil_evidence,
+    ],
     ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),
 )
 def test_a_newer_one_is_refused_in_one_sentence(
