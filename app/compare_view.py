@@ -6,8 +6,10 @@ without a profile after training (stopped, failed, still running) has no routing
 says so.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,12 @@ from app.theme import Palette, palette
 from trace_engine import runs
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
+from trace_engine.disk import Stamp, stamp
 from trace_engine.errors import TraceError
 from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
+from trace_engine.runs.curve import Curve
 
 SCORES = PACK / "scores.json"
 REFERENCE = "retrain_no_hazard"
@@ -36,26 +40,28 @@ FORGOTTEN = "demo:forget"
 QUESTIONS = "demo:questions/"
 BUNDLED_QUESTIONS = (f"{QUESTIONS}validation", f"{QUESTIONS}test")
 DEFAULT_RUNS = 6
+ROWS = "metrics.jsonl"
 PATTERNS = ("", "/", ".", "x", "-", "+")
 
 
-def stored_runs() -> tuple[list[StoredRun], list[str]]:
-    """Every unlearning run with at least one row, newest first, then the bundled ones; and what
-    was skipped.
+def offered() -> tuple[dict[str, str], list[str]]:
+    """Labels of every unlearning run with at least one row, newest first, then of the bundled ones,
+    by id; and what was skipped. No run's rows are read for it.
     """
-    found, skipped = [], []
+    labels: dict[str, str] = {}
+    skipped = []
     for summary in runs.list_runs():
-        if summary.kind == "profile":
+        if summary.status.state == "damaged":
+            skipped.append(f"{summary.id}: {summary.status.message}")
+        if summary.kind != "unlearn":
             continue
-        try:
-            run = runs.open_run(summary.id)
-            config, rows, facts = run.config(), run.rows(), run.facts()
-        except TraceError as error:
-            skipped.append(f"{summary.id}: {error}")
-            continue
-        if isinstance(config, UnlearnConfig) and rows:
-            label = config.name.strip() or f"{config.method} {weighs(config)} {run.id[-6:]}"
-            found.append(StoredRun(run.id, label, run.path, config, tuple(rows), facts))
+        run = runs.open_run(summary.id)
+        rows = stamp(run.path / ROWS)
+        if rows is not None and rows[1]:
+            config = run.config()
+            assert isinstance(config, UnlearnConfig)
+            named = f"{config.method} {weighs(config)} {run.id[-6:]}"
+            labels[run.id] = config.name.strip() or named
     for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
         try:
             bundled = replay.bundled_run(path)
@@ -63,8 +69,36 @@ def stored_runs() -> tuple[list[StoredRun], list[str]]:
             skipped.append(f"A bundled run cannot be read: {error}")
             continue
         if bundled is not None:
-            found.append(bundled)
+            labels[bundled.id] = bundled.label
+    return labels, skipped
+
+
+def read(chosen: Mapping[str, str]) -> tuple[list[StoredRun], list[str]]:
+    """The runs of these ids and labels with their evaluations; and what cannot be read."""
+    found, skipped = [], []
+    bundled = {f"bundled:{p.name}": p for p in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL)}
+    for key, label in chosen.items():
+        try:
+            if key in bundled:
+                stored = replay.bundled_run(bundled[key])
+                assert stored is not None
+                found.append(dataclasses.replace(stored, label=label))
+                continue
+            run = runs.open_run(key)
+            config, rows = run.config(), _told(run, stamp(run.path / ROWS))
+            assert isinstance(config, UnlearnConfig)
+            found.append(StoredRun(run.id, label, run.path, config, rows, run.facts()))
+        except TraceError as error:
+            skipped.append(f"{key}: {error}")
     return found, skipped
+
+
+@lru_cache(maxsize=32)
+def _told(run: RunDirectory, rows: Stamp | None) -> tuple[dict[str, Any], ...]:
+    """The evaluations and the last step; the losses of the steps between are not compared."""
+    seen = Curve(run.path / ROWS).look()
+    last = [{"kind": "train", "step": int(step)} for step in seen.train["step"][-1:]]
+    return (*seen.evaluations, *last)
 
 
 def weighs(config: UnlearnConfig) -> str:

@@ -1,9 +1,9 @@
 """A run's rows as tables and curves: forget accuracy against utility, losses, routing drift.
 
 Pure functions of the rows of `metrics.jsonl` (plain dicts), so that live view, finished view,
-replay and downloads all show the same numbers. Accepted trade-off: every call walks all rows, which
-is cheap for the thousands of rows a run has. A value that is missing, null, NaN or infinite is a
-gap, never a 0.
+replay and downloads all show the same numbers. Accepted trade-off: every call walks all rows it is
+given, which is cheap for the evaluations that a run has. A value that is missing, null, NaN or
+infinite is a gap, never a 0.
 """
 
 import math
@@ -113,21 +113,16 @@ def is_held_out(rows: Iterable[Row]) -> bool:
     return any(bool(row.get("held_out")) for row in rows if row.get("kind") == "eval")
 
 
-def train_frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """One line per optimizer step with every scalar the run recorded; gaps are NaN."""
-    steps = last_per_step(rows, "train")
-    names = [key for row in steps for key, value in row.items() if _is_scalar(key, value)]
-    columns = list(dict.fromkeys(names))
-    lines = [
-        {"step": row["step"], **{key: number(row.get(key)) for key in columns}} for row in steps
-    ]
-    return pd.DataFrame(lines, columns=["step", *columns])
-
-
-def _is_scalar(key: str, value: Any) -> bool:
-    return key not in ("kind", "step", "attempt") and (
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    )
+def thinned(train: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
+    """At most about `most` of a run's steps, evenly spaced and with the last one, and a sentence
+    where some are left out."""
+    every = -(-len(train) // most)
+    if every < 2:
+        return train, ""
+    drawn = train.iloc[::every]
+    if (len(train) - 1) % every:
+        drawn = pd.concat([drawn, train.iloc[-1:]])
+    return drawn, f"Of {wording.count(len(train))} steps, one in {every} is drawn."
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import streamlit as st
 from app import doors, forms, house, inspecting, sets_view, state, wording, words
 from trace_engine.config import ModelConfig, ProfileConfig, to_yaml
 from trace_engine.errors import InputError, TraceError
-from trace_engine.sets import check_pair
+from trace_engine.sets import DocumentSet, Overlap, check_pair
 
 
 def pair_problems(forget: sets_view.Chosen, retain: sets_view.Chosen) -> list[str]:
@@ -25,11 +25,12 @@ def pair_problems(forget: sets_view.Chosen, retain: sets_view.Chosen) -> list[st
     ]
     if forget.documents is None or retain.documents is None:
         return problems
-    try:
-        found = check_pair(forget.documents, retain.documents)
-    except InputError as error:
-        st.error(wording.plain(str(error)), icon=":material/error:")
-        return [*problems, str(error)]
+    pair = (forget.documents, retain.documents)
+    first, second = ((each.fingerprint, each.name) for each in pair)
+    found = _checked(first, second, pair)
+    if isinstance(found, str):
+        st.error(wording.plain(found), icon=":material/error:")
+        return [*problems, found]
     if not found.count:
         return problems
     st.warning(
@@ -45,6 +46,17 @@ def pair_problems(forget: sets_view.Chosen, retain: sets_view.Chosen) -> list[st
     if not st.checkbox("Compare them all the same", key=f"overlap-{about}"):
         problems.append("The overlap is not confirmed.")
     return problems
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing the two sets …")
+def _checked(
+    forget: tuple[str, str], retain: tuple[str, str], _pair: tuple[DocumentSet, DocumentSet]
+) -> Overlap | str:
+    """Overlap, or why there is none to tell; kept for two sets of these contents and names."""
+    try:
+        return check_pair(*_pair)
+    except InputError as error:
+        return str(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,29 @@
 
 The live part is a fragment that ticks around a Vega-Lite chart, which does not remount; when the
 run ends the page is drawn once more and nothing ticks. Accepted trade-off: a tick reads the run's
-small files anew, so that there is no second copy of the truth.
+small files anew, so that there is no second copy of the truth; of its rows, which can be 100,000,
+it reads those that are new, and curves of more steps than a screen has pixels are thinned.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from app import charts, curves, doors, export_view, machine_view, runs_view, state, wording
+from app.curves import Row
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus
+from trace_engine.runs.curve import Curve
 
 TICK_SECONDS = 1.0
 LOSS_HEIGHT = 170
 """Pixels of one live loss panel: two beside the accuracy curve."""
+MOST_LIVE, MOST_DRAWN = 600, 3000
+"""Steps that are drawn at most: at every tick, and once the run has ended."""
 WEIGHT_COLUMNS = {"ess_share": "effective sample share", "weighted_gap": "mean gap left"}
 
 
@@ -37,10 +43,10 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
         # The whole page is drawn once more, without this fragment: that is what ends the ticking.
         st.rerun(scope="app")
     _head(run, config, status)
-    rows = run.rows()
+    seen = _followed(str(run.path)).look()
     left, right = st.columns(2, gap="large")
     with left:
-        judged = _judged(rows, config)
+        judged = _judged(seen.evaluations, config)
         dotted = "" if judged.chance is None else f" (dotted: chance, {judged.chance:.3g})"
         st.markdown(f"**{judged.what}**{dotted}")
         waiting = "The first evaluation is on its way."
@@ -55,15 +61,24 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
             _live_chart(table, judged.unit, judged.chance, height=height)
     with right:
         st.markdown("**Loss terms of the batch**")
-        train = curves.train_frame(rows)
+        train = pd.DataFrame(seen.train)
         if len(train) < 2:
             st.caption("The first step is on its way.")
             return
-        losses = train.set_index("step").rename(columns=curves.LOSS_COLUMNS)
+        drawn, note = curves.thinned(train, MOST_LIVE)
+        losses = drawn.set_index("step").rename(columns=curves.LOSS_COLUMNS)
         for name in curves.LOSS_COLUMNS.values():
             if name in losses:
                 # A chart each: on one axis the larger loss would flatten the other.
                 _live_chart(losses[[name]], name, height=LOSS_HEIGHT)
+        if note:
+            st.caption(note)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _followed(path: str) -> Curve:
+    """The curve of a run, read once for all who look at it."""
+    return Curve(Path(path) / "metrics.jsonl")
 
 
 def _live_chart(
@@ -88,7 +103,7 @@ class _Judged(NamedTuple):
     """What guessing scores on the questions to be forgotten; None where it is not recorded."""
 
 
-def _judged(rows: list[dict[str, Any]], config: UnlearnConfig) -> _Judged:
+def _judged(rows: Sequence[Row], config: UnlearnConfig) -> _Judged:
     """Accuracies where the run has questions, else loss on documents."""
     frame = curves.accuracy_frame(rows, config.evaluation.forget_category)
     if not frame.empty or config.evaluation.questions is not None:
@@ -179,8 +194,8 @@ def delete_and_close(run_id: str) -> None:
 
 
 def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
-    rows = run.rows()
-    frame, what, unit, chance = _judged(rows, config)
+    seen = _followed(str(run.path)).look()
+    frame, what, unit, chance = _judged(seen.evaluations, config)
     if frame.empty:
         st.caption("No evaluation was recorded, so there is no curve.")
     elif frame["step"].nunique() == 1:
@@ -204,11 +219,11 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
             f"{curves.verdict(told, chance)}",
             table=frame,
         )
-    train = curves.train_frame(rows)
+    train = pd.DataFrame(seen.train)
     if train.empty:
         st.caption("No optimizer step was recorded, so there are no losses.")
     else:
-        _steps(run, config, rows, train)
+        _steps(run, config, seen.evaluations, train)
     if run.status().state == "done" and run.model_folder() is not None:
         export_view.show(run, config)
     with st.expander("Settings of this run", icon=":material/description:"):
@@ -221,8 +236,8 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         machine_view.log(run)
     with st.expander("The worker's log", icon=":material/article:"):
         st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
-    if rows:
-        recorded = f"{wording.count(len(rows))} row{'s' if len(rows) > 1 else ''}"
+    if seen.rows:
+        recorded = f"{wording.count(seen.rows)} row{'s' if seen.rows > 1 else ''}"
         st.caption(f"{recorded} in metrics.jsonl; attempt {run.status().attempt}.")
 
 
@@ -231,16 +246,17 @@ def _keeps_best(config: UnlearnConfig) -> bool:
 
 
 def _steps(
-    run: RunDirectory, config: UnlearnConfig, rows: list[dict[str, Any]], train: pd.DataFrame
+    run: RunDirectory, config: UnlearnConfig, rows: Sequence[Row], train: pd.DataFrame
 ) -> None:
     """What the steps did: losses, routing drift, weights."""
+    drawn, note = curves.thinned(train, MOST_DRAWN)
     left, right = st.columns(2, gap="large")
     with left:
         charts.show(
-            curves.panel_figure(train, curves.LOSS_COLUMNS, "Loss terms of each batch"),
+            curves.panel_figure(drawn, curves.LOSS_COLUMNS, "Loss terms of each batch"),
             name=f"run_{run.id}_training",
             alt="Forget and retain loss of each batch, each on an axis of its own; a gap is a step "
-            "without a finite value.",
+            f"without a finite value. {note}".strip(),
             table=train,
         )
     with right:
@@ -259,8 +275,8 @@ def _steps(
             st.caption("This run was unweighted.")
         else:
             charts.show(
-                curves.panel_figure(train, WEIGHT_COLUMNS, "Realised weights under live routing"),
+                curves.panel_figure(drawn, WEIGHT_COLUMNS, "Realised weights under live routing"),
                 name=f"run_{run.id}_weights",
                 alt="Effective sample share and mean gap left, per step, under the current "
-                "routing.",
+                f"routing. {note}".strip(),
             )

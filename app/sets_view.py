@@ -8,6 +8,7 @@ and overlap are known only there, and the page says so.
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from app import doors, house, state, wording, words
 from trace_engine.bundled import resolve_source
@@ -131,7 +132,7 @@ def _uploaded(side: str) -> Chosen:
         # The browser's uploader is empty again after a visit to another page.
         st.caption(f"{wording.plain(before.documents.name)} is in use; another file replaces it.")
         return before
-    chosen = _parsed(side, file.name, file.name, file.getvalue())
+    chosen = _read(side, file)
     st.session_state[f"_{side}_file_accepted"] = chosen.documents is not None
     if chosen.documents is not None:
         kept[side] = chosen
@@ -142,6 +143,15 @@ def _uploaded(side: str) -> Chosen:
         st.caption(f"{wording.plain(before.documents.name)} is kept.")
         return before
     return Chosen(side, None, None, "No usable file is uploaded yet.", own=True)
+
+
+def _read(side: str, file: UploadedFile) -> Chosen:
+    """The file as documents; read once: 50 MB take seconds, and a page runs at every click."""
+    known: tuple[str, Chosen] | None = st.session_state.get(f"_{side}_file_read")
+    if known is None or known[0] != file.file_id:
+        known = file.file_id, _parsed(side, file.name, file.name, file.getvalue())
+        st.session_state[f"_{side}_file_read"] = known
+    return known[1]
 
 
 def _uploads() -> dict[str, Chosen]:

@@ -1,7 +1,5 @@
 """Compare: which setting won, and why?"""
 
-import dataclasses
-
 import streamlit as st
 
 from app import (
@@ -24,22 +22,24 @@ navigation.shell()
 st.title("Which setting won, and why?")
 teaching.panel("compare")
 
-found, skipped = compare_view.stored_runs()
-for sentence in skipped:
+offered, skipped = compare_view.offered()
+names = pareto.distinct(offered)
+picked = []
+if names:
+    compare_view.pick(list(names))
+    picked = st.multiselect(
+        "Runs", list(names), format_func=lambda key: names[key], key="compare_runs"
+    )
+chosen, unread = compare_view.read({key: name for key, name in names.items() if key in picked})
+for sentence in [*skipped, *unread]:
     st.warning(wording.plain(sentence), icon=":material/warning:")
-if not found:
+if not names:
     st.info(
         "There is nothing to compare yet: no run on this machine has been evaluated, and this "
         "checkout has no bundled run. Launch one on Unlearn.",
         icon=":material/info:",
     )
     st.stop()
-
-names = pareto.distinct({run.id: run.label for run in found})
-found = [dataclasses.replace(run, label=names[run.id]) for run in found]
-compare_view.pick(list(names))
-picked = st.multiselect("Runs", list(names), format_func=lambda key: names[key], key="compare_runs")
-chosen = [run for run in found if run.id in picked]
 if not chosen:
     st.info("Choose at least one run.")
     st.stop()

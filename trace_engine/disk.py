@@ -19,9 +19,21 @@ from typing import Any
 
 from trace_engine.errors import RunError
 
+Stamp = tuple[int, int, int]
+"""Inode, size and time of change: a file that was replaced or appended to has another one."""
+
 
 class DiskFullError(RunError):
     """There is no room for what must be written next; everything written before is intact."""
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What tells a file's present bytes from earlier ones; None when there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def fsync_path(path: Path) -> None:

@@ -50,8 +50,9 @@ def test_the_pair_started_from_the_same_model_and_map() -> None:
 
 
 def test_both_come_with_routing_before_and_after(trace_home: object) -> None:
-    found, skipped = compare_view.stored_runs()
-    assert skipped == []
+    labels, skipped = compare_view.offered()
+    found, unread = compare_view.read(labels)
+    assert skipped == unread == []
     assert [run.path for run in found] == [replay.BUNDLED_RUN, replay.BUNDLED_CONTROL]
     for run in found:
         pair = compare_view.routing_profiles(run)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -21,6 +22,7 @@ from trace_engine.disk import write_json
 from trace_engine.methods import METHODS, PARAMETERS, MethodName, needs_start_model
 from trace_engine.routing import mismatch
 from trace_engine.runs import launcher, list_runs, open_run
+from trace_engine.runs.curve import Curve
 
 
 @pytest.fixture
@@ -563,9 +565,11 @@ def test_the_last_row_of_a_step_counts() -> None:
 
 
 @pytest.mark.fault_row(12)
-def test_a_value_that_is_not_finite_is_a_gap_and_never_zero() -> None:
-    rows = [train_row(1), train_row(2, None), {**train_row(3), "loss": float("nan")}]
-    frame = curves.train_frame(rows)
+def test_a_value_that_is_not_finite_is_a_gap_and_never_zero(trace_home: Path) -> None:
+    run = write_run(trace_home, [train_row(1), train_row(2, None)])
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"attempt": 1, **train_row(3), "loss": math.nan}) + "\n")
+    frame = pd.DataFrame(Curve(run.path / "metrics.jsonl").look().train)
     assert math.isnan(frame.set_index("step")["loss"][2])
     assert math.isnan(frame.set_index("step")["loss"][3])
     figure = curves.panel_figure(frame, curves.LOSS_COLUMNS, colours=LIGHT)
@@ -574,7 +578,7 @@ def test_a_value_that_is_not_finite_is_a_gap_and_never_zero() -> None:
 
 def test_each_loss_has_an_axis_of_its_own() -> None:
     rows = [{**train_row(step), "forget_loss": 40.0 - step, "retain_loss": 0.4} for step in (1, 2)]
-    figure = curves.panel_figure(curves.train_frame(rows), curves.LOSS_COLUMNS, colours=LIGHT)
+    figure = curves.panel_figure(pd.DataFrame(rows), curves.LOSS_COLUMNS, colours=LIGHT)
     assert [trace.line.color for trace in figure.data] == [LIGHT.forget, LIGHT.retain]
     assert len({trace.yaxis for trace in figure.data}) == 2
     titles = (figure.layout.yaxis.title.text, figure.layout.yaxis2.title.text)

@@ -12,8 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -42,26 +43,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    address: str
+    pid: int
+    log: Path
+
+
 @contextmanager
 def serve(
     home: Path, *, script: Path | None = None, log: Path | None = None, deadline: float = 60.0
 ) -> Iterator[str]:
-    """The app (or `script`) on a free local port, its data under `home`; yields the address.
+    """`server`, where only its address is of interest."""
+    with server(home, script=script, log=log, deadline=deadline) as found:
+        yield found.address
+
+
+@contextmanager
+def server(
+    home: Path,
+    *,
+    script: Path | None = None,
+    log: Path | None = None,
+    deadline: float = 60.0,
+    port: int | None = None,
+    base_path: str = "",
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """The app (or `script`) on a free local port (or `port`), its data under `home`; Streamlit's
+    further `options`, and variables that its environment has besides.
 
     Raises RuntimeError with the end of the server's output when it dies or is not healthy in time.
     """
-    port = free_port()
+    port = port or free_port()
     log = log or home / "server.log"
     command = [sys.executable, "-m", "streamlit", "run", str(script or "streamlit_app.py")]
-    command += ["--server.headless", "true", "--server.port", str(port)]
-    environment = os.environ | {"TRACE_HOME": str(home)}
+    command += ["--server.headless", "true", "--server.port", str(port), *options]
+    if base_path:
+        command += ["--server.baseUrlPath", base_path]
+    variables = os.environ | {"TRACE_HOME": str(home)} | dict(environment or {})
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}/_stcore/health", log, deadline)
-        yield f"http://localhost:{port}"
+        base = f"http://127.0.0.1:{port}" + (f"/{base_path}" if base_path else "")
+        _wait_until_healthy(process, f"{base}/_stcore/health", log, deadline)
+        yield Server(base.replace("127.0.0.1", "localhost"), process.pid, log)
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -29,7 +29,8 @@ from trace_engine.evaluation.outcome import up_to_saved
 from trace_engine.progress import Progress
 from trace_engine.routing import ALONE, Workers, joined
 from trace_engine.runs.directory import RunDirectory, RunStatus
-from trace_engine.runs.launcher import not_listed, reopen
+from trace_engine.runs.launcher import reopen
+from trace_engine.runs.listing import not_listed
 from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
 from trace_engine.runs.stopping import StopFlag, StopRequestedError

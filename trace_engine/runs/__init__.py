@@ -6,16 +6,15 @@ from pathlib import Path
 from trace_engine.runs.directory import RunDirectory, RunStatus
 from trace_engine.runs.importing import import_run
 from trace_engine.runs.launcher import (
-    RunSummary,
     delete,
     delete_directory,
     launch,
-    list_runs,
     resume,
     resume_directory,
     stop,
     stop_directory,
 )
+from trace_engine.runs.listing import RunSummary, list_runs
 from trace_engine.runs.lock import LockedError
 from trace_engine.runs.places import find_profile, home, run_path, store_set
 

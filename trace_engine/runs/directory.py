@@ -1,20 +1,31 @@
 """A run as a directory: what each file in it is, and the one derivation of its state.
 
 Readers open it by path, anywhere, and never write. Everything that changes it holds its lock. It
-accepts reading small files again at every look; nothing is cached, so nothing is stale.
+accepts reading small files again at every look; only settings are kept, by their file's stamp.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from trace_engine import formats
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
-from trace_engine.disk import read_json, read_last_line, read_lines, write_json, write_text
+from trace_engine.disk import (
+    Stamp,
+    read_json,
+    read_last_line,
+    read_lines,
+    sha256_file,
+    stamp,
+    write_json,
+    write_text,
+)
 from trace_engine.errors import RunError
 from trace_engine.runs import events
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
@@ -78,6 +89,13 @@ class RunStatus:
         }
 
 
+@lru_cache(maxsize=1024)
+def _settings(path: Path, stamp: Stamp | None) -> ProfileConfig | UnlearnConfig:
+    """A settings file is read once for as long as it stays as it is: YAML takes milliseconds, and
+    a page asks for hundreds of them."""
+    return read_config(path, recorded=True)
+
+
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     path: Path
@@ -95,7 +113,23 @@ class RunDirectory:
         recorded = read_json(self.path / "status.json")
         if isinstance(recorded, dict):
             self._require_known(recorded)
-        return read_config(self.path / "config.yaml", recorded=True)
+        path = self.path / "config.yaml"
+        return _settings(path, stamp(path))
+
+    def label(self) -> tuple[str, str]:
+        """Kind and name: as noted beside the settings while those are unchanged, which is a
+        hundred times as fast as reading them. Raises as `config` does."""
+        recorded = read_json(self.path / "status.json")
+        noted = recorded.get("settings") if isinstance(recorded, dict) else None
+        try:
+            if isinstance(noted, dict):
+                self._require_known(recorded)
+                if noted.get("sha256") == sha256_file(self.path / "config.yaml"):
+                    return str(noted["kind"]), str(noted["name"])
+        except OSError:
+            pass  # what is wrong with the file is said by reading it
+        config = self.config()
+        return config.kind, config.name
 
     def status(self) -> RunStatus:
         """The state now, derived from the lock and the worker's last word. Raises RunError if there
@@ -250,7 +284,7 @@ class RunDirectory:
             lock.release()
             raise RunError(f"{self.path.name} was made into a run by another process meanwhile.")
         self._clear()
-        write_text(self.path / "config.yaml", to_yaml(config))
+        noted = self._write_settings(config)
         # Relative names in the settings start here, wherever a later attempt is started from.
         write_json(self.path / "launch.json", {"folder": os.getcwd()})
         now = time.time()
@@ -263,6 +297,7 @@ class RunDirectory:
                 "attempt": 1,
                 "step": 0,
                 "max_steps": getattr(config, "max_steps", 0),
+                "settings": noted,
                 "notes": [],
                 "process": None,
                 "created": now,
@@ -329,7 +364,14 @@ class RunDirectory:
     def settle(self, config: ProfileConfig | UnlearnConfig) -> None:
         """Put what was measured where settings ask for a measurement, before anything is computed.
         The caller holds the lock."""
-        write_text(self.path / "config.yaml", to_yaml(config))
+        self.update(settings=self._write_settings(config))
+
+    def _write_settings(self, config: ProfileConfig | UnlearnConfig) -> dict[str, str]:
+        """Write config.yaml, and return what a list of runs shows of it."""
+        text = to_yaml(config)
+        write_text(self.path / "config.yaml", text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"sha256": digest, "kind": config.kind, "name": config.name}
 
     def log(self, text: str) -> None:
         """Add a line, or a traceback, to log.txt. The caller holds the lock."""

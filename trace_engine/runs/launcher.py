@@ -1,5 +1,4 @@
-"""Starting, stopping, continuing and deleting runs, and listing them: what a page or a shell may
-do.
+"""Starting, stopping, continuing and deleting runs: what a page or a shell may do.
 
 It never computes and never imports torch. Launching takes the run's lock first and hands it to the
 worker, so there is no moment in which a starting run looks dead or could be started twice.
@@ -13,17 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
 from trace_engine.disk import read_json, write_json
-from trace_engine.errors import RunError, TraceError
+from trace_engine.errors import RunError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
 from trace_engine.runs.detach import start_detached
-from trace_engine.runs.directory import RunDirectory, RunStatus
+from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
 from trace_engine.sets import check_answers
@@ -31,20 +28,6 @@ from trace_engine.trackers import check_trackers
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """One row of a list of runs."""
-
-    id: str
-    kind: str
-    name: str
-    """The label; show it as text, never as a path."""
-    status: RunStatus
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, "kind": self.kind, "name": self.name, **self.status.to_dict()}
 
 
 def launch(
@@ -154,32 +137,6 @@ def delete_directory(run: RunDirectory) -> None:
         doomed = run.path.with_name(f".deleted-{run.id}")
         os.replace(run.path, doomed)
         shutil.rmtree(doomed)
-
-
-def list_runs(home: Path | None = None) -> list[RunSummary]:
-    """Every run under the home that its id opens, newest first; a damaged one is listed with state
-    `damaged` and the reason."""
-    found = []
-    for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
-        if not places.is_run_id(path.name) or path.is_symlink() or not path.is_dir():
-            continue
-        run = RunDirectory(path)
-        try:
-            config = run.config()
-            found.append(RunSummary(run.id, config.kind, config.name, run.status()))
-        except TraceError as error:
-            broken = RunStatus("damaged", str(error), 0, 0, 0, False, None)
-            found.append(RunSummary(run.id, "", "", broken))
-    return found
-
-
-def not_listed(home: Path | None = None) -> list[str]:
-    """Names of folders among the runs that no id opens, such as a copy under a name of its own."""
-    return [
-        path.name
-        for path in sorted(places.subfolder("runs", home).iterdir())
-        if not path.name.startswith(".") and path.is_dir() and not places.is_run_id(path.name)
-    ]
 
 
 @contextmanager
