@@ -101,6 +101,23 @@ def test_place_folder_replaces_and_cleans_up(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_leftovers_go_by_name_and_age_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in (".model.0a1b.tmp", ".model.0a1b.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("half")
+    for name in (".facts.json.12.tmp", "notes.tmp", ".hidden", ".lock"):
+        (tmp_path / name).write_text("")
+    disk.remove_leftovers(tmp_path, older_than=60)
+    disk.remove_leftovers(tmp_path, of="other")
+    assert len(list(tmp_path.iterdir())) == 6
+    os.utime(tmp_path / ".facts.json.12.tmp", (0, 0))
+    disk.remove_leftovers(tmp_path, older_than=60)
+    assert not (tmp_path / ".facts.json.12.tmp").exists()
+    disk.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.tmp", ".hidden", ".lock"}
+    disk.remove_leftovers(tmp_path / "nowhere")
+
+
 def test_require_space_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,16 +2,17 @@
 
 import re
 
+from tests.kills.cases import WORKS
 from tests.support import reliability
 
 
 def test_every_row_is_provoked() -> None:
     rows = {each.row for each in reliability.marked()}
-    assert rows == set(reliability.ROWS) == set(range(1, 28))
+    assert rows == set(reliability.ROWS) == set(range(1, 29))
 
 
 def test_what_is_simulated_is_only_what_a_test_machine_cannot_have() -> None:
-    real = {each.row for each in reliability.marked() if not each.simulated}
+    real = {each.row for each in reliability.marked() if not each.simulated and not each.slow}
     assert set(reliability.ROWS) - real == {6, 13}
 
 
@@ -21,7 +22,34 @@ def test_the_page_lists_these_tests_and_all_passed() -> None:
     assert set(lines) == set(reliability.ROWS), "run: make reliability"
     for row, line in lines.items():
         listed = set(re.findall(r"`([\w/]+\.py::\w+)`", line))
-        assert listed == {p.test for p in reliability.marked() if p.row == row}, (
+        assert listed == {p.test for p in reliability.marked() if p.row == row and not p.slow}, (
             f"row {row}: run make reliability"
         )
         assert re.fullmatch(r"\d+ passed", line.split("|")[-2].strip()), line
+
+
+def test_the_page_has_the_record_of_many_kills_of_each_kind_at_each_moment() -> None:
+    assert reliability.PAGE.read_text(encoding="utf-8").endswith(reliability.kills())
+    found = reliability.recorded()
+    assert set(found) == set(WORKS)
+    for name, work in WORKS.items():
+        moments = found[name]["moments"]
+        least = sum(moments.values()) // 50
+        assert all(moments[moment] >= max(1, least) for moment in work.moments), (name, moments)
+
+
+def test_a_row_of_which_nothing_ran_keeps_its_line_and_its_date() -> None:
+    first, second = (
+        reliability.Provoked(row, f"a/test_b.py::test_{row}", False, False) for row in (1, 2)
+    )
+    one = {first.test: reliability.Outcome(passed=3), second.test: reliability.Outcome(failed=1)}
+    before = reliability.page([first, second], one)
+    again = reliability.page([first, second], {second.test: reliability.Outcome(passed=1)}, before)
+    lines = again.splitlines()
+    assert [line for line in lines if "test_1`" in line] == [
+        line for line in before.splitlines() if "test_1`" in line
+    ]
+    assert [line.split("|")[-2] for line in lines if "test_2`" in line] == [" 1 passed "]
+    assert "Since then, rows 2: " in again
+    moved = reliability.page([first._replace(test="a/test_c.py::test_1"), second], {}, before)
+    assert "none run, 1 tests not run" in moved

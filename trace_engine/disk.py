@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from trace_engine.errors import RunError
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of change: a file that was replaced or appended to has another one."""
+_LEFTOVER = re.compile(r"\..+\.(tmp|old)")
 
 
 class DiskFullError(RunError):
@@ -206,6 +209,26 @@ def place_folder(target: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
     fsync_path(target.parent)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether it is the name of what a writer puts beside its target until that is whole."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path, *, of: str = "", older_than: float = 0.0) -> None:
+    """Remove what killed writers left in `folder` (beside `of` alone, where named).
+
+    The caller holds the lock that every writer there holds, or names an age in seconds that no
+    writer at work reaches.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if not is_leftover(path.name) or not path.name.startswith(f".{of}"):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime < older_than:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def sha256_file(path: Path) -> str:

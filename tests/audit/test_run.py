@@ -168,6 +168,22 @@ def test_a_form_alone_computes_nothing_anew(tmp_path: Path) -> None:
     assert "Audited by Ada." in (found.folder / "report.html").read_text("utf-8")
 
 
+@pytest.mark.faults
+@pytest.mark.fault_row(28)
+def test_one_that_was_killed_before_its_settings_were_there_goes_on(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions"])
+    held = Record.prepare(tmp_path / "out")
+    with held.lock():
+        (held.folder / ".audit.yaml.4711.tmp").write_text("kind: au")
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert "questions" in found.report["parts"]
+    assert not list(found.folder.glob(".*.tmp"))
+    (tmp_path / "mine" / "parts").mkdir(parents=True)
+    (tmp_path / "mine" / "parts" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="expected a new or empty folder"):
+        Record.prepare(tmp_path / "mine")
+
+
 def test_a_beginning_without_an_end_is_a_killed_process() -> None:
     events = [
         {"event": "began", "part": "questions", "time": "1"},

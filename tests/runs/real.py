@@ -1,12 +1,12 @@
 """The tiny model and two small sets, as settings that every door takes."""
 
-import multiprocessing
 import os
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from tests.support.kills import fork
 from tests.support.models import tiny_olmoe
 from trace_engine.config import UnlearnConfig
 from trace_engine.runs import jobs, worker
@@ -57,8 +57,4 @@ def _child(directory: Path, base: Path) -> None:
 
 def start(run: RunDirectory, base: Path) -> ForkServerProcess:
     """The worker as a real process, forked from a server that has transformers loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs.real", "transformers"])
-    process = context.Process(target=_child, args=(run.path, base))
-    process.start()
-    return process
+    return fork(_child, run.path, base)

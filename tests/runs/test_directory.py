@@ -9,8 +9,10 @@ import pytest
 from tests.runs.light_worker import config
 from trace_engine.disk import Appender, write_json
 from trace_engine.errors import RunError
+from trace_engine.runs import list_runs
 from trace_engine.runs.directory import STALLED_SECONDS, RunDirectory
 from trace_engine.runs.lock import LockedError
+from trace_engine.runs.places import new_run_id, subfolder
 
 
 @pytest.fixture
@@ -145,6 +147,46 @@ def test_a_launch_that_got_no_further_than_its_lock_does_not_block(
     run.path.mkdir()
     run.lock_path.touch()
     run.create(config(tmp_path)).release()
+
+
+@pytest.mark.faults
+@pytest.mark.fault_row(28)
+@pytest.mark.parametrize("made", [("config.yaml",), ("config.yaml", "launch.json")])
+def test_one_that_was_killed_while_it_was_made_does_not_block_and_is_not_listed(
+    tmp_path: Path, made: tuple[str, ...]
+) -> None:
+    run = RunDirectory(subfolder("runs", tmp_path) / new_run_id())
+    run.path.mkdir()
+    run.lock_path.touch()
+    for name in made:
+        (run.path / name).write_text("{}")
+    (run.path / ".status.json.4711.tmp").write_text("{")
+    assert list_runs(tmp_path) == []
+    run.create(config(tmp_path)).release()
+    assert [summary.status.state for summary in list_runs(tmp_path)] == ["interrupted"]
+    assert not list(run.path.glob(".*.tmp"))
+
+
+def test_what_only_looks_like_one_that_was_killed_stays(run: RunDirectory, tmp_path: Path) -> None:
+    run.path.mkdir()
+    (run.path / "config.yaml").write_text("of somebody else: true")
+    with pytest.raises(RunError, match="not empty"):
+        run.create(config(tmp_path))
+    assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.faults
+@pytest.mark.fault_row(28)
+def test_the_next_attempt_removes_what_a_killed_one_left_half_written(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    run.create(config(tmp_path)).release()
+    (run.path / ".model.0a1b2c3d.tmp").mkdir()
+    (run.path / ".model.0a1b2c3d.tmp" / "model.safetensors").write_bytes(b"half")
+    (run.path / ".facts.json.4711.tmp").write_text("{")
+    with run.lock():
+        run.begin_attempt()
+    assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
 
 
 def test_settings_round_trip_whatever_the_label_is(run: RunDirectory, tmp_path: Path) -> None:

@@ -1,24 +1,32 @@
 """docs/reliability.md: every fault that must be survived, the tests that provoke it, their results.
 
 Tests say which row they provoke with `@pytest.mark.fault_row(7)`, or `(6, simulated=True)` where a
-test machine cannot have the fault itself. `pytest --reliability PAGE` runs them and writes it.
+test machine cannot have the fault itself. `pytest --reliability PAGE` runs them and writes it; a
+row of which nothing was run keeps its line. What slow tests of many kills hit is kept in
+`kills.json` and is a part of the page.
 """
 
 import ast
 import csv
+import json
 import platform
+import re
+from collections import Counter
 from collections.abc import Iterable
 from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 MARK = "fault_row"
+KILLED = "kills"
+"""The property of a test, and what its record is called."""
+RECORD = Path(__file__).with_name("kills.json")
 
 
 def _rows() -> dict[int, tuple[str, str]]:
@@ -37,6 +45,8 @@ class Provoked(NamedTuple):
     row: int
     test: str
     simulated: bool
+    slow: bool
+    """Not among those that write the table."""
 
 
 class Outcome(NamedTuple):
@@ -57,11 +67,15 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._outcomes: dict[str, Outcome] = {}
+        self._killed: dict[str, Any] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a case once: its call, or what kept it from being called."""
         if report.when != "call" and report.outcome == "passed":
             return
+        for key, value in report.user_properties:
+            if key == KILLED and report.outcome == "passed":
+                self._killed[str(value["work"])] = value
         name = name_of(report.nodeid)
         outcome = self._outcomes.get(name, Outcome())
         self._outcomes[name] = outcome._replace(
@@ -69,7 +83,16 @@ class Writer:
         )
 
     def pytest_sessionfinish(self) -> None:
-        self._path.write_text(page(marked(), self._outcomes), encoding="utf-8")
+        if self._killed:
+            known = recorded()
+            for work, value in self._killed.items():
+                hit = Counter(value["moments"])
+                if value["seed"] != 1:  # more kills of a work that was killed before
+                    hit.update(known.get(work, {"moments": {}})["moments"])
+                known[work] = {"moments": dict(hit), "when": _machine()}
+            RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        before = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        self._path.write_text(page(marked(), self._outcomes, before), encoding="utf-8")
 
 
 @cache
@@ -81,11 +104,12 @@ def marked() -> list[Provoked]:
             if not isinstance(node, ast.FunctionDef):
                 continue
             name = f"{path.relative_to(ROOT / 'tests')}::{node.name}"
+            slow = any(ast.unparse(d) == "pytest.mark.slow" for d in node.decorator_list)
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call) and _is_mark(decorator.func):
                     simulated = any(k.arg == "simulated" for k in decorator.keywords)
                     found += [
-                        Provoked(ast.literal_eval(argument), name, simulated)
+                        Provoked(ast.literal_eval(argument), name, simulated, slow)
                         for argument in decorator.args
                     ]
     return sorted(found)
@@ -104,8 +128,20 @@ HEAD = """# Reliability: what is survived, and the test that provokes it
 
 Written by `make reliability`; do not edit. A child that must die dies of a real signal, a disk is
 full by a limit that the system enforces, a second process is a second process, a browser is
-Chromium. *Simulated* is what a test machine cannot have. `make test-all` adds a run that is killed
-at 200 random moments (`runs/test_two_hundred_kills.py`) and 100,000 mutated inputs.
+Chromium. *Simulated* is what a test machine cannot have. `make test-all` adds many kills (below)
+and 100,000 mutated inputs.
+"""
+KILLS_HEAD = """
+## Killed at any moment
+
+`kills/test_kills.py` kills each of these at random moments of its whole life (half by the clock,
+half before a change to the file system), goes on with the same command, sometimes kills that too,
+and compares the end with an undisturbed one: weights and counts bit for bit, results without their
+clocks. `TRACE_KILLS` says how many kills, and with another `TRACE_KILLS_SEED` than 1 they are added
+to those before; the number here is what was run.
+
+| what | kills | what they hit | last run |
+|---|---|---|---|
 """
 TABLE = [
     "| # | fault | what must happen | tests | last result |",
@@ -119,19 +155,53 @@ def _machine() -> str:
     return f"{date.today().isoformat()}, {platform.system()}, {python}, {packages}"
 
 
-def page(provoked: Iterable[Provoked], outcomes: dict[str, Outcome]) -> str:
-    """The page, as Markdown."""
+def recorded() -> dict[str, Any]:
+    """What many kills hit, by what was killed; moments, and when and where."""
+    found: dict[str, Any] = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
+    return found
+
+
+def kills() -> str:
+    """The page's part on many kills, from their record."""
+    lines = [
+        f"| {work} | {sum(found['moments'].values())} | "
+        + ", ".join(f"{moment} {number}" for moment, number in found["moments"].items())
+        + f" | {found['when']} |"
+        for work, found in sorted(recorded().items())
+    ]
+    return KILLS_HEAD + "\n".join(lines) + "\n"
+
+
+def _lines(text: str) -> dict[int, str]:
+    return {int(m[1]): m[0] for m in re.finditer(r"^\| (\d+) \|.*$", text, re.MULTILINE)}
+
+
+def page(provoked: Iterable[Provoked], outcomes: dict[str, Outcome], before: str = "") -> str:
+    """The page, as Markdown. A row without an outcome keeps the line that it had `before`."""
+    old, kept = _lines(before), []
     tests: dict[int, list[Provoked]] = {row: [] for row in ROWS}
     for each in provoked:
-        tests[each.row].append(each)
-    lines = [HEAD, f"Last run: {_machine()}.", "", *TABLE]
+        if not each.slow:
+            tests[each.row].append(each)
+    lines = list(TABLE)
     for row, (fault, expected) in ROWS.items():
         names = "<br>".join(
             f"`{each.test}`" + (" *simulated*" if each.simulated else "") for each in tests[row]
         )
         total = [outcomes[each.test] for each in tests[row] if each.test in outcomes]
+        if not total and f" | {names} | " in old.get(row, ""):
+            kept.append(row)
+            lines.append(old[row])
+            continue
         counted = Outcome(*(sum(column) for column in zip(*total, strict=True)))
         missing = len(tests[row]) - len(total)
         result = f"{counted}, {missing} tests not run" if missing else str(counted)
         lines.append(f"| {row} | {fault} | {expected} | {names} | {result} |")
-    return "\n".join(lines) + "\n"
+    ran = f"Last run: {_machine()}."
+    dated = re.search(r"^Last run: .*$", before, re.MULTILINE)
+    if kept and dated:
+        ran = dated[0]
+        if len(kept) < len(tests):
+            again = ", ".join(str(row) for row in tests if row not in kept)
+            ran = f"{ran.split(' Since then')[0]} Since then, rows {again}: {_machine()}."
+    return "\n".join([HEAD, ran, "", *lines]) + "\n" + kills()

@@ -13,6 +13,8 @@ from tests.runs.waiting import until
 from tests.sweeps import light_driver
 from trace_engine.errors import InputError, RunError
 from trace_engine.runs import LockedError, delete, detach, launcher, list_runs, open_run
+from trace_engine.runs.directory import RunDirectory
+from trace_engine.runs.lock import FileLock
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.sweeps import (
     SweepDirectory,
@@ -159,6 +161,29 @@ def test_a_start_that_was_not_recorded_is_found_again(base: Path, tmp_path: Path
     resume_sweep(found.id, base)
     assert until_ended(found) == "done"
     assert outcomes(found)[0].run == run
+    assert len(list_runs(base)) == 3
+
+
+@pytest.mark.fault_row(28)
+def test_a_run_that_was_killed_before_it_had_a_process_is_started_by_a_resume(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between making the run and starting its process: it is there, and nobody is at it."""
+
+    def killed(run: RunDirectory, lock: FileLock, *_: object) -> None:
+        lock.release()  # as the kernel does
+        raise KeyboardInterrupt
+
+    (base / "nothing").parent.mkdir(parents=True)
+    (base / "release").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "_start", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(config(tmp_path), GRID, home=base)
+    [found] = list_sweeps(base)
+    assert [summary.status.state for summary in list_runs(base)] == ["interrupted"]
+    resume_sweep(found.id, base)
+    assert until_ended(found) == "done"
     assert len(list_runs(base)) == 3
 
 

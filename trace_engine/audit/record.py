@@ -15,7 +15,15 @@ from typing import Any
 from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, read_audit
 from trace_engine.config import to_yaml
-from trace_engine.disk import Appender, read_json, read_lines, write_json, write_text
+from trace_engine.disk import (
+    Appender,
+    is_leftover,
+    read_json,
+    read_lines,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from trace_engine.errors import InputError
 from trace_engine.runs.lock import FileLock
 
@@ -31,7 +39,7 @@ class Record:
     @classmethod
     def prepare(cls, folder: Path) -> "Record":
         """A new, an empty, or an audit's folder. Raises InputError for any other."""
-        used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        used = folder.exists() and not (folder.is_dir() and _without_settings(folder))
         if used and not (folder / CONFIG).is_file():
             raise InputError(
                 f"{folder.name}: expected a new or empty folder, or one of an earlier audit. "
@@ -46,7 +54,10 @@ class Record:
         return FileLock.take(self.folder / LOCK, f"{name}: another process is at this audit.")
 
     def settle(self, config: AuditConfig) -> None:
-        """Write the settings, and note what differs from those that were there."""
+        """Write the settings, and note what differs from those that were there. The caller holds
+        the lock."""
+        for place in (self.folder, self.folder / "parts"):
+            remove_leftovers(place)
         path = self.folder / CONFIG
         if path.is_file():
             before = read_audit(path).model_dump(mode="json")
@@ -93,6 +104,16 @@ class Record:
         """Forget a part that is not of these settings."""
         (self.folder / "parts" / f"{part}.json").unlink()
         self.note("dropped", part=part, why=why)
+
+
+def _without_settings(folder: Path) -> bool:
+    """Nothing is there but what an attempt that was killed before its settings were there left."""
+    names = {path.name for path in folder.iterdir()}
+    own = {name for name in names if is_leftover(name) and name.startswith(f".{CONFIG}.")}
+    parts = folder / "parts"
+    return names - own <= {"parts", LOCK} and not (
+        parts.exists() and (not parts.is_dir() or any(parts.iterdir()))
+    )
 
 
 def untold_ends(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

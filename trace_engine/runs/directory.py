@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +19,11 @@ from trace_engine import formats
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
 from trace_engine.disk import (
     Stamp,
+    is_leftover,
     read_json,
     read_last_line,
     read_lines,
+    remove_leftovers,
     sha256_file,
     stamp,
     write_json,
@@ -42,6 +45,8 @@ _BEFORE_THE_FIRST_STEP = frozenset(
     | {"log.txt", "lock", "checkpoints", "profile-before", "trackers", events.NAME}
 )
 """What a run may hold that has not made an update; with a stop request beside it."""
+_BEFORE_THE_STATUS = frozenset({"config.yaml", "launch.json", "lock"})
+"""What one holds that was killed while it was made."""
 _KIND_ORDER = {"train": 0, "eval": 1}
 
 
@@ -265,10 +270,13 @@ class RunDirectory:
                     raise
                 time.sleep(0.01)
 
-    def create(self, config: ProfileConfig | UnlearnConfig) -> FileLock:
+    def create(
+        self, config: ProfileConfig | UnlearnConfig, launched: Mapping[str, Any] | None = None
+    ) -> FileLock:
         """Make the directory and take its lock before anyone can find it. Raises RunError if it is
         there, unless it is a run that ended before its first update: that one starts anew; and
-        ModelError for what the model cannot be trained as (see `preflight`).
+        ModelError for what the model cannot be trained as (see `preflight`). `launched` is kept:
+        who asked.
         """
         require_possible(config)
         try:
@@ -286,7 +294,7 @@ class RunDirectory:
         self._clear()
         noted = self._write_settings(config)
         # Relative names in the settings start here, wherever a later attempt is started from.
-        write_json(self.path / "launch.json", {"folder": os.getcwd()})
+        write_json(self.path / "launch.json", {"folder": os.getcwd(), **(launched or {})})
         now = time.time()
         write_json(
             self.path / "status.json",
@@ -311,9 +319,16 @@ class RunDirectory:
         """Nothing is there but perhaps the lock of a launch that got no further."""
         return all(path.name == "lock" for path in self.path.iterdir())
 
+    def unmade(self) -> bool:
+        """Whether it is only what a process left that was killed while it made the directory."""
+        names = {path.name for path in self.path.iterdir() if not is_leftover(path.name)}
+        return "lock" in names and names <= _BEFORE_THE_STATUS
+
     def _nothing_computed(self) -> bool:
         """Whether it is a run, and nothing but a run, that ended before its first update."""
-        names = {path.name for path in self.path.iterdir()}
+        if self.unmade():
+            return True
+        names = {path.name for path in self.path.iterdir() if not is_leftover(path.name)}
         foreign = {n for n in names - _BEFORE_THE_FIRST_STEP if not re.fullmatch(r"stop-\d+", n)}
         if foreign or not {"config.yaml", "status.json"} <= names:
             return False
@@ -385,6 +400,7 @@ class RunDirectory:
         if recorded["state"] == "done":
             raise RunError(f"Run {self.id} is done; there is nothing to resume.")
         attempt = int(recorded["attempt"]) + 1
+        remove_leftovers(self.path)
         # Its last report is from the attempt before, and would look like a stall.
         (self.path / "progress.json").unlink(missing_ok=True)
         self.update(state="starting", message="", attempt=attempt, process=None)

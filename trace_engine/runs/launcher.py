@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
-from trace_engine.disk import read_json, write_json
+from trace_engine.disk import read_json
 from trace_engine.errors import RunError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
@@ -54,9 +54,7 @@ def launch(
         if known is not None:
             return known
         run = RunDirectory(places.subfolder("runs", home) / places.new_run_id())
-        lock = run.create(config)
-        launched = {"question": question, "token": token, "folder": os.getcwd(), "sweep": sweep}
-        write_json(run.path / "launch.json", launched)
+        lock = run.create(config, {"question": question, "token": token, "sweep": sweep})
         _start(run, lock, home, Path.cwd())
     return run.id
 
@@ -174,6 +172,8 @@ def _known(question: str, token: str | None, home: Path | None) -> str | None:
         listed = places.is_run_id(path.name) and path.is_dir()
         record = read_json(path / "launch.json") if listed else None
         if record is None or record.get("question") != question:
+            continue
+        if RunDirectory(path).unmade():  # a launch that was killed
             continue
         same_press = token is not None and record.get("token") == token
         if same_press or RunDirectory(path).status().active:

@@ -43,7 +43,8 @@ def list_runs(home: Path | None = None) -> list[RunSummary]:
             for entry in entries
             if places.is_run_id(entry.name) and entry.is_dir(follow_symlinks=False)
         ]
-    return [_summary(RunDirectory(folder / name)) for name in sorted(names, reverse=True)]
+    found = (_summary(RunDirectory(folder / name)) for name in sorted(names, reverse=True))
+    return [summary for summary in found if summary is not None]
 
 
 def not_listed(home: Path | None = None) -> list[str]:
@@ -55,7 +56,7 @@ def not_listed(home: Path | None = None) -> list[str]:
     ]
 
 
-def _summary(run: RunDirectory) -> RunSummary:
+def _summary(run: RunDirectory) -> RunSummary | None:
     files = ("config.yaml", "status.json", "metrics.jsonl")
     try:
         kept = _ended(run, *(stamp(run.path / name) for name in files))
@@ -63,6 +64,8 @@ def _summary(run: RunDirectory) -> RunSummary:
             return kept
         return RunSummary(run.id, *run.label(), run.status())
     except TraceError as error:
+        if run.path.is_dir() and run.unmade():  # a launch that is under way, or was killed
+            return None
         broken = RunStatus("damaged", str(error), 0, 0, 0, False, None)
         return RunSummary(run.id, "", "", broken)
 

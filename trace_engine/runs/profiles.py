@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.config import ModelConfig, ProfileConfig
-from trace_engine.disk import place_folder, read_json, write_json
+from trace_engine.disk import place_folder, read_json, remove_leftovers, write_json
 from trace_engine.errors import InputError, RunError
 from trace_engine.models import inspect_model, open_model, settle
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
@@ -32,6 +32,8 @@ from trace_engine.sets import Documents, check_pair, open_set
 
 WORK = ".work"
 _LOOK_AGAIN_SECONDS = 0.25
+_STALE_SECONDS = 24 * 3600.0
+"""Nobody writes at a profile for so long: what is older was left by a kill."""
 
 
 def keep_profile(
@@ -42,6 +44,7 @@ def keep_profile(
 ) -> Path:
     """Put a profile and its map under its key, unless they are there; returns the folder."""
     target = subfolder("profiles", base) / key
+    remove_leftovers(target.parent, older_than=_STALE_SECONDS)
     # A complete one that another worker put there meanwhile says the same; its readers keep it.
     if not target.exists():
         place_folder(target, lambda folder: save_with_map(result, folder, report))

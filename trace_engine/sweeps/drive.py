@@ -101,7 +101,11 @@ def _start(sweep: SweepDirectory, state: PointState) -> None:
         return
     # The token makes a start that was killed before it was recorded find its run again.
     token = f"sweep {sweep.id} {point.number}"
-    sweep.record_run(point.number, launch(point.config, sweep.home, token, sweep=sweep.id))
+    run = launch(point.config, sweep.home, token, sweep=sweep.id)
+    sweep.record_run(point.number, run)
+    found = open_run(run, sweep.home).status()
+    if found.state == "interrupted":  # it was killed before the run had a process of its own
+        resume(run, sweep.home)
 
 
 def _stop(active: list[PointState], home: Path) -> None:
