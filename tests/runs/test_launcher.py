@@ -26,6 +26,7 @@ from trace_engine.runs import (
     launch,
     launcher,
     list_runs,
+    listing,
     open_run,
     resume,
     stop,
@@ -311,7 +312,7 @@ def test_only_what_an_id_opens_is_listed(base: Path, tmp_path: Path) -> None:
     run.create(config(tmp_path)).release()
     shutil.copytree(run.path, run.path.with_name("my copy"))
     assert [row.id for row in list_runs(base)] == [run.id]
-    assert launcher.not_listed(base) == ["my copy"]
+    assert listing.not_listed(base) == ["my copy"]
 
 
 def test_a_worker_that_cannot_start_says_so(
