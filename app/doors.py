@@ -22,7 +22,7 @@ from trace_engine.sweeps.plan import Grid
 def launch(config: UnlearnConfig | ProfileConfig, *, token: str | None = None) -> str:
     """Start a run or a profile."""
     house.may_start(config)
-    return runs.launch(config, token=token)
+    return runs.launch(config, token=token, owner=house.person())
 
 
 def resume(run: str) -> str:
@@ -52,7 +52,7 @@ def store_set(documents: DocumentSet) -> str:
 def launch_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str, *, token: str) -> str:
     """Start a sweep."""
     house.may_start(base, steps=max([base.max_steps, *_steps(grids)]))
-    return sweeps.launch_sweep(base, grids, name, token=token)
+    return sweeps.launch_sweep(base, grids, name, token=token, owner=house.person())
 
 
 def resume_sweep(sweep: str) -> None:

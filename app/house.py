@@ -4,6 +4,8 @@ Set by whoever starts the server, in its environment; nobody can change them fro
 the pages, not the command line or Python, whose users have the machine anyway.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 
@@ -28,7 +30,8 @@ class Rules:
     login: bool = False
     """`TRACE_LOGIN`: pages are drawn only for a person whom Streamlit's login (OIDC) knows."""
     most_active: int | None = None
-    """`TRACE_MOST_ACTIVE`: runs and profiles that wait or compute at once, everybody's together."""
+    """`TRACE_MOST_ACTIVE`: runs and profiles that wait or compute at once: each person's
+    where there is a login, everybody's together where there is none."""
     most_steps: int | None = None
     """`TRACE_MOST_STEPS`: optimizer steps of one run."""
     most_upload: int | None = None
@@ -65,11 +68,15 @@ def may_start(config: UnlearnConfig | ProfileConfig | None = None, *, steps: int
             f"{steps:,}."
         )
     if house.most_active is not None:
-        active = sum(run.status.active for run in runs.list_runs())
-        if active >= house.most_active:
+        at_work = [run.id for run in runs.list_runs() if run.status.active]
+        told = "runs wait or compute, as many as this server takes at once"
+        who = person()
+        if who is not None:
+            at_work = [run for run in at_work if runs.open_run(run).owner() == who]
+            told = "runs of yours wait or compute, as many as a person may have here at once"
+        if len(at_work) >= house.most_active:
             raise RunError(
-                f"{active} runs wait or compute, as many as this server takes at once. Wait until "
-                "one has ended, or stop one of yours."
+                f"{len(at_work)} {told}. Wait until one has ended, or stop one of yours."
             )
 
 
@@ -83,6 +90,15 @@ def may_take(size: int) -> None:
             f"A set may have {house.most_upload / 2**20:g} MB on this server, and this one has "
             f"{size / 2**20:.1f} MB."
         )
+
+
+def person() -> str | None:
+    """A label of who is logged in, the same at every visit, from which no name can be read off;
+    None where nobody has to say who they are."""
+    if not rules().login:
+        return None
+    who = json.dumps([st.user.get(name) for name in ("iss", "sub")])
+    return hashlib.sha256(who.encode()).hexdigest()[:16]
 
 
 def let_in() -> bool:

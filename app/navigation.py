@@ -71,7 +71,7 @@ def shell() -> None:
         st.rerun()
 
 
-def _declare() -> Any:
+def _declare(*, hidden: bool = False) -> Any:
     pages = {
         group: [
             st.Page(
@@ -85,7 +85,7 @@ def _declare() -> Any:
         ]
         for group, entries in GROUPS.items()
     }
-    return st.navigation(pages, expanded=True)
+    return st.navigation(pages, expanded=True, position="hidden" if hidden else "sidebar")
 
 
 def run() -> None:
@@ -99,6 +99,7 @@ def run() -> None:
     st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "icon.svg"), size="large")
     try:
         if not house.let_in():
+            _declare(hidden=True)  # else Streamlit draws the list of pages by itself
             return
     except TraceError as error:  # a rule that cannot be read lets nobody in
         st.error(wording.plain(str(error)), icon=":material/error:")

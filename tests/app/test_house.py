@@ -1,6 +1,7 @@
 """What a server may be told: look only, who is let in, how much at once; no page goes round it."""
 
 import ast
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,9 @@ from tests.app.stored import write_run
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.cli.configuring import bundled_audit
 from trace_engine.config import UnlearnConfig
+from trace_engine.disk import write_json
 from trace_engine.errors import InputError, RunError, TraceError
+from trace_engine.runs import launcher, open_run
 from trace_engine.sets import Document, DocumentSet
 
 OpenPage = Callable[..., AppTest]
@@ -133,6 +136,46 @@ def test_only_so_many_runs_at_once(no_rules: pytest.MonkeyPatch, trace_home: Pat
         assert active.status().active
         with pytest.raises(RunError, match="1 runs wait or compute"):
             house.may_start(config())
+
+
+def test_with_a_login_each_person_has_so_many(
+    no_rules: pytest.MonkeyPatch, trace_home: Path
+) -> None:
+    no_rules.setenv("TRACE_LOGIN", "1")
+    no_rules.setenv("TRACE_MOST_ACTIVE", "1")
+
+    def come(name: str) -> str | None:
+        no_rules.setattr(house.st, "user", {"is_logged_in": True, "iss": "https://i", "sub": name})
+        return house.person()
+
+    anna, ben = come("anna"), come("ben")
+    assert anna != ben
+    assert "anna" not in str(anna)
+    active = write_run(trace_home, [], state="running")
+    write_json(active.path / "launch.json", {"owner": anna})
+    with active.lock():
+        house.may_start(config())
+        assert come("anna") == anna
+        with pytest.raises(RunError, match="1 runs of yours wait or compute"):
+            house.may_start(config())
+        no_rules.setenv("TRACE_LOGIN", "0")
+        with pytest.raises(RunError, match="1 runs wait or compute, as many as this server"):
+            house.may_start(config())
+
+
+def test_what_a_person_launches_carries_their_label(
+    no_rules: pytest.MonkeyPatch, trace_home: Path, tmp_path: Path
+) -> None:
+    no_rules.setenv("TRACE_LOGIN", "1")
+    no_rules.setattr(house.st, "user", {"is_logged_in": True, "iss": "i", "sub": "anna"})
+    no_rules.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
+    texts = {side: tmp_path / f"{side}.txt" for side in ("forget", "retain")}
+    for side, path in texts.items():
+        path.write_text(f"{side} text", encoding="utf-8")
+    asked = {side: {"source": str(path)} for side, path in texts.items()}
+    run = doors.launch(config(**asked))
+    assert house.person() is not None
+    assert open_run(run).owner() == house.person()
 
 
 @pytest.mark.parametrize(

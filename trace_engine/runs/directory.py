@@ -354,8 +354,15 @@ class RunDirectory:
 
     def sweep(self) -> str | None:
         """The sweep that asked for the run, a label; None for a run of its own."""
+        return self._launched("sweep")
+
+    def owner(self) -> str | None:
+        """Who asked for the run, a label; None where nobody had to say who they are."""
+        return self._launched("owner")
+
+    def _launched(self, name: str) -> str | None:
         recorded = read_json(self.path / "launch.json")
-        found = recorded.get("sweep") if isinstance(recorded, dict) else None
+        found = recorded.get(name) if isinstance(recorded, dict) else None
         return found if isinstance(found, str) else None
 
     def update(self, **changes: Any) -> None:

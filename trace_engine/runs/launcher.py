@@ -36,14 +36,16 @@ def launch(
     token: str | None = None,
     *,
     sweep: str | None = None,
+    owner: str | None = None,
 ) -> str:
     """Start a detached worker on `config` and return the run's id.
 
     The same settings (name aside, source files untouched) that an active run already computes
     return that run's id: two tabs, or two clicks, are one run. With `token` (one per press of a
-    button) the same settings and token return the same run even after it has ended. `sweep` is a
-    label, the sweep that asks for it. Raises RunError when no process starts, InputError for a
-    forget set that the method cannot work on, or a tracker without its package.
+    button) the same settings and token return the same run even after it has ended. `sweep` and
+    `owner` are labels: the sweep, and the person, that ask for it. Raises RunError when no process
+    starts, InputError for a forget set that the method cannot work on, or a tracker without its
+    package.
     """
     if isinstance(config, UnlearnConfig):
         check_answers(config)
@@ -54,7 +56,8 @@ def launch(
         if known is not None:
             return known
         run = RunDirectory(places.subfolder("runs", home) / places.new_run_id())
-        lock = run.create(config, {"question": question, "token": token, "sweep": sweep})
+        asked = {"question": question, "token": token, "sweep": sweep, "owner": owner}
+        lock = run.create(config, asked)
         _start(run, lock, home, Path.cwd())
     return run.id
 

@@ -151,7 +151,13 @@ class SweepDirectory:
         return FileLock.take(self.lock_path, f"Sweep {self.id} is at work already.")
 
     def create(
-        self, base: UnlearnConfig, grids: list[Grid], plan: Plan, name: str, token: str | None
+        self,
+        base: UnlearnConfig,
+        grids: list[Grid],
+        plan: Plan,
+        name: str,
+        token: str | None,
+        owner: str | None = None,
     ) -> FileLock:
         """Make the directory and take its lock before anyone can find it."""
         self.path.mkdir(mode=0o700)
@@ -174,7 +180,10 @@ class SweepDirectory:
             "created": time.time(),
             "process": None,
         }
-        write_json(self.path / "status.json", status | {"token": token, "folder": str(Path.cwd())})
+        write_json(
+            self.path / "status.json",
+            status | {"token": token, "owner": owner, "folder": str(Path.cwd())},
+        )
         return lock
 
     def update(self, **changes: Any) -> None:
@@ -186,6 +195,12 @@ class SweepDirectory:
         data = read_json(self.path / "points.json")
         data["points"][number]["run"] = run
         write_json(self.path / "points.json", data)
+
+    @property
+    def owner(self) -> str | None:
+        """Who asked for it, a label that its runs carry."""
+        found = self._recorded().get("owner")
+        return None if found is None else str(found)
 
     @property
     def token(self) -> str | None:

@@ -101,7 +101,7 @@ def _start(sweep: SweepDirectory, state: PointState) -> None:
         return
     # The token makes a start that was killed before it was recorded find its run again.
     token = f"sweep {sweep.id} {point.number}"
-    run = launch(point.config, sweep.home, token, sweep=sweep.id)
+    run = launch(point.config, sweep.home, token, sweep=sweep.id, owner=sweep.owner)
     sweep.record_run(point.number, run)
     found = open_run(run, sweep.home).status()
     if found.state == "interrupted":  # it was killed before the run had a process of its own

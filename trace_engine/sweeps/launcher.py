@@ -32,17 +32,19 @@ def launch_sweep(
     name: str = "",
     home: Path | None = None,
     token: str | None = None,
+    *,
+    owner: str | None = None,
 ) -> str:
     """Start a detached process that makes the sweep's runs; returns the sweep's id.
 
-    One `token` (a press of a button) is one sweep. Raises InputError as `plan_sweep` does, RunError
-    when no process starts.
+    One `token` (a press of a button) is one sweep; its runs carry the label `owner`. Raises
+    InputError as `plan_sweep` does, RunError when no process starts.
     """
     if token is not None:
         for known in list_sweeps(home):
             if known.token == token:
                 return known.id
-    sweep, lock = _create(base, grids, name, home, token)
+    sweep, lock = _create(base, grids, name, home, token, owner)
     _detach(sweep, lock)
     return sweep.id
 
@@ -118,7 +120,12 @@ def delete_sweep(sweep_id: str, home: Path | None = None) -> None:
 
 
 def _create(
-    base: UnlearnConfig, grids: Sequence[Grid], name: str, home: Path | None, token: str | None
+    base: UnlearnConfig,
+    grids: Sequence[Grid],
+    name: str,
+    home: Path | None,
+    token: str | None,
+    owner: str | None = None,
 ) -> tuple[SweepDirectory, FileLock]:
     check_trackers(base.trackers)
     name = " ".join(name.split())
@@ -128,7 +135,7 @@ def _create(
     for config in {point.config.method: point.config for point in plan.points}.values():
         check_answers(config)  # by the method alone, and it may read the forget set
     found = new_sweep(home)
-    return found, found.create(base, list(grids), plan, name, token)
+    return found, found.create(base, list(grids), plan, name, token, owner)
 
 
 def _detach(found: SweepDirectory, lock: FileLock) -> None:
