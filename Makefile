@@ -12,7 +12,7 @@ PORT ?= 8501
 # order that tests/conftest.py puts them in: those with long tests first, so that no process is left alone with them.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: app test test-all reliability check format bench demo pack clean
+.PHONY: app test test-all reliability check format bench demo pack clean audit-dependencies
 
 app: $(STAMP)
 	$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -40,6 +40,10 @@ bench: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/trace-moe demo --out artefacts/demo
+
+# Asks PyPI, else OSV, about the versions in constraints.txt; ends with 3 where neither can be asked.
+audit-dependencies:
+	.ci/audit-dependencies $(PYTHON)
 
 clean:
 	rm -rf $(VENV) artefacts build *.egg-info

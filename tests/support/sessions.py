@@ -33,6 +33,7 @@ class Session:
         self.id = ""
         self.faults: list[str] = []
         """Exceptions and error boxes that the page showed, each as the words it held."""
+        self.kept: list[bytes] | None = None
         self.received = 0
         """Bytes."""
         self.ticks = 0
@@ -42,10 +43,16 @@ class Session:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, address: str, page: str = "", query: str = "", *, known: str = ""
+        cls,
+        address: str,
+        page: str = "",
+        query: str = "",
+        *,
+        known: str = "",
+        keep: bool = False,
     ) -> AsyncIterator[Self]:
         """Connect to the app at `address`, as session `known` if it is still there, and run the
-        page once."""
+        page once; `keep` all that the server says."""
         host = urlparse(address)
         protocols: Any = ["streamlit", "none", *([known] if known else [])]
         async with connect(
@@ -56,6 +63,7 @@ class Session:
             open_timeout=PATIENCE_SECONDS,
         ) as socket:
             session = cls(socket, page, query)
+            session.kept = [] if keep else None
             session._reader = asyncio.create_task(session._read())
             try:
                 await session.run()
@@ -103,6 +111,8 @@ class Session:
         async for data in self._socket:
             assert isinstance(data, bytes)
             self.received += len(data)
+            if self.kept is not None:
+                self.kept.append(data)
             message = ForwardMsg.FromString(data)
             kind = message.WhichOneof("type")
             if kind == "new_session":
