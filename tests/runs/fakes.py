@@ -92,6 +92,9 @@ class FakeSession:
         folder.mkdir()
         (folder / "x.json").write_text(json.dumps([value.hex() for value in self._x.tolist()]))
 
+    def model_bytes(self) -> int:
+        return int(self._script.get("pretend_model_bytes", self._x.numel() * 8))
+
     def close(self) -> None:
         """Nothing is attached to anything."""
 

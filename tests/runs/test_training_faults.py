@@ -275,6 +275,15 @@ def test_disk_full_says_how_much_and_older_checkpoints_load(
     same(run, undisturbed)
 
 
+def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:
+    write_script(tmp_path, pretend_model_bytes=2 * shutil.disk_usage(tmp_path).total)
+    run = new_run(tmp_path)
+    start(run, tmp_path / "home").join(60)
+    assert run.status().state == "failed"
+    assert run.status().message.startswith("disk full, ")
+    assert run.rows("train") == []
+
+
 @pytest.mark.fault_row(11)
 def test_a_reader_during_writes_sees_only_whole_rows(tmp_path: Path) -> None:
     write_script(tmp_path)

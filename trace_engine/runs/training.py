@@ -45,6 +45,7 @@ class Trainee(Protocol):
     def facts(self) -> dict[str, Any]: ...
     def keep(self) -> dict[str, Any]: ...
     def save_model(self, folder: Path) -> object: ...
+    def model_bytes(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -213,14 +214,15 @@ def _warn(run: RunDirectory, sentences: list[str]) -> None:
 
 
 def _preflight(run: RunDirectory, session: Trainee) -> None:
-    """Refuse to start what could not be saved: twice a checkpoint must be free. Raises
-    DiskFullError."""
+    """Refuse to start what could not be saved: twice a checkpoint must be free, and the model that
+    the run ends with. Raises DiskFullError."""
     tensors, _ = session.state()
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     # Before the first update a state lacks AdamW's two moments of everything that trains, and the
     # best weights.
     later = 3 + (session.config.keep.which == "best")
-    require_space(run.path, 2 * size * (later if session.step == 0 else 1))
+    model = session.model_bytes() if run.model_folder() is None else 0
+    require_space(run.path, 2 * size * (later if session.step == 0 else 1) + model)
 
 
 def _write_report(run: RunDirectory, outcome: dict[str, Any]) -> None:

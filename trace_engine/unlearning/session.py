@@ -399,3 +399,7 @@ class Session:
     def save_model(self, folder: str | Path) -> None:
         """Save the whole model with its tokenizer; LoRA is merged into the saved weights."""
         save_whole_model(self.opened, self.trainable, Path(folder))
+
+    def model_bytes(self) -> int:
+        """What `save_model` writes, up to headers and tokenizer, in bytes."""
+        return sum(p.numel() * p.element_size() for p in self.opened.model.parameters())
