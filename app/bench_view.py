@@ -1,6 +1,7 @@
-"""Compare's view of the committed table: what `trace-moe bench` found on the bundled pack.
+"""Compare's view of the committed tables: what `trace-moe bench` found on the bundled pack, and
+when weights help.
 
-It reads the table's files and computes nothing. A checkout without a table says how to make one.
+It reads the tables' files and computes nothing. A checkout without a table says how to make one.
 """
 
 from pathlib import Path
@@ -9,15 +10,24 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import tables, wording
+from app import bench_figure, charts, tables, wording
 from trace_engine import formats
 from trace_engine.benchmark import BenchConfig, bundled_bench
+from trace_engine.benchmark.plan import rows_of as plan_rows
+from trace_engine.benchmark.report import left_out
 from trace_engine.bundled import PACK
 from trace_engine.disk import read_json
 from trace_engine.errors import RunError
 from trace_engine.spelling import NBSP, NINETY_FIVE, number
 
 FOLDER = PACK / "benchmark"
+EXPLORED = {
+    "facts": "How much of the retain text is like what is forgotten: from prose alone (0 %) to "
+    "facts alone (100 %), GradDiff at fixed settings.",
+    "weights": "How many experts are selected, which rule, how hard and how clipped: GradDiff at "
+    "fixed settings, on the mixed retain set.",
+}
+"""Tables in folders of their own inside it: when weights help, asked on validation questions."""
 ALL = "all but forget"
 COMMAND = "trace-moe bench --pack demo --seeds 5 --workers 2 --out benchmark"
 
@@ -55,6 +65,50 @@ def lines(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def differences(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+    """Per row with TRACE weights or a control, the paired difference of utility at the first level:
+    label, role, value, low, high. Rows that never forget so far are left out.
+    """
+    config = summary["config"]
+    shown = figures[
+        (figures["measure"] == "utility")
+        & (figures["group"] == ALL)
+        & (figures["level"] == config["levels"][0])
+        & (figures["weighting"] != config["compare_to"])
+        & figures["difference_value"].notna()
+    ]
+    named = [name for name in ("retain", "method") if figures[name].nunique() > 1]
+    return pd.DataFrame(
+        {
+            "label": [" · ".join(row[name] for name in (*named, "weighting"))
+                      for _, row in shown.iterrows()],
+            "role": shown["role"],
+            "value": shown["difference_value"],
+            "low": shown["difference_low"],
+            "high": shown["difference_high"],
+        }
+    )  # fmt: skip
+
+
+def verdict(found: pd.DataFrame, compared: str) -> str:
+    """How many rows lie above, below and on neither side of zero, as a sentence."""
+    parts = []
+    for role, what in (("trace", "with TRACE weights"), ("control", "with a control")):
+        part = found[found["role"] == role]
+        if part.empty:
+            continue
+        above, below = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
+        parts.append(
+            f"of {len(part)} {'row' if len(part) == 1 else 'rows'} {what}, {above} "
+            f"{'keeps' if above == 1 else 'keep'} more than {compared} weights beyond the "
+            f"interval, {below} {'keeps' if below == 1 else 'keep'} less"
+        )
+    if not parts:
+        return "No row forgets far enough to compare."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}. One in twenty would by chance."
+
+
 def same_lines(same: pd.DataFrame) -> pd.DataFrame:
     """One line per row that is compared at the same settings."""
     found = [
@@ -78,17 +132,18 @@ def _interval(figure: Any, prefix: str) -> str:
     return f"{figure[f'{prefix}low']:.3f} to {figure[f'{prefix}high']:.3f}"
 
 
-def not_computed(config: dict[str, Any], plan: BenchConfig) -> str:
+def not_computed(summary: dict[str, Any], plan: BenchConfig) -> str:
     """What the pack's plan has and this table lacks, as a sentence; empty when nothing."""
-    lacks = [
-        f"{what} {', '.join(missing)}"
-        for what, there, wanted in (
-            ("methods", config["methods"], plan.methods),
-            ("retain sets", config["retain"], plan.retain),
-        )
-        if (missing := [name for name in wanted if name not in there])
-    ]
-    return f"Of the pack's plan not computed yet: {'; '.join(lacks)}." if lacks else ""
+    there = {tuple(row[name] for name in ("retain", "method", "weighting"))
+             for row in summary["rows"]}  # fmt: skip
+    rows = plan_rows(plan)
+    lacks = left_out(
+        {
+            "not_computed": [row for row in rows if row not in there],
+            "partly": [row[:2] for row in rows if row in there],
+        }
+    )
+    return f"Of the pack's plan not computed yet: {lacks}." if lacks else ""
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -127,9 +182,10 @@ def draw(folder: Path = FOLDER) -> None:
     )
     for found in summary["headlines"]:
         st.markdown(wording.plain(headline(found)))
-    lacking = not_computed(config, bundled_bench())
+    lacking = not_computed(summary, bundled_bench())
     if lacking:
         st.caption(lacking)
+    _draw_differences(figures, summary, "Utility kept at matched forgetting", "benchmark")
     tables.show(
         lines(figures, summary),
         "benchmark",
@@ -139,6 +195,43 @@ def draw(folder: Path = FOLDER) -> None:
         missing="–",
     )
     _draw_same(folder, config)
+    _draw_explored(folder)
+
+
+def _draw_differences(
+    figures: pd.DataFrame, summary: dict[str, Any], heading: str, name: str
+) -> None:
+    config = summary["config"]
+    found = differences(figures, summary)
+    told = verdict(found, config["compare_to"])
+    if found.empty:
+        st.markdown(told)
+        return
+    charts.show(
+        bench_figure.difference_figure(
+            found, heading, f"difference to {config['compare_to']} weights ({NINETY_FIVE} interval)"
+        ),
+        name=name,
+        alt="One dot per row: the paired difference to the compared weighting, with its interval.",
+        caption=told,
+    )
+
+
+def _draw_explored(folder: Path) -> None:
+    """Tables that vary one thing at a time; a folder without them has nothing to show."""
+    loaded = {name: read(folder / name) for name in EXPLORED}
+    if not any(loaded.values()):
+        return
+    st.markdown("**When do weights help?**")
+    st.caption(
+        "Explored on validation questions, so it says where to look and proves nothing. What it "
+        "comes to is in docs/benchmark.md."
+    )
+    for name, table in loaded.items():
+        if table is not None:
+            st.caption(EXPLORED[name])
+            heading = str(table[1]["config"]["name"])
+            _draw_differences(*table, heading, f"benchmark-{name}")
 
 
 def _draw_same(folder: Path, config: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import bench_view
+from app import bench_figure, bench_view
 from tests.app.conftest import ROOT
 from tests.benchmark.cases import tiny_bench
 from trace_engine.benchmark import bundled_bench, run_table
@@ -52,6 +52,55 @@ def test_the_page_shows_both_comparisons(
     assert not any("higher in" in frame.value.columns for frame in app.dataframe)
 
 
+def test_every_compared_row_is_a_dot_and_the_sentence_counts_them(tmp_path: Path) -> None:
+    found = pd.DataFrame(
+        [
+            ("mixed · npo · mean", "trace", 0.05, 0.01, 0.09),
+            ("mixed · npo · exact", "trace", -0.02, -0.05, 0.01),
+            ("mixed · npo · odds", "trace", -0.07, None, None),
+            ("mixed · npo · shuffled", "control", -0.06, -0.09, -0.02),
+        ],
+        columns=["label", "role", "value", "low", "high"],
+    )
+    assert bench_view.verdict(found, "uniform") == (
+        "Of 3 rows with TRACE weights, 1 keeps more than uniform weights beyond the interval, 0 "
+        "keep less; of 1 row with a control, 0 keep more than uniform weights beyond the "
+        "interval, 1 keeps less. One in twenty would by chance."
+    )
+    figure = bench_figure.difference_figure(found, "Kept", "difference")
+    trace, control = figure.data
+    assert [*trace.x, *control.x] == list(found["value"])
+    assert list(trace.error_x.array) == pytest.approx([0.04, 0.03, 0.0])
+    assert list(trace.error_x.arrayminus) == pytest.approx([0.04, 0.03, 0.0])
+    assert list(figure.layout.yaxis.categoryarray) == list(found["label"])[::-1]
+    assert bench_view.verdict(found[:0], "uniform").startswith("No row")
+    run_table(tiny_bench(tmp_path), tmp_path / "out")
+    loaded = bench_view.read(tmp_path / "out")
+    assert loaded is not None
+    shown = bench_view.differences(*loaded)
+    figures = loaded[0].query("measure == 'utility' and level == 0.9 and group == @ALL")
+    assert list(shown["value"]) == list(figures["difference_value"].dropna())
+    assert list(shown["label"]) == ["mean"]
+
+
+def test_tables_that_explore_are_shown_beside_the_main_one(
+    tmp_path: Path,
+    bundled: object,
+    open_page: Callable[..., AppTest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_table(tiny_bench(tmp_path), tmp_path / "out")
+    monkeypatch.setattr(bench_view.draw, "__defaults__", (tmp_path / "out",))
+    app = open_page("compare")
+    assert not any("When do weights help" in block.value for block in app.markdown)
+    run_table(tiny_bench(tmp_path), tmp_path / "out" / "facts")
+    app = open_page("compare")
+    assert not app.exception
+    assert any("When do weights help" in block.value for block in app.markdown)
+    assert any(bench_view.EXPLORED["facts"] == block.value for block in app.caption)
+    assert not any(bench_view.EXPLORED["weights"] == block.value for block in app.caption)
+
+
 def test_headlines_are_sentences_with_and_without_a_number() -> None:
     known = {
         "retain": "mixed", "trace": ["npo", "exact"], "baseline": ["npo", "uniform"],
@@ -78,13 +127,18 @@ def test_what_the_bundled_table_lacks_is_said() -> None:
     plan = bundled_bench()
     loaded = bench_view.read(bench_view.FOLDER)
     assert loaded is not None
-    config = loaded[1]["config"]
-    told = bench_view.not_computed(config, plan)
-    for name in (*plan.methods, *plan.retain):
-        there = name in config["methods"] or name in config["retain"]
-        assert (f" {name}" in told.replace(",", " ").replace(".", " ")) is not there
-    everything = {"methods": plan.methods, "retain": plan.retain}
-    assert bench_view.not_computed(everything, plan) == ""
+    told = bench_view.not_computed(loaded[1], plan)
+    there = {(row["retain"], row["method"]) for row in loaded[1]["rows"]}
+    missing = {row[:2] for row in bench_view.plan_rows(plan)} - there
+    for retain, method in missing:
+        [part] = [part for part in told.split("; ") if f"{retain}: " in part]
+        assert method in part
+    names = ("retain", "method", "weighting")
+    every = [dict(zip(names, row, strict=True)) for row in bench_view.plan_rows(plan)]
+    assert bench_view.not_computed({"rows": every}, plan) == ""
+    assert bench_view.not_computed({"rows": every[1:]}, plan).endswith(
+        f"{every[0]['retain']}: {every[0]['method']} ({every[0]['weighting']})."
+    )
 
 
 def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:

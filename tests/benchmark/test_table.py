@@ -58,7 +58,7 @@ def test_hyperparameters_are_chosen_without_the_test_questions(tmp_path: Path) -
     config = tiny_bench(tmp_path)
     Path(config.test).unlink()
     store = TrialStore(tmp_path / "out")
-    chosen, _ = select(config, store)
+    chosen, _ = select(config, store, plan.rows_of(config))
     assert all(choice.number is not None for choice in chosen.values())
     assert not (tmp_path / "out" / "questions" / "test.jsonl").exists()
     # Said before anything runs, without reading them.
@@ -104,6 +104,35 @@ def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(
             without_clock(tmp_path / "two" / name), without_clock(tmp_path / "one" / name)
         )
+
+
+def test_a_table_of_what_is_computed_names_the_rest_and_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = tiny_bench(tmp_path), tmp_path / "out"
+    with pytest.raises(InputError, match=r"None of the table's 2 rows is computed yet"):
+        run_table(config, out, computed=True)
+    own = config.methods["graddiff"]
+    longer = own.model_copy(update={"settings": own.settings | {"max_steps": 4}})
+    both = config.model_copy(update={"methods": {"graddiff": own, "other": longer}})
+    first = run_table(both.only((), ("graddiff",), ("uniform",)), out).table
+    before = sorted((out / "trials").iterdir())
+    table = run_table(both, out, computed=True).table
+    assert sorted((out / "trials").iterdir()) == before
+    assert [row["weighting"] for row in table.rows] == ["uniform"]
+    same = first.figures.drop(columns=["seeds"])
+    pd.testing.assert_frame_equal(table.figures.drop(columns=["seeds"]), same)
+    retain = next(iter(config.retain))
+    [told] = re.findall(r"\*\*Not computed:\*\* (.*)", (out / "benchmark.md").read_text())
+    assert told == f"{retain}: graddiff (mean), other."
+    assert json.loads((out / "table.json").read_text())["facts"]["not_computed"] == [
+        [retain, "graddiff", "mean"],
+        [retain, "other", "uniform"],
+        [retain, "other", "mean"],
+    ]
+    whole = run_table(config, out).table
+    assert whole.facts["not_computed"] == []
+    assert "Not computed" not in (out / "benchmark.md").read_text()
 
 
 def test_a_row_that_never_forgets_far_enough_gets_no_number(tmp_path: Path) -> None:

@@ -63,12 +63,14 @@ def run_table(
     workers: int = 1,
     report: ProgressCallback = ignore_progress,
     tell: Tell = lambda _: None,
+    computed: bool = False,
 ) -> Finished:
     """Compute what is missing and write `results.csv`, `table.csv`, `same-settings.csv`,
     `table.json`, `curves.csv`, `figure.svg` and `benchmark.md` into `out`.
 
     The same call goes on where an earlier one ended or was killed; more seeds, rows or budget
-    compute only what is new. Raises a TraceError when the table cannot be made.
+    compute only what is new. `computed`: compute nothing, write the table of the rows that are
+    there, and name the others in it. Raises a TraceError when the table cannot be made.
     """
     folder = Path(out).absolute()
     check_sources(config)
@@ -79,7 +81,11 @@ def run_table(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         )
         store = TrialStore(folder)
-        chosen, tuned = select(config, store, workers=workers, report=report, tell=tell)
+        left_out: list[RowId] = []
+        rows = plan.rows_of(config)
+        if computed:
+            config, rows, left_out = _computed(config, store)
+        chosen, tuned = select(config, store, rows, workers=workers, report=report, tell=tell)
         materials = contents(config, folder, "test")
         trials = [
             trial
@@ -91,7 +97,12 @@ def run_table(
             store, trials, materials.fingerprints, workers, report, "measuring on test questions"
         )
         measured = list(zip(trials, results, strict=True))
-        table = make_table(config, chosen, measured, _facts(config, materials), tuned)
+        partly = {row[:2] for row in rows} & {row[:2] for row in left_out}
+        facts = _facts(config, materials) | {
+            "not_computed": [list(row) for row in left_out],
+            "partly": sorted(map(list, partly)),
+        }
+        table = make_table(config, chosen, measured, facts, tuned)
         frame = results_frame(config, [*tuned, *measured])
         write_report(folder, config, table, frame)
     return Finished(folder, table, frame)
@@ -100,14 +111,14 @@ def run_table(
 def select(
     config: BenchConfig,
     store: TrialStore,
+    rows: list[RowId],
     *,
     workers: int = 1,
     report: ProgressCallback = ignore_progress,
     tell: Tell = lambda _: None,
 ) -> tuple[dict[RowId, Choice], list[Measured]]:
-    """Hyperparameters of every row, from validation questions; also written as `choices.json`."""
+    """Hyperparameters of `rows`, from validation questions; also written as `choices.json`."""
     materials = contents(config, store.folder, "validation")
-    rows = plan.rows_of(config)
     trials = [trial for row in rows for trial in plan.tuning(config, materials, row)]
     results = run_trials(
         store, trials, materials.fingerprints, workers, report, "tuning on validation questions"
@@ -126,6 +137,32 @@ def select(
     return chosen, finished
 
 
+def _computed(
+    config: BenchConfig, store: TrialStore
+) -> tuple[BenchConfig, list[RowId], list[RowId]]:
+    """The plan without what has no finished row, its finished rows, and those that are not.
+
+    Raises InputError when none is finished.
+    """
+    materials = contents(config, store.folder, "validation")
+    every = plan.rows_of(config)
+    tuned = [
+        row
+        for row in every
+        if all(store.find(trial) is not None for trial in plan.tuning(config, materials, row))
+    ]
+    chosen, _ = select(config, store, tuned)
+    tests = contents(config, store.folder, "test")
+    rows = [row for row in tuned if not _tests_left(config, store, tests, {row: chosen[row]})]
+    if not rows:
+        raise InputError(
+            f"None of the table's {len(every)} rows is computed yet: run the same command without "
+            "--computed."
+        )
+    named = [tuple(dict.fromkeys(part)) for part in zip(*rows, strict=True)]
+    return config.only(*named), rows, [row for row in every if row not in rows]
+
+
 def progress(config: BenchConfig, out: str | Path) -> Progressed:
     """How many runs a table needs, and how many of them are there. Computes none."""
     folder = Path(out).absolute()
@@ -141,7 +178,7 @@ def progress(config: BenchConfig, out: str | Path) -> Progressed:
     )
     test_left = None
     if not left:
-        chosen, _ = select(config, store)
+        chosen, _ = select(config, store, rows)
         test_left = _tests_left(config, store, contents(config, folder, "test"), chosen)
     return Progressed(len(rows), len({t.key for t in trials}) + tests, len(left), test_left)
 

@@ -16,7 +16,12 @@ def bench(options: argparse.Namespace) -> int:
     if options.plan:
         return _plan(config, options)
     finished = run_table(
-        config, options.out, workers=options.workers, report=ProgressLine(), tell=note
+        config,
+        options.out,
+        workers=options.workers,
+        report=ProgressLine(),
+        tell=note,
+        computed=options.computed,
     )
     if options.json:
         emit_json({"rows": finished.table.rows, "headlines": finished.table.headlines,

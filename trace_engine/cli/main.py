@@ -327,6 +327,11 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         bench.add_argument(f"--{name}", nargs="+", default=[], help=f"only these {text}")
     bench.add_argument("--plan", action="store_true", help="only say how many runs are left")
+    bench.add_argument(
+        "--computed",
+        action="store_true",
+        help="compute nothing: the table of the rows that are there, the others named",
+    )
 
     config = command("config", "configuring:config", "Print a commented settings file.")
     config.add_argument("--kind", choices=KINDS, default="unlearn")
