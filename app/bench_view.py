@@ -22,6 +22,8 @@ from trace_engine.spelling import NBSP, NINETY_FIVE, number
 
 FOLDER = PACK / "benchmark"
 EXPLORED = {
+    "strength": "How strongly the retain term holds, from α 1 to 16: GradDiff on the mixed retain "
+    "set.",
     "facts": "How much of the retain text is like what is forgotten: from prose alone (0 %) to "
     "facts alone (100 %), GradDiff at fixed settings.",
     "weights": "How many experts are selected, which rule, how hard and how clipped: GradDiff at "
@@ -209,7 +211,9 @@ def _draw_differences(
         return
     charts.show(
         bench_figure.difference_figure(
-            found, heading, f"difference to {config['compare_to']} weights ({NINETY_FIVE} interval)"
+            found,
+            f"{heading}: difference to {config['compare_to']} weights ({NINETY_FIVE} interval)",
+            "difference in utility",
         ),
         name=name,
         alt="One dot per row: the paired difference to the compared weighting, with its interval.",
