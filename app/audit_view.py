@@ -7,6 +7,7 @@ a second late; the report itself is read in its own file, not inside this page.
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -17,11 +18,19 @@ from trace_engine.audit.background import (
     audit_state,
     list_audits,
 )
-from trace_engine.audit.page import CONFIDENCE, figure
+from trace_engine.audit.blocks import figure
+from trace_engine.audit.evidence import excesses
+from trace_engine.audit.names import ROLE_WORDS
+from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
 from trace_engine.errors import TraceError
 
 TICK_SECONDS = 1.0
+_YARDSTICKS = {
+    "reference": "the reference, treated alike",
+    "chance": "guessing",
+    "itself": "the model as it is",
+}
 _BOX = {
     "holds": st.error,
     "suppressed": st.error,
@@ -45,7 +54,8 @@ def picker() -> str | None:
 
     def label(audit: str) -> str:
         found = there[audit]
-        return wording.plain(f"{found.name or 'without a name'} · {audit[:15]} · {found.state}")
+        # A choice is shown as text: escaped for Markdown, its backslashes would be seen.
+        return f"{found.name or 'without a name'} · {audit[:15]} · {found.state}"
 
     st.session_state["audit_choice"] = current
     st.selectbox(
@@ -108,15 +118,22 @@ def _done(found: AuditState) -> None:
     st.text(finding["sentence"])
     st.text(f"Confidence: {CONFIDENCE[finding['confidence']].lower()}. {finding['why_confidence']}")
     _files(found)
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.markdown("**Why**")
-        for sentence in finding["reasons"] or ("No figure was there to judge.",):
-            st.text(f"• {sentence}")
-    with right:
-        st.markdown("**Not tested**")
-        for sentence in finding["not_tested"] or ("Nothing of what TRACE tests.",):
-            st.text(f"• {sentence}")
+    st.markdown("**Why**")
+    tests = _excesses(report)
+    if tests.empty:
+        st.text("No figure was there to judge.")
+    else:
+        rules = report["rules"]
+        st.caption(
+            "What the model answers of the forget questions beyond its yardstick, in percentage "
+            f"points. There: the whole interval above {100 * rules['holds_above']:g} (without a "
+            f"reference {100 * rules['without_reference']:g}). Absent: the whole interval below "
+            f"{100 * rules['gone_below']:g}."
+        )
+        tables.show(tests, "excess", alt="One line a test: what is answered beyond the yardstick")
+    st.markdown("**Not tested**")
+    for sentence in finding["not_tested"] or ("Nothing of what TRACE tests.",):
+        st.text(f"• {sentence}")
     asked = report["parts"]["questions"]
     if asked["done"]:
         st.markdown("**Forget and utility**")
@@ -129,10 +146,36 @@ def _done(found: AuditState) -> None:
             st.text(f"• {sentence}")
 
 
+def _excesses(report: dict[str, Any]) -> pd.DataFrame:
+    """Every test that the rules look at, a line each."""
+    summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
+    return pd.DataFrame(
+        [
+            {
+                "test": test.test,
+                "beyond": f"{100 * test.estimate.value:+.1f}",
+                "95 % interval": _points(test.estimate.low, test.estimate.high),
+                "n": test.estimate.n,
+                "yardstick": _YARDSTICKS[test.over],
+            }
+            for test in excesses(summaries)
+        ]
+    )
+
+
+def _points(low: float | None, high: float | None) -> str:
+    return "none" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
 def _accuracies(summary: dict[str, list[dict[str, object]]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"model": row["model"], "questions": row["on"], "right": figure(row), "n": row["n"]}
+            {
+                "model": ROLE_WORDS[str(row["model"])],
+                "questions": row["on"],
+                "right": figure(row),
+                "n": row["n"],
+            }
             for row in summary["accuracy"]
         ]
     )

@@ -64,7 +64,7 @@ def test_a_bad_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
 
 def test_prefixes_stand_before_every_question() -> None:
     ways = prefixes(ASKED, AskingConfig())
-    assert [way.name for way in ways] == list(PREFIXES)
+    assert [way.name for way in ways] == [f"prefix {name}" for name in PREFIXES]
     assert all(way.questions[0].question.endswith(". tar:") for way in ways)
     own = prefixes(ASKED, AskingConfig(prefixes=("Please. ",)))
     assert own[0].questions[4].question == "Please. What is {salt}?"

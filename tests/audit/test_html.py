@@ -80,3 +80,12 @@ def test_hostile_names_reach_the_page_as_text(tmp_path: Path) -> None:
     page = (found.folder / "report.html").read_text(encoding="utf-8")
     harmless(page)
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+
+
+def test_drift_and_every_excess_are_on_the_page(finished: Audited) -> None:
+    page = (finished.folder / "report.html").read_text("utf-8")
+    row = finished.report["parts"]["drift"]["summary"]["rows"][0]
+    assert f"{row['overlap']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in page
+    drawn = page.partition("Answered beyond the yardstick")[2].partition("</figure>")[0]
+    for name in ("asked plainly", "8 bits", "prefix 1", "relearning, the routers alone"):
+        assert name in drawn, name

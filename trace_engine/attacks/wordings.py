@@ -68,7 +68,7 @@ def paraphrases(
 
 def prefixes(questions: Mapping[int, Question], config: AskingConfig) -> list[Wording]:
     """Every question behind every prefix."""
-    chosen: Mapping[str, str] = PREFIXES
+    chosen: Mapping[str, str] = {f"prefix {name}": text for name, text in PREFIXES.items()}
     if config.prefixes != "bundled":
         chosen = {f"prefix {n}": text for n, text in enumerate(config.prefixes, start=1)}
     return [

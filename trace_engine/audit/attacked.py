@@ -192,8 +192,9 @@ def _relearned(
     count = " and ".join(sorted({f"{n:,}" for n in shown.values()}))
     left = " to ".join(sorted({f"{sum(flags):,}" for flags in unseen.values()}))
     sentences = [
-        f"Plain fine-tuning on {count} of {len(case.forget):,} forget documents, {len(seeds)} "
-        f"seeds, {config.steps} updates of {config.batch_size} documents. {left} of "
+        f"Plain fine-tuning on {count} of {len(case.forget):,} forget documents, "
+        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, {config.steps} updates of "
+        f"{config.batch_size} documents. {left} of "
         f"{len(case.forget_questions()):,} forget questions have an answer that stands in no shown "
         "document; those are judged, as a mean over seeds and all steps after the first.",
         "Where the routers alone train, no expert is written to: what comes back was there.",

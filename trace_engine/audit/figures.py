@@ -30,24 +30,32 @@ class Dot:
 
 
 def dots(
-    title: str, rows: Sequence[Dot], series: Sequence[str], *, guides: Sequence[tuple[float, str]]
+    title: str,
+    rows: Sequence[Dot],
+    series: Sequence[str],
+    *,
+    guides: Sequence[tuple[float, str]],
+    least: float = 0.0,
+    left: int = _LEFT,
 ) -> Markup:
-    """Intervals on one axis from 0 to 1, a line a row; `guides` are named vertical lines."""
+    """Intervals on one axis from `least` to 1, a line a row; `guides` are named vertical lines.
+    `left` is the room for the rows' names."""
     names = list(dict.fromkeys(dot.row for dot in rows))
     lanes = max(1, len(series))
     pitch = max(_ROW, 9 * lanes + 6)
     height = pitch * len(names) + 48
 
     def x(value: float) -> float:
-        return round(_LEFT + (WIDTH - _LEFT - 20) * min(1.0, max(0.0, value)), 1)
+        share = (min(1.0, max(least, value)) - least) / (1.0 - least)
+        return round(left + (WIDTH - left - 20) * share, 1)
 
     bottom = pitch * len(names) + 14
-    drawn = [_axis(x, bottom)]
+    drawn = [_axis(x, bottom, least)]
     for at, text in guides:
         drawn.append(_guide(x(at), bottom, text))
     for place, name in enumerate(names):
         middle = 14 + pitch * place + pitch / 2
-        drawn.append(_text(_LEFT - 8, middle + 4, name, "end"))
+        drawn.append(_text(left - 8, middle + 4, name, "end"))
         for dot in (dot for dot in rows if dot.row == name):
             y = round(middle + 9 * (dot.series - (lanes - 1) / 2), 1)
             if dot.low is not None and dot.high is not None:
@@ -87,7 +95,6 @@ def curves(title: str, drawn_curves: Sequence[Curve], *, unit: str, chance: floa
     parts.append(_text((left + right) / 2, bottom + 34, unit, "middle"))
     if chance is not None:
         parts.append(_line(left, y(chance), right, y(chance), "#888", dash="1 3"))
-        parts.append(_text(right, y(chance) - 4, "guessing", "end"))
     for place, curve in enumerate(drawn_curves):
         ink = INKS[place % len(INKS)]
         # Side by side by a hair, so that bars of two series are both seen.
@@ -102,6 +109,8 @@ def curves(title: str, drawn_curves: Sequence[Curve], *, unit: str, chance: floa
             if low is not None and high is not None:
                 parts.append(_line(px, y(low), px, y(high), ink))
             parts.append(_mark(px, py, place))
+    if chance is not None:
+        parts.append(_text(right - 8, y(chance) + 15, "guessing", "end"))
     return _framed(title, bottom + 44, parts, [curve.name for curve in drawn_curves])
 
 
@@ -122,9 +131,9 @@ def _framed(title: str, height: float, parts: Sequence[Markup], series: Sequence
     return el("figure", el("figcaption", title), legend, el("div", drawing, class_="drawing"))
 
 
-def _axis(x: Any, bottom: float) -> Markup:
-    parts = [_line(x(0), bottom, x(1), bottom, "#888")]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+def _axis(x: Any, bottom: float, least: float) -> Markup:
+    parts = [_line(x(least), bottom, x(1), bottom, "#888")]
+    for tick in (tick / 4 for tick in range(round(4 * least), 5)):
         parts.append(_line(x(tick), 14, x(tick), bottom, "#ddd"))
         parts.append(_text(x(tick), bottom + 16, number(tick, ".2f"), "middle"))
     return together(*parts)

@@ -4,18 +4,27 @@ A pure function, so that the page can be made again and compared. What was not d
 the place where its figures would stand.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import yaml
 
+from trace_engine.audit.blocks import (
+    Report,
+    count,
+    figure,
+    items,
+    named,
+    summary_of,
+    table,
+    untested,
+)
+from trace_engine.audit.evidence import excesses
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
-from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.style import STYLE
 from trace_engine.spelling import NBSP, number, size
 
-Report = Mapping[str, Any]
 NOT_SAID = "not said"
 SHOWN_CELLS: Final = 20
 CONFIDENCE: Final = {
@@ -50,55 +59,6 @@ def render(report: Report) -> str:
     return document(report["title"], STYLE, *(section(report) for section in sections))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Child]], numeric: str = "") -> Markup:
-    """A table; `numeric` has an `n` for every column of numbers and an `h` for one of hashes."""
-    classes = [{"n": "n", "h": "hash"}.get(c) for c in numeric.ljust(len(header))]
-    head = el(
-        "tr",
-        *(
-            el("th", title, class_="n" if kind == "n" else None)
-            for title, kind in zip(header, classes, strict=True)
-        ),
-    )
-    body = [
-        el("tr", *(el("td", cell, class_=kind) for cell, kind in zip(row, classes, strict=True)))
-        for row in rows
-    ]
-    return el("div", el("table", el("thead", head), el("tbody", *body)), class_="scroll")
-
-
-def figure(row: Report, digits: int = 3) -> str:
-    """`0.412 [0.380, 0.445]`, or why there is none."""
-    if row.get("value") is None:
-        return str(row.get("note") or "no figure")
-    text = number(row["value"], f".{digits}f")
-    if row.get("low") is None or row.get("high") is None:
-        return text
-    return f"{text} [{number(row['low'], f'.{digits}f')}, {number(row['high'], f'.{digits}f')}]"
-
-
-def _count(row: Report) -> str:
-    return "" if row.get("n") is None else f"{row['n']:,}"
-
-
-def _items(sentences: Iterable[str]) -> Markup:
-    return el("ul", *(el("li", sentence) for sentence in sentences))
-
-
-def _role(role: str) -> str:
-    return ROLE_WORDS.get(role, role)
-
-
-def _summary(report: Report, part: str) -> Report | None:
-    found = report["parts"].get(part)
-    return found["summary"] if found and found["done"] else None
-
-
-def _untested(report: Report, part: str) -> Markup:
-    why = report["parts"].get(part, {}).get("why") or "not part of this version"
-    return el("p", f"Not tested: {why}.".replace("..", "."))
-
-
 def _head(report: Report) -> Markup:
     form = report["form"]
     by = f"Audited by {form['auditor']}." if form["auditor"] else "Auditor: not said."
@@ -123,7 +83,7 @@ def _finding(report: Report) -> Markup:
             found["why_confidence"],
         ),
         el("p", el("strong", "Not tested:"), None if untold else " nothing of what TRACE tests."),
-        _items(untold) if untold else None,
+        items(untold) if untold else None,
         class_=f"finding {found['verdict']}",
     )
 
@@ -141,7 +101,8 @@ def _rules(report: Report) -> Markup:
             "written down before these models were seen. Several intervals are looked at, each by "
             "itself; the thresholds leave room for that.",
         ),
-        _items(found["reasons"]) if found["reasons"] else el("p", "No figure was there to judge."),
+        _excesses(report),
+        items(found["reasons"]) if found["reasons"] else el("p", "No figure was there to judge."),
         el(
             "p",
             f"Knowledge is there above {rules['holds_above']:g} (without a reference "
@@ -154,10 +115,31 @@ def _rules(report: Report) -> Markup:
     )
 
 
+def _excesses(report: Report) -> Markup | None:
+    """Every test's excess on one axis, with the thresholds as lines."""
+    summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
+    shown = [
+        Dot(test.test, test.estimate.value, test.estimate.low, test.estimate.high)
+        for test in excesses(summaries)
+    ]
+    if not shown:
+        return None
+    rules = report["rules"]
+    there = rules["holds_above" if "reference" in report["models"] else "without_reference"]
+    return dots(
+        "Answered beyond the yardstick, test by test; dotted: the thresholds",
+        shown,
+        ["excess"],
+        guides=[(there, ""), (rules["gone_below"], "")],
+        least=-0.5,
+        left=365,
+    )
+
+
 def _subject(report: Report) -> Markup:
     models = [
         (
-            _role(role),
+            named(role),
             model["source"],
             model["revision"] or "",
             f"{model['architecture']}, {model['parameters']:,} parameters, {model['dtype']}",
@@ -168,7 +150,7 @@ def _subject(report: Report) -> Markup:
         for role, model in report["models"].items()
     ]
     missing = [
-        f"There is no {_role(role)}: "
+        f"There is no {named(role)}: "
         + (
             "nothing is compared with what it was."
             if role == "before"
@@ -198,7 +180,7 @@ def _subject(report: Report) -> Markup:
         "section",
         el("h2", "What was audited"),
         table(("", "model", "revision", "", "routing", "SHA-256"), models, "     h"),
-        _items(missing) if missing else None,
+        items(missing) if missing else None,
         table(("set", "source", "content", "licence", "SHA-256"), rows, "    h"),
         el(
             "p",
@@ -216,10 +198,10 @@ def _subject(report: Report) -> Markup:
 
 
 def _knowledge(report: Report) -> Markup:
-    found = _summary(report, "questions")
+    found = summary_of(report, "questions")
     head = el("h2", "Does it answer? Forget and utility")
     if found is None:
-        return el("section", head, _untested(report, "questions"))
+        return el("section", head, untested(report, "questions"))
     rows, roles = found["accuracy"], list(report["models"])
     shown = [
         Dot(row["on"], row["value"], row["low"], row["high"], roles.index(row["model"]))
@@ -232,12 +214,12 @@ def _knowledge(report: Report) -> Markup:
            f"{found['forget_category']} (n={found['n_forget']:,}); utility is all others together "
            f"(n={found['n_utility']:,})."),
         dots("Share of questions answered rightly, 95" + NBSP + "% intervals", shown,
-             [_role(role) for role in roles], guides=[(found["chance"], "guessing")]),
+             [named(role) for role in roles], guides=[(found["chance"], "guessing")]),
         table(("questions", "model", "right", "n", "interval"),
-              [(row["on"], _role(row["model"]), figure(row), _count(row), row["method"])
+              [(row["on"], named(row["model"]), figure(row), count(row), row["method"])
                for row in rows], "  nn"),
         table(("change, paired by question", "on", "difference", "n"),
-              [(f"audited model minus {_role(row['minus'])}", row["on"], figure(row), _count(row))
+              [(f"audited model minus {named(row['minus'])}", row["on"], figure(row), count(row))
                for row in found["differences"]], "  nn") if found["differences"] else
         el("p", "There is no other model to compare with."),
         el("p", found["implementation"], class_="faint"),
@@ -245,10 +227,10 @@ def _knowledge(report: Report) -> Markup:
 
 
 def _measures(report: Report) -> Markup:
-    found = _summary(report, "measures")
+    found = summary_of(report, "measures")
     head = el("h2", "Loss, memorisation, membership")
     if found is None:
-        return el("section", head, _untested(report, "measures"))
+        return el("section", head, untested(report, "measures"))
     grouped: dict[tuple[str, str], dict[str, Report]] = {}
     for row in found["rows"]:
         grouped.setdefault((row["measure"], row["on"]), {})[row["model"]] = row
@@ -261,7 +243,7 @@ def _measures(report: Report) -> Markup:
     return el(
         "section",
         head,
-        table(("measure", "on", *map(_role, roles), "n"), body, "  " + "n" * (len(roles) + 1)),
+        table(("measure", "on", *map(named, roles), "n"), body, "  " + "n" * (len(roles) + 1)),
         el("p", "Lower loss is better known. An AUC of 0.5 tells members from strangers no better "
            "than a coin. " + ("" if "reference" in report["models"] else "There is no reference. ")
            + "Implementations: "
@@ -271,10 +253,10 @@ def _measures(report: Report) -> Markup:
 
 
 def _experts(report: Report) -> Markup:
-    found = _summary(report, "routing")
+    found = summary_of(report, "routing")
     head = el("h2", "Where is it? Experts that forget text uses more")
     if found is None:
-        return el("section", head, _untested(report, "routing"))
+        return el("section", head, untested(report, "routing"))
     parts: list[Child] = [head]
     parts.append(
         el("p", "Activation says where tokens go, not where knowledge is. Gap: share of forget "
@@ -288,7 +270,7 @@ def _experts(report: Report) -> Markup:
         n = model["documents"]
         significant = sum(cell["p_max"] < 0.05 for cell in model["cells"])
         parts += [
-            el("h3", f"{_role(role).capitalize()}: {significant} of {len(model['cells'])} experts "
+            el("h3", f"{named(role).capitalize()}: {significant} of {len(model['cells'])} experts "
                "differ at corrected p < 0.05"),
             el("p", f"n: {n['forget']:,} forget and {n['retain']:,} retain documents, "
                f"{model['permutations']:,} permutations, {model['bootstrap']:,} resamples. The "
@@ -299,7 +281,7 @@ def _experts(report: Report) -> Markup:
                     figure({"value": c["difference"], "low": c["low"], "high": c["high"]}),
                     _p(c["p_max"]), number(c["null_difference"], ".3f"),
                     number(c["matched_difference"], ".3f")) for c in cells], "n" * 8),
-            _items(model["notes"]) if model["notes"] else None,
+            items(model["notes"]) if model["notes"] else None,
         ]  # fmt: skip
     return el("section", *parts)
 
@@ -309,10 +291,10 @@ def _p(value: float) -> str:
 
 
 def _causal(report: Report) -> Markup:
-    found = _summary(report, "causal")
+    found = summary_of(report, "causal")
     head = el("h2", "What hangs on these experts? Ablation")
     if found is None:
-        return el("section", head, _untested(report, "causal"))
+        return el("section", head, untested(report, "causal"))
     cells = sorted(found["cells"], key=lambda cell: cell["forget_accuracy"])
     rows = [
         (
@@ -329,7 +311,7 @@ def _causal(report: Report) -> Markup:
     return el(
         "section",
         head,
-        el("p", f"In the {_role(found['role'])}, the experts with the largest gaps, each taken out "
+        el("p", f"In the {named(found['role'])}, the experts with the largest gaps, each taken out "
            "by itself: change of accuracy with a 95" + NBSP + "% interval, p corrected over all of "
            "them."),
         table(("layer", "expert", "forget accuracy", "p", "utility accuracy", "p", "n"), rows,
@@ -343,23 +325,23 @@ def _change(cell: Report, name: str) -> str:
 
 
 def _rerouted(report: Report) -> Markup:
-    found = _summary(report, "rerouted")
+    found = summary_of(report, "rerouted")
     head = el("h2", "Erased, or only re-routed?")
     if found is None:
-        return el("section", head, _untested(report, "rerouted"))
-    return el("section", head, _items(found["sentences"].values()))
+        return el("section", head, untested(report, "rerouted"))
+    return el("section", head, items(found["sentences"].values()))
 
 
 def _drift(report: Report) -> Markup:
-    found = _summary(report, "drift")
+    found = summary_of(report, "drift")
     head = el("h2", "Did routing move?")
     if found is None:
-        return el("section", head, _untested(report, "drift"))
+        return el("section", head, untested(report, "drift"))
     layers = sorted({row["layer"] for row in found["rows"]})
     by = {(row["on"], row["layer"]): row for row in found["rows"]}
     sides = list(dict.fromkeys(row["on"] for row in found["rows"]))
     rows = [
-        (str(layer), *(figure(by[side, layer]) for side in sides), number(chance, ".3f"))
+        (str(layer), *(_kept(by[side, layer]) for side in sides), number(chance, ".3f"))
         for layer, chance in zip(layers, found["chance"], strict=True)
     ]
     n = " and ".join(f"{by[side, layers[0]]['n']:,} ({side})" for side in sides)
@@ -370,6 +352,10 @@ def _drift(report: Report) -> Markup:
            f"Documents: {n}."),
         table(("layer", *sides, "by chance"), rows, "n" * (len(sides) + 2)),
     )  # fmt: skip
+
+
+def _kept(row: Report) -> str:
+    return figure({"value": row["overlap"], "low": row["low"], "high": row["high"]})
 
 
 def _attacks(report: Report) -> Markup:
@@ -389,9 +375,9 @@ def _attacks(report: Report) -> Markup:
 
 
 def _relearning(report: Report) -> Markup:
-    found = _summary(report, "relearning")
+    found = summary_of(report, "relearning")
     if found is None:
-        return _untested(report, "relearning")
+        return untested(report, "relearning")
     parts: list[Child] = [el("p", sentence) for sentence in found["sentences"]]
     for name, drawn in found["curves"].items():
         parts.append(
@@ -399,7 +385,7 @@ def _relearning(report: Report) -> Markup:
                 name,
                 [
                     Curve(
-                        _role(curve["model"]),
+                        named(curve["model"]),
                         [point["step"] for point in curve["points"]],
                         [point["value"] for point in curve["points"]],
                         [point["low"] for point in curve["points"]],
@@ -417,9 +403,9 @@ def _relearning(report: Report) -> Markup:
 
 def _askings(part: str) -> Callable[[Report], Markup]:
     def draw(report: Report) -> Markup:
-        found = _summary(report, part)
+        found = summary_of(report, part)
         if found is None:
-            return _untested(report, part)
+            return untested(report, part)
         return together(
             *(el("p", sentence) for sentence in found["sentences"]), _attack_rows(found["rows"])
         )
@@ -430,7 +416,7 @@ def _askings(part: str) -> Callable[[Report], Markup]:
 def _attack_rows(rows: Sequence[Report]) -> Markup:
     return table(
         ("attack", "model", "on", "right", "n"),
-        [(row["attack"], _role(row["model"]), row["on"], figure(row), _count(row)) for row in rows],
+        [(row["attack"], named(row["model"]), row["on"], figure(row), count(row)) for row in rows],
         "   nn",
     )
 
@@ -445,7 +431,7 @@ def _deviations(report: Report) -> Markup:
     return el(
         "section",
         el("h2", "Deviations, failed and stopped parts"),
-        _items([*failed, *said]) if failed or said else el("p", "None: one undisturbed audit."),
+        items([*failed, *said]) if failed or said else el("p", "None: one undisturbed audit."),
         el("h3", "Runs that led to the model"),
         table(("run", "state", "steps", ""),
               [(run["run"], run["state"],
@@ -463,7 +449,7 @@ def _use(report: Report) -> Markup:
         table(("", ""), [("purpose", form["purpose"] or NOT_SAID),
                          ("intended use", form["intended_use"] or NOT_SAID),
                          ("limits, by the auditor", form["limits"] or NOT_SAID)]),
-        _items([
+        items([
             "A finding holds for these weights, these questions and these attacks. Knowledge that "
             "no question asks about, and attacks that nobody tried, are outside it.",
             "Multiple choice shows recognition; a model that cannot pick the answer might still "
@@ -488,6 +474,7 @@ def _people(report: Report) -> Markup:
         table(("", ""), rows),
         el("div", el("div", "Auditor, date, signature"), el("div", "Reviewer, date, signature"),
            class_="sign"),
+        class_="whole",
     )  # fmt: skip
 
 
@@ -505,8 +492,8 @@ def _surroundings(report: Report) -> Markup:
         el("h2", "Software, hardware, time"),
         table(("", ""), [
             ("software", f"TRACE {found['trace']}, Python {found['python']}, {packages}"),
-            ("machine", f"{found['processor']}, {found['cores']} cores ({found['threads']} threads "
-             f"used), {size(found['memory'])}, {found['system']}"),
+            ("machine", f"{found['processor']}, {found['cores']} cores (threads used: "
+             f"{found['threads']}), {size(found['memory'])}, {found['system']}"),
             ("accelerators", ", ".join(found["accelerators"]) or "none"),
             ("seed", str(report["settings"]["seed"])),
         ]),
@@ -532,4 +519,5 @@ def _check(report: Report) -> Markup:
            "audit.yaml; on another machine, edit a copy of it and pass it with --config. The hash "
            "of manifest.json itself is printed by the audit and by verify; keep it elsewhere, "
            "signed."),
+        class_="whole",
     )  # fmt: skip

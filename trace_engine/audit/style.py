@@ -34,7 +34,8 @@ figure { margin: 1rem 0; max-width: 46rem; }
 figcaption { font-weight: 600; font-size: .92rem; }
 .drawing { overflow-x: auto; }
 .drawing svg { width: 100%; min-width: 30rem; height: auto; display: block; }
-svg text { font: 12px system-ui, "Liberation Sans", sans-serif; fill: #333; }
+svg text { font: 12px system-ui, "Liberation Sans", sans-serif; fill: #333; stroke: #fff;
+  stroke-width: 3px; paint-order: stroke; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .88rem; }
 svg.key { width: 16px; height: 14px; vertical-align: -2px; }
 ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 46rem; }
@@ -43,11 +44,10 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 46rem; }
 @media print {
   body { padding: 0; max-width: none; font-size: 10.5pt; }
   h2, h3, figcaption { break-after: avoid; }
-  .finding, figure, tr { break-inside: avoid; }
+  .finding, .whole, figure, tr { break-inside: avoid; }
   .scroll, .drawing { overflow: visible; }
   .drawing svg { min-width: 0; }
   table { font-size: 8.5pt; }
-  td { overflow-wrap: anywhere; }
   td.hash { min-width: 0; }
   @page { margin: 16mm; }
 }
