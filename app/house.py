@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.errors import StreamlitAuthError
 
 from trace_engine import runs
 from trace_engine.config import ProfileConfig, UnlearnConfig
@@ -18,6 +19,11 @@ from trace_engine.errors import InputError, RunError
 READ_ONLY = (
     "This server is for looking: it starts, changes and deletes nothing, and takes no text and no "
     "model of yours. Start your own (README) to do so."
+)
+
+NO_LOGIN = (
+    "This server is told to ask who you are, and has nobody to ask: whoever runs it must install "
+    "the login and name a provider (SECURITY.md, “For a team”)."
 )
 
 
@@ -109,7 +115,11 @@ def let_in() -> bool:
         return True
     st.title("TRACE")
     st.write("This server asks who you are.")
-    st.button("Log in", on_click=st.login, type="primary", key="log_in")
+    if st.button("Log in", type="primary", key="log_in"):
+        try:
+            st.login()
+        except StreamlitAuthError:
+            st.error(NO_LOGIN, icon=":material/error:")
     return False
 
 

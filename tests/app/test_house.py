@@ -203,3 +203,7 @@ def test_who_is_not_logged_in_sees_only_the_login(
     assert not page.exception
     assert [button.key for button in page.button] == ["log_in"]
     assert not page.metric
+    # Nothing is set up on this machine, and that is a sentence.
+    page.button(key="log_in").click().run()
+    assert not page.exception
+    assert [error.value for error in page.error] == [house.NO_LOGIN]
