@@ -24,6 +24,7 @@ from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
 from trace_engine.errors import TraceError
+from trace_engine.spelling import number
 
 TICK_SECONDS = 1.0
 _YARDSTICKS = {
@@ -153,7 +154,7 @@ def _excesses(report: dict[str, Any]) -> pd.DataFrame:
         [
             {
                 "test": test.test,
-                "beyond": f"{100 * test.estimate.value:+.1f}",
+                "beyond": number(100 * test.estimate.value, "+.1f"),
                 "95 % interval": _points(test.estimate.low, test.estimate.high),
                 "n": test.estimate.n,
                 "yardstick": _YARDSTICKS[test.over],
@@ -164,21 +165,18 @@ def _excesses(report: dict[str, Any]) -> pd.DataFrame:
 
 
 def _points(low: float | None, high: float | None) -> str:
-    return "none" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    if low is None or high is None:
+        return "none"
+    return f"{number(100 * low, '+.1f')} to {number(100 * high, '+.1f')}"
 
 
-def _accuracies(summary: dict[str, list[dict[str, object]]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "model": ROLE_WORDS[str(row["model"])],
-                "questions": row["on"],
-                "right": figure(row),
-                "n": row["n"],
-            }
-            for row in summary["accuracy"]
-        ]
-    )
+def _accuracies(summary: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """One line a category of questions, one column a model."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in summary["accuracy"]:
+        line = lines.setdefault(row["on"], {"questions": row["on"], "n": row["n"]})
+        line[ROLE_WORDS[row["model"]]] = figure(row)
+    return pd.DataFrame(list(lines.values()))
 
 
 def _files(found: AuditState) -> None:

@@ -98,6 +98,11 @@ def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
     assert found.finding.title in said
     assert found.finding.sentence in said
     assert "left out by the settings" in said
+    excess, accuracy = (table.value for table in app.dataframe)
+    assert list(excess["test"]) == ["the forget questions, asked plainly"]
+    assert excess["yardstick"][0] == "the reference, treated alike"
+    assert list(accuracy["questions"]) == ["hazard", "other", "utility"]
+    assert set(accuracy) >= {"audited model", "start model", "reference"}
     assert [button.label for button in app.get("download_button")][:3] == [
         "report.html", "report.json", "tables and answers (CSV)",
     ]  # fmt: skip
