@@ -96,6 +96,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path) -> No
         )
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)
     run_table(config, tmp_path / "two", workers=2)

@@ -261,6 +261,7 @@ def upload(page: Page, side: str, path: Path) -> None:
     page.locator(f".st-key-{side}_file input[type=file]").set_input_files(path)
 
 
+@pytest.mark.slow
 def test_two_sets_of_ones_own(
     open_app: OpenApp, app_home: Path, screenshot: Screenshot, own_sets: dict[str, Path]
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_killed_process_ends_the_run_and_one_process_may_resume_it(tmp_path: P
     assert run.checkpoints()[-1].step == run.status().step
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_bad_loss_ends_all_with_its_sentence(tmp_path: Path) -> None:
     write_sets(tmp_path)
@@ -267,6 +268,7 @@ with joined() as workers:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_pythons_call_gives_every_process_the_same_result(tmp_path: Path) -> None:
     write_sets(tmp_path)
