@@ -14,13 +14,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from trace_engine.csvfile import safe_cell
+
 _WORD_WIDTH = 105
 """Pixels in which "not measured" can be read."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
@@ -29,8 +26,8 @@ def to_csv(table: pd.DataFrame) -> bytes:
     Text that starts with = + - @ tab or CR is prefixed with an apostrophe, column names included.
     """
     text_columns = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
-    safe = table.assign(**{str(c): table[c].map(_safe) for c in text_columns})
-    safe.columns = pd.Index([_safe(str(c)) for c in safe.columns])
+    safe = table.assign(**{str(c): table[c].map(safe_cell) for c in text_columns})
+    safe.columns = pd.Index([safe_cell(str(c)) for c in safe.columns])
     # Quoting all text keeps a carriage return inside its field: pandas alone would not.
     return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode("utf-8-sig")
 

@@ -23,6 +23,7 @@ FLOORS: dict[str, float] = {
     "stored": 0,
     "yamlfile": 0.5,  # a mezzanine: what config reads files with, over errors
     "bundled": 1,
+    "csvfile": 0.5,
     "disk": 1,
     "config": 1,
     "trackers": 2,

@@ -79,14 +79,21 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 
 def write_json(path: Path, data: Any, *, mode: int = 0o644) -> None:
     """Replace `path` atomically by strict JSON; NaN and infinity become null."""
-    write_text(path, json.dumps(strict(data), ensure_ascii=False, indent=1) + "\n", mode=mode)
+    write_bytes(path, _json(data, indent=1) + b"\n", mode=mode)
+
+
+def _json(data: Any, indent: int | None = None) -> bytes:
+    # Half of a surrogate pair, which UTF-8 lacks, becomes the escape that JSON has for it.
+    return json.dumps(strict(data), ensure_ascii=False, indent=indent).encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def write_json_quickly(path: Path, data: Any) -> None:
     """Replace `path` so that no reader sees half, without waiting for the disk: for what may be
     lost."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(strict(data), ensure_ascii=False), encoding="utf-8")
+    temporary.write_bytes(_json(data))
     os.replace(temporary, path)
 
 
@@ -125,7 +132,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every complete line of a JSON-lines file; a last line without its newline is still being
     written.
 
-    Raises RunError naming the physical line when a complete one is not JSON.
+    Raises RunError naming the physical line when a complete one is not a JSON object.
     """
     try:
         complete, _, _ = path.read_bytes().rpartition(b"\n")
@@ -136,9 +143,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            rows.append(parse_json(line))
+            row = parse_json(line)
         except ValueError:
             raise RunError(f"{path.name}, line {number} is damaged: it is not JSON.") from None
+        if not isinstance(row, dict):
+            raise RunError(f"{path.name}, line {number} is damaged: it is not a JSON object.")
+        rows.append(row)
     return rows
 
 
@@ -169,7 +179,7 @@ class Appender:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row as one line, in one write. Raises DiskFullError when there is no room."""
-        line = (json.dumps(strict(row), ensure_ascii=False) + "\n").encode()
+        line = _json(row) + b"\n"
         try:
             if os.write(self._descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -16,7 +16,7 @@ from trace_engine.audit.report_file import read_report
 from trace_engine.audit.result import Result
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS
-from trace_engine.audit.tables import csv_text
+from trace_engine.csvfile import csv_text
 from trace_engine.errors import InputError, ModelError, RunError
 from trace_engine.runs.lock import LockedError
 from trace_engine.runs.stopping import StopRequestedError

@@ -9,13 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app import tables
 from tests.benchmark.cases import tiny_bench
 from tests.runs.light_worker import config
 from trace_engine import runs, sweeps
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.bundled import PACK, resolve_source
 from trace_engine.cli import running
+from trace_engine.csvfile import safe_cell
 from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.runs.places import is_run_id, profile_path, subfolder
 from trace_engine.sets import Document, DocumentSet, parse_documents, safe_label
@@ -192,5 +192,5 @@ def test_a_run_named_on_the_command_line_is_an_id_or_a_folder_that_is_there(
 @pytest.mark.fault_row(25)
 @given(text=st.text(max_size=30))
 def test_a_cell_of_a_csv_is_never_a_formula(text: str) -> None:
-    shown = str(tables._safe(text))
+    shown = str(safe_cell(text))
     assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trace_engine.audit.case import Case
-from trace_engine.audit.tables import csv_text
+from trace_engine.csvfile import csv_text
 
 
 def answer_files(case: Case, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from trace_engine.disk import (
     write_json,
     write_text,
 )
-from trace_engine.errors import InputError
+from trace_engine.errors import InputError, RunError
 from trace_engine.runs.lock import FileLock
 
 CONFIG, EVENTS, LOCK = "audit.yaml", "events.jsonl", ".lock"
@@ -77,8 +77,13 @@ class Record:
             file.close()
 
     def events(self) -> list[dict[str, Any]]:
-        """Everything that happened, oldest first."""
-        return read_lines(self.folder / EVENTS)
+        """Everything that happened, oldest first. Raises RunError naming a damaged line."""
+        found = read_lines(self.folder / EVENTS)
+        for number, event in enumerate(found, start=1):
+            told = [event.get("time"), event.get("event"), event.get("part", "")]
+            if not all(isinstance(value, str) for value in told):
+                raise RunError(f"{EVENTS}, event {number} is damaged: it does not say what it is.")
+        return found
 
     def keep(self, part: PartName, key: str, result: Result, seconds: float) -> None:
         """A part is done."""
@@ -98,6 +103,8 @@ class Record:
         """A finished part with this key (any key: None); None where there is none. Raises RunError
         when its file is damaged."""
         found: dict[str, Any] | None = read_json(self.folder / "parts" / f"{part}.json")
+        if found is not None and not isinstance(found, dict):
+            raise RunError(f"parts/{part}.json is damaged: it is not a part of an audit.")
         return found if found is not None and key in (None, found.get("key")) else None
 
     def drop(self, part: PartName, why: str) -> None:

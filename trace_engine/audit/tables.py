@@ -1,33 +1,11 @@
-"""The report's figures as tables: CSV files beside it, made from report.json alone.
+"""The report's figures as tables: CSV files beside it, made from report.json alone."""
 
-Text that a spreadsheet would take for a formula is prefixed with an apostrophe; numbers stay
-numbers. An empty cell is a figure that is not there.
-"""
-
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from trace_engine.csvfile import csv_text
+
 Row = Mapping[str, Any]
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def csv_text(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    """Rows as CSV, columns in the given order."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return stream.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
-
 
 _FIGURE: Final = ("value", "low", "high", "n", "method")
 

@@ -105,9 +105,9 @@ def _frame(left: int, top: int, title: str, level: float) -> list[str]:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#1B232E">{escape(text)}</text>'
-    )
+    # XML has no controls, escaped or not.
+    shown = escape("".join(c if c.isprintable() else "�" for c in text))
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#1B232E">{shown}</text>'
 
 
 def _x(value: float, left: int) -> float:

@@ -15,6 +15,7 @@ from trace_engine.benchmark.figure import svg
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.table import ALL, Table
 from trace_engine.config import UnlearnConfig
+from trace_engine.csvfile import csv_text
 from trace_engine.disk import write_json, write_text
 from trace_engine.spelling import NINETY_FIVE, number
 
@@ -45,7 +46,9 @@ def summary(config: BenchConfig, table: Table) -> dict[str, Any]:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    return str(frame.to_csv(index=False, float_format="%.5g", lineterminator="\n"))
+    columns = [str(name) for name in frame.columns]
+    rows = frame.itertuples(index=False, name=None)
+    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns, form="%.5g")
 
 
 def markdown(config: BenchConfig, table: Table) -> str:

@@ -17,6 +17,10 @@ from trace_engine.formats import require_known
 from trace_engine.runs.lock import FileLock, LockedError
 
 Result = dict[str, Any]
+_DAMAGED = (
+    "The finished run {} is damaged: it is not the result of a run. Remove its file from trials/, "
+    "and the same command computes it again."
+)
 
 
 class TrialStore:
@@ -35,10 +39,14 @@ class TrialStore:
         found: Result | None = read_json(self._path(trial))
         if found is None:
             return None
+        if not isinstance(found, dict):
+            raise RunError(_DAMAGED.format(trial.key))
         # One of a newer version must not be computed again and written over.
         require_known(found, SCHEMA, f"The finished run {trial.key}", RunError, field="schema")
         if found.get("schema") != SCHEMA:
             return None
+        if not isinstance(found.get("settings"), dict):
+            raise RunError(_DAMAGED.format(trial.key))
         return found if same_question(found["settings"], trial.config) else None
 
     def keep(self, trial: Trial, result: Result) -> None:

@@ -342,12 +342,14 @@ def reading(what: str, data: dict[str, Any]) -> Iterator[None]:
     try:
         require_known(data, SCHEMA, f"This {what}", InputError, field="schema")
         if data["what"] != what:
-            raise InputError(f"Expected the result of one {what}, found {data['what']!r}.")
+            found = str(data["what"])[:40]
+            raise InputError(f"Expected the result of one {what}, found {found!r}.")
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"The {what} is damaged: it cannot be read ({error}).") from None
+        why = str(error)[:100]
+        raise InputError(f"The {what} is damaged: it cannot be read ({why}).") from None
 
 
 def effect_of(data: dict[str, Any]) -> Effect:

@@ -6,8 +6,8 @@ stops them (they save), and `sweeps resume` goes on.
 
 import argparse
 import contextlib
-import csv
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trace_engine import sweeps
 from trace_engine.cli.options import read_run
 from trace_engine.cli.output import clear_progress, duration, emit_json, interval, note, print_table
 from trace_engine.config import UnlearnConfig
+from trace_engine.csvfile import csv_text
 from trace_engine.disk import strict, write_json, write_text
 from trace_engine.errors import InputError
 from trace_engine.evaluation.outcome import Figure
@@ -166,13 +167,15 @@ def write_points(found: sweeps.SweepDirectory, folder: Path) -> None:
     _require_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [outcome.to_dict() for outcome in sweeps.outcomes(found)]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / "points.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(strict(rows))
+    write_text(folder / "points.csv", csv_of_points(rows))
     write_json(folder / "points.json", {"points": rows, "repeats": found.repeats()})
     write_text(folder / "sweep.yaml", (found.path / "sweep.yaml").read_text(encoding="utf-8"))
+
+
+def csv_of_points(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Points as CSV, each setting that varies a column; a figure that is not there is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_text(strict(list(rows)), columns)
 
 
 def _require_empty(folder: Path) -> None:

@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from trace_engine.disk import (
     write_json,
     write_text,
 )
-from trace_engine.errors import RunError
+from trace_engine.errors import RunError, TraceError
 from trace_engine.runs import events
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
@@ -94,6 +95,17 @@ class RunStatus:
         }
 
 
+@contextmanager
+def _reading(run: str, name: str) -> Iterator[None]:
+    """Turns what a value of the wrong kind raises into a RunError that names the file."""
+    try:
+        yield
+    except TraceError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise RunError(f"Run {run} is damaged: {name} holds what no run writes there.") from None
+
+
 @lru_cache(maxsize=1024)
 def _settings(path: Path, stamp: Stamp | None) -> ProfileConfig | UnlearnConfig:
     """A settings file is read once for as long as it stays as it is: YAML takes milliseconds, and
@@ -150,7 +162,7 @@ class RunDirectory:
 
     def _recorded(self) -> dict[str, Any]:
         recorded = read_json(self.path / "status.json")
-        if not isinstance(recorded, dict) or "state" not in recorded:
+        if not isinstance(recorded, dict) or not isinstance(recorded.get("state"), str):
             raise RunError(f"{self.path.name} is not a run: it has no status.json.")
         self._require_known(recorded)
         return recorded
@@ -159,6 +171,10 @@ class RunDirectory:
         formats.require_known(recorded, formats.RUN, f"Run {self.id}", RunError)
 
     def _status(self, state: str, recorded: dict[str, Any]) -> RunStatus:
+        with _reading(self.id, "status.json"):
+            return self._derived(state, recorded)
+
+    def _derived(self, state: str, recorded: dict[str, Any]) -> RunStatus:
         step = int(recorded.get("step", 0))
         updated = float(recorded.get("updated", 0.0))
         progress = self.path / "progress.json"
@@ -197,15 +213,19 @@ class RunDirectory:
         Each row carries `attempt`. Raises RunError naming a damaged line.
         """
         last: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in read_lines(self.path / "metrics.jsonl"):
-            last[str(row["kind"]), int(row["step"])] = row
-        rows = [row for row in last.values() if kind is None or row["kind"] == kind]
-        return sorted(rows, key=lambda row: (row["step"], _KIND_ORDER.get(row["kind"], 2)))
+        with _reading(self.id, "metrics.jsonl"):
+            for row in read_lines(self.path / "metrics.jsonl"):
+                last[str(row["kind"]), int(row["step"])] = row
+            rows = [row for row in last.values() if kind is None or row["kind"] == kind]
+            return sorted(rows, key=lambda row: (row["step"], _KIND_ORDER.get(row["kind"], 2)))
 
     def facts(self) -> dict[str, Any]:
         """What the run found out before training: model, sets, selection, weights; empty until it
         has."""
-        return read_json(self.path / "facts.json") or {}
+        found = read_json(self.path / "facts.json") or {}
+        if not isinstance(found, dict):
+            raise RunError(f"Run {self.id} is damaged: facts.json is not a JSON object.")
+        return found
 
     def progress(self) -> dict[str, Any] | None:
         """The last `Progress` as a mapping, or None."""

@@ -104,8 +104,11 @@ class SweepDirectory:
 
     def repeats(self) -> list[tuple[str, str]]:
         """Combinations that were left out because another point is the same run."""
-        found = (read_json(self.path / "points.json") or {}).get("repeats", [])
-        return [(str(left_out), str(kept)) for left_out, kept in found]
+        try:
+            found = (read_json(self.path / "points.json") or {}).get("repeats", [])
+            return [(str(left_out), str(kept)) for left_out, kept in found]
+        except (AttributeError, TypeError, ValueError):
+            raise RunError(f"Sweep {self.id} is damaged: points.json cannot be read.") from None
 
     def status(self) -> SweepStatus:
         """The state now. Raises RunError if there is no sweep."""
@@ -120,8 +123,10 @@ class SweepDirectory:
                 "The process that starts the points one after another has ended; a point that was "
                 "running goes on by itself. Resume to make the rest."
             )
-        return SweepStatus(state, message, float(recorded.get("created", 0)),
-                           recorded.get("process"))  # fmt: skip
+        created = recorded.get("created", 0)
+        if isinstance(created, bool) or not isinstance(created, int | float):
+            raise RunError(f"Sweep {self.id} is damaged: status.json does not say when it began.")
+        return SweepStatus(state, message, created, recorded.get("process"))
 
     def launch_folder(self) -> Path:
         """Where the settings' relative names start."""
@@ -135,7 +140,7 @@ class SweepDirectory:
 
     def _recorded(self) -> dict[str, Any]:
         recorded = read_json(self.path / "status.json")
-        if not isinstance(recorded, dict) or "state" not in recorded:
+        if not isinstance(recorded, dict) or not isinstance(recorded.get("state"), str):
             raise RunError(f"{self.id} is not a sweep: it has no status.json.")
         formats.require_known(recorded, formats.SWEEP, f"Sweep {self.id}", RunError)
         return recorded
