@@ -176,6 +176,10 @@ def _lines(text: str) -> dict[int, str]:
     return {int(m[1]): m[0] for m in re.finditer(r"^\| (\d+) \|.*$", text, re.MULTILINE)}
 
 
+def _since(rows: str) -> str:
+    return f" Since then, rows {rows}: {_machine()}."
+
+
 def page(provoked: Iterable[Provoked], outcomes: dict[str, Outcome], before: str = "") -> str:
     """The page, as Markdown. A row without an outcome keeps the line that it had `before`."""
     old, kept = _lines(before), []
@@ -203,5 +207,5 @@ def page(provoked: Iterable[Provoked], outcomes: dict[str, Outcome], before: str
         ran = dated[0]
         if len(kept) < len(tests):
             again = ", ".join(str(row) for row in tests if row not in kept)
-            ran = f"{ran.split(' Since then')[0]} Since then, rows {again}: {_machine()}."
+            ran = f"{ran.removesuffix(_since(again))}{_since(again)}"
     return "\n".join([HEAD, ran, "", *lines]) + "\n" + kills()

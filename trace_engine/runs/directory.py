@@ -143,7 +143,7 @@ class RunDirectory:
                 self._require_known(recorded)
                 if noted.get("sha256") == sha256_file(self.path / "config.yaml"):
                     return str(noted["kind"]), str(noted["name"])
-        except OSError:
+        except (OSError, KeyError):
             pass  # what is wrong with the file is said by reading it
         config = self.config()
         return config.kind, config.name
