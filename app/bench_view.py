@@ -100,10 +100,12 @@ def verdict(found: pd.DataFrame, compared: str) -> str:
         if part.empty:
             continue
         above, below = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
+        unknown = int(part["low"].isna().sum())
         parts.append(
             f"of {len(part)} {'row' if len(part) == 1 else 'rows'} {what}, {above} "
             f"{'keeps' if above == 1 else 'keep'} more than {compared} weights beyond the "
             f"interval, {below} {'keeps' if below == 1 else 'keep'} less"
+            + (f", {unknown} {'has' if unknown == 1 else 'have'} no interval" if unknown else "")
         )
     if not parts:
         return "No row forgets far enough to compare."
