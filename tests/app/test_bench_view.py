@@ -64,8 +64,8 @@ def test_every_compared_row_is_a_dot_and_the_sentence_counts_them(tmp_path: Path
     )
     assert bench_view.verdict(found, "uniform") == (
         "Of 3 rows with TRACE weights, 1 keeps more than uniform weights beyond the interval, 0 "
-        "keep less, 1 has no interval; of 1 row with a control, 0 keep more than uniform weights beyond the "
-        "interval, 1 keeps less. One in twenty would by chance."
+        "keep less, 1 has no interval; of 1 row with a control, 0 keep more than uniform weights "
+        "beyond the interval, 1 keeps less. One in twenty would by chance."
     )
     figure = bench_figure.difference_figure(found, "Kept", "difference")
     trace, control = figure.data
