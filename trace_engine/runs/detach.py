@@ -17,12 +17,16 @@ _children: list[subprocess.Popen[bytes]] = []
 def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
     """Start `command --lock N` in `folder`, in a session of its own; it inherits the lock.
 
+    Nothing is imported from `folder`: an imported run names it, and whatever lies there must not
+    become code. Relative paths of PYTHONPATH mean what they mean here.
+
     Raises OSError when no process starts; the lock is then still the caller's.
     """
     # Ended workers of this process are collected here; they would stay zombies until it ends.
     _children[:] = [child for child in _children if child.poll() is None]
     package = str(Path(trace_engine.__file__).parent.parent)
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [package, *(os.path.abspath(path) for path in asked if path)]
     environment = {
         # A progress bar in a log file is a thousand copies of one line.
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -31,6 +35,7 @@ def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) 
         "OMP_WAIT_POLICY": "passive",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONSAFEPATH": "1",
     }
     with log.open("ab") as output:
         _children.append(
