@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class FakeSession:
             raise NonFiniteLossError(f"loss became NaN at step {self.step + 1}.")
         if self.step + 1 == self._script.get("bug_at"):
             raise KeyError("secret-detail")
+        if self.step + 1 == self._script.get("fill_at"):
+            self._fill()
         half = self._momentum.mul_(0.9).add_(self._x * 0.1 + noise)
         if self.step + 1 == self._script.get("pause_at"):
             # In the middle of an update: momentum has moved, x has not.
@@ -62,6 +65,12 @@ class FakeSession:
         self._x -= 0.01 * half
         self.step += 1
         return {"kind": "train", "step": self.step, "loss": loss, "seconds": 0.0}
+
+    def _fill(self) -> None:
+        """Somebody else writes until the disk is full."""
+        with (self._marks / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 512)
 
     def evaluate(self) -> dict[str, Any]:
         return {"kind": "eval", "step": self.step, "norm": float(self._x.norm())}

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,35 @@ def test_disk_full_says_how_much_and_older_checkpoints_load(
     assert [c.step for c in run.checkpoints()] == [5, 10]
     write_script(tmp_path)
     finish(run, tmp_path)
+    same(run, undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB: a real file system, so that what is full is full for every call."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.fault_row(7)
+def test_a_disk_that_fills_in_mid_run_fails_it_and_loses_nothing(
+    undisturbed: RunDirectory, small_disk: Path
+) -> None:
+    write_script(small_disk, fill_at=13)
+    run = new_run(small_disk)
+    start(run, small_disk / "home").join(60)
+    (small_disk / "filler").unlink()
+    status = run.status()
+    assert status.state == "failed"
+    assert status.message.startswith("disk full, ")
+    assert [c.step for c in run.checkpoints()] == [5, 10]
+    write_script(small_disk)
+    finish(run, small_disk)
     same(run, undisturbed)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trace_engine.disk import raise_if_full, write_json_quickly
+from trace_engine.disk import raise_if_full, write_bytes, write_json_quickly
 from trace_engine.errors import RunError, TraceError
 from trace_engine.exhaustion import ran_out
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
@@ -29,6 +29,8 @@ Job = Callable[[RunDirectory, StopFlag, ProgressCallback, Path | None], str]
 stopped."""
 
 _REPORT_SECONDS = 0.25
+_LAST_WORDS = 64 * 1024
+"""Bytes that status, events and log of an end may take together."""
 
 
 def default_job(
@@ -55,6 +57,9 @@ def work(
     progress.
     """
     run.update(process=ProcessName.own().to_dict())
+    # Given back before the last word, which a full disk would have no room for.
+    reserve = run.path / ".reserve"
+    write_bytes(reserve, bytes(_LAST_WORDS))
 
     def queued(ahead: int) -> None:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
@@ -63,6 +68,7 @@ def work(
             on_wait(ahead)
 
     def ended(state: str, message: str, **more: Any) -> None:
+        reserve.unlink(missing_ok=True)
         run.event("usage", **usage())
         run.update(state=state, message=message, **more)
 
@@ -74,10 +80,12 @@ def work(
     except StopRequestedError as stopped:
         ended("stopped", str(stopped) or "Stopped before the first step.")
     except TraceError as error:
+        reserve.unlink(missing_ok=True)
         run.log(f"failed: {error}")
         # What a run directory or its disk refuses passes; settings, sets and model stay.
         ended("failed", str(error), repeats=not isinstance(error, RunError))
     except Exception as error:
+        reserve.unlink(missing_ok=True)
         # The page shows one sentence; whoever repairs the engine needs the rest.
         run.log(traceback.format_exc())
         ended("failed", _explain(run, error), repeats=ran_out(error))
