@@ -5,6 +5,7 @@ page changes. Accepted trade-off: editing the address by hand on the same page n
 browsers do anyway), in exchange a fast click is never undone by the address it has just outrun.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -164,6 +165,8 @@ def _from_url(name: str, default: T, allowed: list[T] | None, read: Callable[[st
                     return option
     except ValueError:
         pass
-    choices = f" It can be: {', '.join(map(str, allowed[:12]))}." if allowed else ""
+    # A folder of this machine is offered to choose from, and not told to whoever guesses.
+    named = [str(option) for option in allowed or () if os.sep not in str(option)][:12]
+    choices = f" It can be: {', '.join(named)}." if named else ""
     notice(f"The address's {name!r} was refused (found {text[:40]!r}).{choices}")
     return default

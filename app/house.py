@@ -43,6 +43,11 @@ class Rules:
     most_upload: int | None = None
     """`TRACE_MOST_UPLOAD_MB`: size of a set that is uploaded or typed, in bytes here."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether others than the machine's owner look at the pages."""
+        return self.read_only or self.login
+
 
 def rules() -> Rules:
     """The rules in force. Raises InputError for a value that is none, so that a slip shuts out

@@ -13,7 +13,17 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from app import charts, curves, doors, export_view, machine_view, runs_view, state, wording
+from app import (
+    charts,
+    curves,
+    doors,
+    export_view,
+    house,
+    machine_view,
+    runs_view,
+    state,
+    wording,
+)
 from app.curves import Row
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
@@ -234,8 +244,10 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
         )
     with st.expander("What happened and when", icon=":material/history:"):
         machine_view.log(run)
-    with st.expander("The worker's log", icon=":material/article:"):
-        st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
+    if not house.rules().shared:
+        # It may hold tracebacks with paths of this machine: for its owner, not for visitors.
+        with st.expander("The worker's log", icon=":material/article:"):
+            st.code("\n".join(run.log_tail()) or "The log is empty.", language=None)
     if seen.rows:
         recorded = f"{wording.count(seen.rows)} row{'s' if seen.rows > 1 else ''}"
         st.caption(f"{recorded} in metrics.jsonl; attempt {run.status().attempt}.")

@@ -113,6 +113,37 @@ def test_a_read_only_page_offers_bundled_things_and_says_why(
     assert forms.launch_troubles(config(), None) == [house.READ_ONLY]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_only_the_machines_owner_sees_a_workers_log(
+    shared: bool, no_rules: pytest.MonkeyPatch, trace_home: Path, open_page: OpenPage
+) -> None:
+    run = write_run(trace_home, [], "failed", "It did not work.")
+    run.log('File "/home/somebody/engine.py", line 3')
+    if shared:
+        no_rules.setenv("TRACE_READ_ONLY", "1")
+    page = open_page("unlearn", run=run.id)
+    assert not page.exception
+    assert any("/home/somebody" in block.value for block in page.code) is not shared
+
+
+def test_a_notice_lists_no_folder(no_rules: pytest.MonkeyPatch, trace_home: Path) -> None:
+    def page() -> None:
+        import streamlit as st
+
+        from app import address
+
+        address.bound("where", "here", ["here", "/home/somebody/model"])
+        for text in address.take_notices():
+            st.text(text)
+
+    app = AppTest.from_function(page)
+    app.query_params["where"] = "guess"
+    app.run()
+    assert not app.exception
+    [told] = [text.value for text in app.text]
+    assert told.endswith("It can be: here.")
+
+
 def test_limits_name_the_number(no_rules: pytest.MonkeyPatch, trace_home: Path) -> None:
     no_rules.setenv("TRACE_MOST_STEPS", "50")
     house.may_start(config(max_steps=50))

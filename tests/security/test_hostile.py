@@ -71,14 +71,27 @@ def test_another_site_can_neither_open_a_session_nor_upload(address: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["/../", "/app/static/../../pyproject.toml", "/%2e%2e/%2e%2e/etc/passwd"]
+    "path",
+    [
+        "/../pyproject.toml",
+        "/app/static/../../pyproject.toml",
+        "/app/static/../pyproject.toml",
+        "/static/../../../../../../../../../../etc/passwd",
+        "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/media/%2fetc%2fpasswd",
+    ],
 )
 @pytest.mark.browser
 def test_an_address_serves_no_file_of_the_disk(address: str, path: str) -> None:
     connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
     connection.request("GET", path)
-    body = connection.getresponse().read()
+    answer = connection.getresponse()
+    body = answer.read()
     connection.close()
+    assert b"root:" in Path("/etc/passwd").read_bytes()
+    # An address that is none of the server's brings the app's own page.
+    assert answer.status >= 400 or b"<title>Streamlit</title>" in body, body[:200]
     assert b"root:" not in body
     assert b"[build-system]" not in body
 
