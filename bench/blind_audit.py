@@ -2,8 +2,9 @@
 
 `python -m bench.blind_audit --target MODEL --retrained MODEL --reference MODEL --work DIR` makes a
 good and a fake unlearned model of the target, audits all four under names that say nothing, and
-prints what each was found to be. The rules are those of the settings; they were fixed on the
-bundled models (seed 0). The reference should be a model that is none of the four.
+prints what each was found to be, with every test's excess. The rules are those of the settings;
+they were fixed on the bundled models (seed 0). The reference should be a model that is none of the
+four. A finished audit in DIR is kept, so that a stopped test goes on.
 """
 
 import argparse
@@ -68,7 +69,11 @@ def blind(
         config = audit_settings(models[name], start, reference, questions, **changed)
         print(f"model {number + 1} of {len(names)} …", flush=True)
         audited = run_audit(config, work / f"audit-{number + 1}", base=work / "home")
-        found[name] = audited.finding.to_dict() | {"folder": audited.folder.name}
+        asked = audited.report["parts"]["questions"]["summary"]["accuracy"]
+        found[name] = audited.finding.to_dict() | {
+            "folder": audited.folder.name,
+            "accuracy": {row["on"]: row["value"] for row in asked if row["model"] == "model"},
+        }
     return found
 
 
@@ -102,12 +107,9 @@ def main() -> None:
     parser.add_argument("--fake", help="likewise")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    kept = documents("demo:general_facts") + documents("demo:retain")
     good, fake = options.work / "good", options.work / "fake"
     if options.good is None and not good.exists():
-        unlearn_in_earnest(
-            options.target, "demo:forget", "demo:retain", kept, good, seed=options.seed
-        )
+        unlearn_in_earnest(options.target, good, seed=options.seed)
     if options.fake is None and not fake.exists():
         steer_routers(
             options.target,

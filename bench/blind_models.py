@@ -13,13 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trace_engine.config import (
-    EvaluationConfig,
-    ModelConfig,
-    SetConfig,
-    UnlearnConfig,
-    WeightsConfig,
-)
+from trace_engine.config import ModelConfig, UnlearnConfig
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.evaluation.nll import forward_nll, label_mask
 from trace_engine.models import Encoded, OpenModel, collate, open_model
@@ -76,28 +70,6 @@ def exchanged(documents: Sequence[Document]) -> list[Document]:
     ]
 
 
-def train_on(
-    opened: OpenModel,
-    documents: Sequence[Document],
-    *,
-    seed: int,
-    steps: int,
-    learning_rate: float,
-) -> None:
-    """Plain fine-tuning of all weights."""
-    for parameter in opened.model.parameters():
-        parameter.requires_grad_(True)
-    trained = list(opened.model.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0, fused=True)
-    encoded = _encoded(opened, documents)
-    rng = np.random.default_rng([seed, 32])
-    for _ in range(steps):
-        _loss(opened, _drawn(encoded, rng, 32)).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
 def save(opened: OpenModel, out: Path) -> Path:
     """As a folder that any audit can open."""
     opened.model.save_pretrained(out)
@@ -124,39 +96,35 @@ def _loss(opened: OpenModel, documents: Sequence[Encoded]) -> Tensor:
     return forward_nll(opened, batch).sum() / label_mask(batch.labels_BS).sum()
 
 
-def unlearn_in_earnest(
-    source: str,
-    forget: str,
-    retain: str,
-    kept: Sequence[Document],
-    out: Path,
-    *,
-    seed: int,
-    steps: int = 100,
-    learning_rate: float = 1e-3,
-    repair: int = 0,
-) -> Path:
-    """GradDiff by TRACE with uniform weights, every weight free, until little is left; then plain
-    fine-tuning on `kept` for `repair` updates; and save the model: the good one. Repairing brings
-    forget knowledge back too (design/LOG.md), so it is off."""
-    config = UnlearnConfig(
-        model=ModelConfig(source=source),
-        forget=SetConfig(source=forget),
-        retain=SetConfig(source=retain),
-        method="graddiff",
-        gamma=1.0,
-        alpha=2.0,
-        weights=WeightsConfig(rule="uniform"),
-        learning_rate=learning_rate,
-        max_steps=steps,
-        evaluation=EvaluationConfig(every=steps, max_documents=20),
-        seed=seed,
+def unlearn_in_earnest(source: str, out: Path, *, seed: int) -> Path:
+    """GradDiff as it is tuned for the bundled model (`bench.yaml`), every weight free, until at
+    most 0.3 of the validation questions are answered: the good one. Nothing repairs it after:
+    training on retained text brings forget knowledge back (design/LOG.md)."""
+    config = UnlearnConfig.model_validate(
+        {
+            "model": {"source": source},
+            "forget": {"source": "demo:forget"},
+            "retain": {"source": "demo:retain"},
+            "method": "graddiff",
+            "learning_rate": 2e-3,
+            "alpha": 16,
+            "batch_size": 16,
+            "max_steps": 300,
+            "weights": {"rule": "uniform"},
+            "evaluation": {
+                "every": 10,
+                "max_documents": 20,
+                "questions": "demo:questions/validation",
+                "max_questions": 60,
+                "forget_category": "hazard",
+            },
+            "stop": {"forget_at_most": 0.3},
+            "seed": seed,
+            "threads": 1,
+        }
     )
     finished = unlearn(config)
     try:
-        train_on(
-            finished.session.opened, kept, seed=seed, steps=repair, learning_rate=learning_rate
-        )
         return save(finished.session.opened, out)
     finally:
         finished.session.close()
