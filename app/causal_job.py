@@ -30,6 +30,8 @@ def show(config: CausalConfig, *, key: str, label: str, cost: str) -> dict[str, 
         st.warning(wording.plain(str(error)), icon=":material/info:")
         return None
     if found.state == "done":
+        if found.bundled:
+            st.caption("Computed beforehand, and part of TRACE. Other settings are computed here.")
         return found.result
     with st.container(border=True):
         if found.state == "running":

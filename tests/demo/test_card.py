@@ -110,7 +110,7 @@ def test_the_cards_commands_are_the_recipe_in_order() -> None:
     steps = [words[2].rpartition(".")[2] if "-m" in words else words[0] for words in commands()]
     assert steps == [
         *("extract", "build_sets", "train", "train", "train"),
-        *("rm", "trace-moe", "trace-moe", "card"),
+        *("rm", "trace-moe", "trace-moe", "trace-moe", "card"),
     ]
     variants = [words[words.index("--variant") + 1] for words in commands() if "--variant" in words]
     assert variants == list(PACK_MODELS)
@@ -133,7 +133,7 @@ def test_a_profile_command_asks_just_what_the_bundled_profile_answers() -> None:
     """By content address: same model bytes, same sets, same settings."""
     answered = {}
     for words in commands():
-        if words[0] == "trace-moe":
+        if words[:2] == ["trace-moe", "profile"]:
             options = build_parser().parse_args(words[1:])
             found = bundled_profile(ProfileAnswer(read_profile(options)).key)
             answered[options.out] = found and found.relative_to(PACK.parents[2])

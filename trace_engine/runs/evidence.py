@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trace_engine.bundled import resolve_source
+from trace_engine.bundled import PACK, resolve_source
 from trace_engine.causal.settings import CausalConfig, parse_causal
 from trace_engine.disk import raise_if_full, read_json, write_json, write_json_quickly
 from trace_engine.errors import RunError, TraceError
@@ -31,6 +31,8 @@ from trace_engine.runs.queue import slot
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 
 FORMAT = 1
+BUNDLED = PACK / "scan"
+"""The scan that comes along: of the bundled model, by the bundled profile, with the defaults."""
 FOLDER, KEPT = "evidence", "ablations"
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.evidence"]
 State = Literal["none", "running", "done", "stopped", "failed", "interrupted"]
@@ -46,6 +48,11 @@ class EvidenceState:
     """Why it ended otherwise than done; empty while it works."""
     progress: dict[str, Any] | None
     folder: Path
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it came along and was not computed here."""
+        return self.folder == BUNDLED
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -64,6 +71,8 @@ def evidence_state(config: CausalConfig, home: Path | None = None) -> EvidenceSt
     locked = is_locked(folder / "lock")
     told = read_json(folder / "status.json")
     if told is None and not locked:
+        if _is_bundled(config):
+            return EvidenceState("done", "", None, BUNDLED)
         return EvidenceState("none", "", None, folder)
     told = told or {}
     require_known(told, FORMAT, "This job of causal evidence", RunError)
@@ -115,6 +124,16 @@ def stop_evidence(config: CausalConfig, home: Path | None = None) -> None:
     if told.get("process") is None:
         raise RunError("This job is only just starting. Stop it in a moment.")
     ProcessName.of(told["process"]).terminate()
+
+
+def _is_bundled(config: CausalConfig) -> bool:
+    """Whether the scan that comes along answers these settings."""
+    asked = (
+        config.profile is not None
+        and Path(config.profile).resolve() == (PACK / "profile").resolve()
+    )
+    usual = config.model_copy(update={"profile": None}) == CausalConfig()
+    return asked and usual and (BUNDLED / "result.json").is_file()
 
 
 def _key(config: CausalConfig) -> str:

@@ -134,6 +134,7 @@ _COMMANDS = (
     f"rm -r {_PACK}/profile {_PACK}/profile_same_style",
     f"{_PROFILE} --retain demo:retain --out {_PACK}/profile",
     f"{_PROFILE} --retain demo:retain_facts --out {_PACK}/profile_same_style",
+    f"trace-moe ablate --profile {_PACK}/profile --out {_PACK}/scan/result.json",
     f"{_MODULE}.card",
 )
 _AGAIN = "\n".join([f"{_SOURCES}\n\n```sh", *_COMMANDS, "```"])
