@@ -131,10 +131,10 @@ def disagreement_table(found: Agreement, rows: int = 12) -> pd.DataFrame:
         [
             {
                 "expert": state.cell_name(cell.cell),
-                "activation gap (pp)": 100 * cell.gap,
-                "rank by activation": cell.gap_rank,
-                "ablation effect (nats/token)": cell.harm,
-                "rank by ablation": cell.harm_rank,
+                "gap (pp)": 100 * cell.gap,
+                "gap rank": cell.gap_rank,
+                "effect (nats)": cell.harm,
+                "effect rank": cell.harm_rank,
             }
             for cell in found.cells[:rows]
         ]

@@ -95,8 +95,8 @@ if result is not None:
         tables.show(
             causal_view.disagreement_table(compared),
             "disagreement",
-            alt="Experts whose ranks by activation and by ablation differ most.",
-            column_config=tables.numbers("activation gap (pp)", "ablation effect (nats/token)"),
+            alt="Experts whose ranks by activation gap and by ablation effect differ most.",
+            column_config=tables.numbers("gap (pp)", "effect (nats)"),
             download=causal_view.disagreement_table(compared, len(compared.cells)),
         )
     st.caption(
