@@ -24,8 +24,8 @@ FOLDER = PACK / "benchmark"
 EXPLORED = {
     "strength": "How strongly the retain term holds, from α 1 to 16: GradDiff on the mixed retain "
     "set.",
-    "facts": "How much of the retain text is like what is forgotten: from prose alone (0 %) to "
-    "facts alone (100 %), GradDiff at fixed settings.",
+    "facts": f"How much of the retain text is like what is forgotten: from prose alone (0{NBSP}%) "
+    f"to facts alone (100{NBSP}%), GradDiff at fixed settings.",
     "weights": "How many experts are selected, which rule, how hard and how clipped: GradDiff at "
     "fixed settings, on the mixed retain set.",
 }

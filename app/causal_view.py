@@ -19,6 +19,7 @@ from trace_engine.causal.paired import Effect
 from trace_engine.causal.rerouted_results import Rerouted
 from trace_engine.causal.results import Ablation, CellEffect, Harm, Scan
 from trace_engine.config import Cell
+from trace_engine.spelling import number
 
 MEASURES: dict[str, str] = {
     "specific": "Forget beyond utility",
@@ -102,8 +103,8 @@ def hover_text(cell: CellEffect) -> str:
     forget, utility = cell.forget, cell.utility
     return (
         f"<b>{state.cell_name(cell.cell)}</b>, reached by {wording.count(cell.tokens)} tokens<br>"
-        f"forget loss {forget.loss.change:+.4f} nats/token, corrected p "
-        f"{forget.loss.p_corrected:.2g}<br>utility loss {utility.loss.change:+.4f}<br>"
+        f"forget loss {number(forget.loss.change, '+.4f')} nats/token, corrected p "
+        f"{forget.loss.p_corrected:.2g}<br>utility loss {number(utility.loss.change, '+.4f')}<br>"
         f"accuracy: forget {forget.accuracy.before:.2f} → {forget.accuracy.after:.2f}, utility "
         f"{utility.accuracy.before:.2f} → {utility.accuracy.after:.2f}<br>"
         f"{cell.band.as_much} of {cell.band.n} experts of like load do as much"
@@ -116,11 +117,14 @@ def cell_sentence(cell: CellEffect, scan: Scan) -> str:
     if cell.tokens == 0:
         return f"No token of the questions reaches {name}, so nothing hangs on it here: exactly 0."
     specific = cell.specific
+    forget, utility, beyond = (
+        number(value, "+.4f")
+        for value in (cell.forget.loss.change, cell.utility.loss.change, specific.value)
+    )
     return (
-        f"Without {name} the right answers on {scan.forget_category} lose "
-        f"{cell.forget.loss.change:+.4f} nats/token (n = {cell.forget.n}, corrected p = "
-        f"{cell.forget.loss.p_corrected:.2g}), everything else {cell.utility.loss.change:+.4f} "
-        f"(n = {cell.utility.n}): {specific.value:+.4f}{_bounds(specific.low, specific.high, 4)} "
+        f"Without {name} the right answers on {scan.forget_category} lose {forget} nats/token "
+        f"(n = {cell.forget.n}, corrected p = {cell.forget.loss.p_corrected:.2g}), everything else "
+        f"{utility} (n = {cell.utility.n}): {beyond}{_bounds(specific.low, specific.high, 4)} "
         f"beyond. {cell.band.as_much} of the {cell.band.n} experts nearest in load do as much."
     )
 
@@ -188,7 +192,7 @@ def effects_table(effects: tuple[Effect, ...]) -> pd.DataFrame:
                 "change": f"{effect.accuracy.change:+.3f}"
                 + _bounds(effect.accuracy.low, effect.accuracy.high),
                 "p": effect.accuracy.p,
-                "loss change": f"{effect.loss.change:+.4f}"
+                "loss change": f"{number(effect.loss.change, '+.4f')}"
                 + _bounds(effect.loss.low, effect.loss.high, 4),
                 "loss p": effect.loss.p,
             }
@@ -276,4 +280,6 @@ def _estimate(estimate: Any) -> str:
 
 
 def _bounds(low: float | None, high: float | None, digits: int = 3) -> str:
-    return "" if low is None or high is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    if low is None or high is None:
+        return ""
+    return f" [{number(low, f'+.{digits}f')}, {number(high, f'+.{digits}f')}]"

@@ -52,7 +52,7 @@ def test_the_count_is_said_before_launch_and_the_file_is_what_is_launched(
 ) -> None:
     launched: list[Any] = []
 
-    def launch(base: Any, grids: Any, name: str, token: str) -> str:
+    def launch(base: Any, grids: Any, name: str, token: str, owner: str | None) -> str:
         launched.append((base, grids, name))
         return "20260101-000000-abcdef"
 

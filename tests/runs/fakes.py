@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tests.runs.light_worker import config
+from tests.support.forking import without_a_program
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import NonFiniteLossError
 from trace_engine.progress import ProgressCallback
@@ -144,5 +145,6 @@ def start(run: RunDirectory, base: Path) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runs.fakes"])
     process = context.Process(target=_child, args=(run.path, base))
-    process.start()
+    with without_a_program():
+        process.start()
     return process

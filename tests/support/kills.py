@@ -22,6 +22,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from tests.support.forking import without_a_program
+
 PRELOADED = ["tests.runs.real", "tests.kills.cases"]
 """What the server has imported, for all that fork from it in a process of the tests."""
 _SECONDS = 120
@@ -72,7 +74,8 @@ def fork(target: Callable[..., object], *arguments: object) -> ForkServerProcess
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=target, args=arguments)
-    process.start()
+    with without_a_program():
+        process.start()
     return process
 
 
