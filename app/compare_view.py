@@ -9,7 +9,6 @@ says so.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,11 @@ from app.theme import Palette, palette
 from trace_engine import runs
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
-from trace_engine.disk import Stamp, stamp
+from trace_engine.disk import stamp
 from trace_engine.errors import TraceError
 from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
-from trace_engine.runs.curve import Curve
 
 SCORES = PACK / "scores.json"
 REFERENCE = "retrain_no_hazard"
@@ -40,7 +38,6 @@ FORGOTTEN = "demo:forget"
 QUESTIONS = "demo:questions/"
 BUNDLED_QUESTIONS = (f"{QUESTIONS}validation", f"{QUESTIONS}test")
 DEFAULT_RUNS = 6
-ROWS = "metrics.jsonl"
 PATTERNS = ("", "/", ".", "x", "-", "+")
 
 
@@ -56,12 +53,9 @@ def offered() -> tuple[dict[str, str], list[str]]:
         if summary.kind != "unlearn":
             continue
         run = runs.open_run(summary.id)
-        rows = stamp(run.path / ROWS)
+        rows = stamp(run.path / replay.ROWS)
         if rows is not None and rows[1]:
-            config = run.config()
-            assert isinstance(config, UnlearnConfig)
-            named = f"{config.method} {weighs(config)} {run.id[-6:]}"
-            labels[run.id] = config.name.strip() or named
+            labels[run.id] = summary.name.strip() or _unnamed(run)
     for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
         try:
             bundled = replay.bundled_run(path)
@@ -71,6 +65,12 @@ def offered() -> tuple[dict[str, str], list[str]]:
         if bundled is not None:
             labels[bundled.id] = bundled.label
     return labels, skipped
+
+
+def _unnamed(run: RunDirectory) -> str:
+    config = run.config()
+    assert isinstance(config, UnlearnConfig)
+    return f"{config.method} {weighs(config)} {run.id[-6:]}"
 
 
 def read(chosen: Mapping[str, str]) -> tuple[list[StoredRun], list[str]]:
@@ -85,7 +85,7 @@ def read(chosen: Mapping[str, str]) -> tuple[list[StoredRun], list[str]]:
                 found.append(dataclasses.replace(stored, label=label))
                 continue
             run = runs.open_run(key)
-            config, rows = run.config(), _told(run, stamp(run.path / ROWS))
+            config, rows = run.config(), _told(run)
             assert isinstance(config, UnlearnConfig)
             found.append(StoredRun(run.id, label, run.path, config, rows, run.facts()))
         except TraceError as error:
@@ -93,10 +93,9 @@ def read(chosen: Mapping[str, str]) -> tuple[list[StoredRun], list[str]]:
     return found, skipped
 
 
-@lru_cache(maxsize=32)
-def _told(run: RunDirectory, rows: Stamp | None) -> tuple[dict[str, Any], ...]:
+def _told(run: RunDirectory) -> tuple[dict[str, Any], ...]:
     """The evaluations and the last step; the losses of the steps between are not compared."""
-    seen = Curve(run.path / ROWS).look()
+    seen = replay.followed(run).look()
     last = [{"kind": "train", "step": int(step)} for step in seen.train["step"][-1:]]
     return (*seen.evaluations, *last)
 

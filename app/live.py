@@ -7,7 +7,6 @@ it reads those that are new, and curves of more steps than a screen has pixels a
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,6 +19,7 @@ from app import (
     export_view,
     house,
     machine_view,
+    replay,
     runs_view,
     state,
     wording,
@@ -28,7 +28,6 @@ from app.curves import Row
 from trace_engine.config import UnlearnConfig, to_yaml
 from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus
-from trace_engine.runs.curve import Curve
 
 TICK_SECONDS = 1.0
 LOSS_HEIGHT = 170
@@ -53,7 +52,7 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
         # The whole page is drawn once more, without this fragment: that is what ends the ticking.
         st.rerun(scope="app")
     _head(run, config, status)
-    seen = _followed(str(run.path)).look()
+    seen = replay.followed(run).look()
     left, right = st.columns(2, gap="large")
     with left:
         judged = _judged(seen.evaluations, config)
@@ -83,12 +82,6 @@ def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
                 _live_chart(losses[[name]], name, height=LOSS_HEIGHT)
         if note:
             st.caption(note)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _followed(path: str) -> Curve:
-    """The curve of a run, read once for all who look at it."""
-    return Curve(Path(path) / "metrics.jsonl")
 
 
 def _live_chart(
@@ -204,7 +197,7 @@ def delete_and_close(run_id: str) -> None:
 
 
 def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
-    seen = _followed(str(run.path)).look()
+    seen = replay.followed(run).look()
     frame, what, unit, chance = _judged(seen.evaluations, config)
     if frame.empty:
         st.caption("No evaluation was recorded, so there is no curve.")

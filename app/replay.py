@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
 from app.curves import DASHES, Row, accuracy_frame, chance_of, escape, lay_out, series_colours
 from app.theme import Palette, palette
@@ -19,7 +20,9 @@ from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.runs import RunDirectory
+from trace_engine.runs.curve import Curve
 
+ROWS = "metrics.jsonl"
 BUNDLED_RUN = PACK / "run"
 """The run with TRACE weights, which the replay shows."""
 BUNDLED_CONTROL = PACK / "run_uniform"
@@ -37,6 +40,16 @@ class StoredRun:
     rows: tuple[Row, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the run found out before its first step."""
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _followed(path: str) -> Curve:
+    return Curve(Path(path))
+
+
+def followed(run: RunDirectory) -> Curve:
+    """The curve of a run, read once for all sessions and pages that look at it."""
+    return _followed(str(run.path / ROWS))
 
 
 def bundled_run(path: Path = BUNDLED_RUN) -> StoredRun | None:

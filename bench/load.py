@@ -10,6 +10,7 @@ are the server's own; those on the clock stretch with whatever else the machine 
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import sys
 import time
@@ -33,7 +34,8 @@ from trace_engine.routing import mismatch
 from trace_engine.runs import RunDirectory
 
 READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
-BUSY = '[data-testid="stApp"]:not([data-test-script-state="notRunning"])'
+SEED = "seed"
+"""What the field is called in the address."""
 KEY = "10ad" * 8
 """The simulated profile's."""
 TARGET_SECONDS = 1.0
@@ -122,6 +124,8 @@ class Load:
     def note_memory(self, moment: str) -> None:
         mebibytes = self._process.memory_info().rss / 2**20
         self.figures.memory.setdefault(moment, []).append(mebibytes)
+        # Minutes lie between two of these, and a fault at the end must not lose them.
+        print(f"{moment}: {mebibytes:.0f} MiB", file=sys.stderr, flush=True)
 
     async def page_alone(self, name: str, page: str, repetitions: int = 3, **query: str) -> None:
         """Server time of a page that nobody else disturbs; its first run is told apart."""
@@ -134,6 +138,8 @@ class Load:
                 used = self.processor() - before
                 self.figures.processor.setdefault(name, []).append(used)
             self.figures.faults += session.faults
+        used = statistics.median(self.figures.processor[name])
+        print(f"{name}: {used:.2f} s", file=sys.stderr, flush=True)
 
     async def crowd(
         self, sessions: int, reruns: int, known: list[str], layers: int, experts: int
@@ -169,6 +175,7 @@ class Load:
             ids = [session.id for session in opened]
         used = (self.processor() - cpu) / count
         self.figures.processor.setdefault("crowd", []).append(used)
+        print(f"crowd: {used:.2f} s a rerun", file=sys.stderr, flush=True)
         self.note_memory("all closed")
         return ids
 
@@ -212,9 +219,11 @@ def browse(load: Load, tabs: int, between: Callable[[], None]) -> None:
         seed = page.get_by_role("spinbutton", name="Seed")
         for _ in range(3):
             before, clock = load.processor(), time.perf_counter()
-            seed.fill(str(int(seed.input_value()) + 1))
+            chosen = str(int(seed.input_value()) + 1)
+            seed.fill(chosen)
             seed.press("Enter")
-            page.wait_for_selector(BUSY, timeout=60_000)
+            # The address follows in the run that the number causes.
+            page.wait_for_url(re.compile(rf"[?&]{SEED}={chosen}\b"), timeout=300_000)
             page.wait_for_selector(READY, timeout=300_000)
             load.figures.seconds.setdefault("a large set, rerun", []).append(
                 time.perf_counter() - clock
