@@ -138,15 +138,9 @@ def _interval(figure: Any, prefix: str) -> str:
 
 def not_computed(summary: dict[str, Any], plan: BenchConfig) -> str:
     """What the pack's plan has and this table lacks, as a sentence; empty when nothing."""
-    there = {tuple(row[name] for name in ("retain", "method", "weighting"))
-             for row in summary["rows"]}  # fmt: skip
-    rows = plan_rows(plan)
-    lacks = left_out(
-        {
-            "not_computed": [row for row in rows if row not in there],
-            "partly": [row[:2] for row in rows if row in there],
-        }
-    )
+    there = {(row["retain"], row["method"], row["weighting"]) for row in summary["rows"]}
+    missing = [row for row in plan_rows(plan) if row not in there]
+    lacks = left_out(missing, {(retain, method) for retain, method, _ in there})
     return f"Of the pack's plan not computed yet: {lacks}." if lacks else ""
 
 

@@ -189,10 +189,10 @@ def effects_table(effects: tuple[Effect, ...]) -> pd.DataFrame:
                 "group": effect.group,
                 "n": effect.n,
                 "accuracy": f"{effect.accuracy.before:.3f} → {effect.accuracy.after:.3f}",
-                "change": f"{effect.accuracy.change:+.3f}"
+                "change": number(effect.accuracy.change, "+.3f")
                 + _bounds(effect.accuracy.low, effect.accuracy.high),
                 "p": effect.accuracy.p,
-                "loss change": f"{number(effect.loss.change, '+.4f')}"
+                "loss change": number(effect.loss.change, "+.4f")
                 + _bounds(effect.loss.low, effect.loss.high, 4),
                 "loss p": effect.loss.p,
             }

@@ -7,11 +7,12 @@ and return, and what they raise besides, is the engine's.
 from collections.abc import Sequence
 
 from app import house
+from app.inspecting import Inspecting
 from trace_engine import runs, sweeps
 from trace_engine.audit import background as audits
 from trace_engine.audit.settings import AuditConfig
 from trace_engine.causal.settings import CausalConfig
-from trace_engine.config import ProfileConfig, UnlearnConfig
+from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
 from trace_engine.export import Form
 from trace_engine.export.background import start_export as _start_export
 from trace_engine.runs import RunDirectory, evidence
@@ -77,6 +78,12 @@ def start_export(run: RunDirectory, form: Form) -> None:
     """Write a run's model as a folder."""
     house.may_change()
     _start_export(run, form)
+
+
+def inspect(config: ModelConfig, *, trial: bool = False) -> Inspecting:
+    """Look at a model in a process of its own."""
+    house.may_change()
+    return Inspecting(config, trial=trial)
 
 
 def launch_audit(config: AuditConfig, *, token: str | None = None) -> str:

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import trace_engine
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError, ModelError
+from trace_engine.runs.detach import environment_of_children
 
 PATIENCE_SECONDS = 900.0
 """A few files of a hub model are fetched first; whatever takes longer is ended, and the hub's cache
@@ -55,15 +55,13 @@ class Inspecting:
         self._folder = tempfile.TemporaryDirectory(prefix="trace-inspect-")
         folder = Path(self._folder.name)
         self._out, self._err = folder / "out", folder / "err"
-        package = str(Path(trace_engine.__file__).parent.parent)
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 command(config, trial=trial),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=environment_of_children(),
             )
 
     def __enter__(self) -> Self:

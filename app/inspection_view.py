@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import tables, wording
-from app.inspecting import Inspecting, NoAnswerError, question
+from app import doors, house, tables, wording
+from app.inspecting import NoAnswerError, question
 from trace_engine.config import ModelConfig
 from trace_engine.errors import TraceError
 from trace_engine.spelling import size, spans
@@ -32,11 +32,13 @@ def panel(config: ModelConfig) -> str | None:
     used, where the inspection refused it or its weights do not fit here."""
     asked, timed = question(config), question(config, trial=True)
     answers = _answers()
+    closed = house.rules().read_only
     left, right = st.columns(2)
     look = left.button(
         "Inspect the model",
         icon=":material/search:",
         key="inspect_model",
+        disabled=closed,
         width="stretch",
         help="Routing, memory and what is supported, before any weight is loaded.",
     )
@@ -44,6 +46,7 @@ def panel(config: ModelConfig) -> str | None:
         "Time its experts here",
         icon=":material/timer:",
         key="inspect_trial",
+        disabled=closed,
         width="stretch",
         help="Inspects, and times each way to multiply the experts for a second, on one layer's "
         "shape with random weights.",
@@ -76,7 +79,7 @@ def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any]:
     """The answer, or `{_REFUSED: why}`, or `{_UNANSWERED: why}` where none came."""
     with st.status("Looking at the model …") as status:
         try:
-            with Inspecting(config, trial=trial) as inspecting:
+            with doors.inspect(config, trial=trial) as inspecting:
                 for phase in inspecting.phases():
                     status.update(label=f"{phase.capitalize()} …")
                 found = inspecting.result()

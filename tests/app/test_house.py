@@ -1,6 +1,7 @@
 """What a server may be told: look only, who is let in, how much at once; no page goes round it."""
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.app.conftest import ROOT
 from tests.app.stored import write_run
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.cli.configuring import bundled_audit
-from trace_engine.config import UnlearnConfig
+from trace_engine.config import ModelConfig, UnlearnConfig
 from trace_engine.disk import write_json
 from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.runs import launcher, open_run
@@ -76,23 +77,30 @@ def test_read_only_closes_every_door(no_rules: pytest.MonkeyPatch, trace_home: P
     no_rules.setenv("TRACE_READ_ONLY", "1")
     run = SimpleNamespace(id="r")
     documents = DocumentSet.of("own", "own", [Document("1", "text", None)])
-    for call in (
-        lambda: doors.launch(config()),
-        lambda: doors.resume("r"),
-        lambda: doors.stop("r"),
-        lambda: doors.delete("r"),
-        lambda: doors.store_set(documents),
-        lambda: doors.launch_sweep(config(), [], "", token="t"),
-        lambda: doors.resume_sweep("s"),
-        lambda: doors.stop_sweep("s"),
-        lambda: doors.delete_sweep("s"),
-        lambda: doors.start_export(run, "model"),  # type: ignore[arg-type]
-        lambda: doors.start_evidence(CausalConfig()),
-        lambda: doors.stop_evidence(CausalConfig()),
-        lambda: doors.launch_audit(bundled_audit()),
-        lambda: doors.resume_audit("a"),
-        lambda: doors.stop_audit("a"),
-    ):
+    calls: dict[str, Callable[[], object]] = {
+        "launch": lambda: doors.launch(config()),
+        "resume": lambda: doors.resume("r"),
+        "stop": lambda: doors.stop("r"),
+        "delete": lambda: doors.delete("r"),
+        "store_set": lambda: doors.store_set(documents),
+        "launch_sweep": lambda: doors.launch_sweep(config(), [], "", token="t"),
+        "resume_sweep": lambda: doors.resume_sweep("s"),
+        "stop_sweep": lambda: doors.stop_sweep("s"),
+        "delete_sweep": lambda: doors.delete_sweep("s"),
+        "start_export": lambda: doors.start_export(run, "model"),  # type: ignore[arg-type]
+        "start_evidence": lambda: doors.start_evidence(CausalConfig()),
+        "stop_evidence": lambda: doors.stop_evidence(CausalConfig()),
+        "launch_audit": lambda: doors.launch_audit(bundled_audit()),
+        "resume_audit": lambda: doors.resume_audit("a"),
+        "stop_audit": lambda: doors.stop_audit("a"),
+        "inspect": lambda: doors.inspect(ModelConfig()),
+    }
+    assert set(calls) == {
+        name
+        for name, door in vars(doors).items()
+        if inspect.isfunction(door) and door.__module__ == doors.__name__ and name[0] != "_"
+    }
+    for call in calls.values():
         with pytest.raises(TraceError, match="for looking"):
             call()
     assert not list(trace_home.glob("runs/*"))

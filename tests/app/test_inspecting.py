@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import inspecting, inspection_view, model_view
+from app import doors, inspecting, inspection_view, model_view
 from app.inspecting import Inspecting, NoAnswerError, command, question
 from tests.support.models import save_tiny_olmoe
 from trace_engine.config import ModelConfig
@@ -167,7 +167,7 @@ class _Answered:
 @pytest.fixture
 def process(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> type[_Answered]:
     fake = type("Fake", (_Answered,), {"started": [], "answer": answer | {"trial": None}})
-    monkeypatch.setattr(inspection_view, "Inspecting", fake)
+    monkeypatch.setattr(doors, "Inspecting", fake)
     return fake
 
 

@@ -43,6 +43,24 @@ def test_take_refuse_release(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
+def test_one_that_is_leaving_is_waited_for_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    child = hold(path)
+    with pytest.raises(LockedError, match="at work"):
+        FileLock.take_over(path, "at work", lambda: False)
+    looks: list[bool] = []
+
+    def leaving() -> bool:
+        looks.append(is_locked(path))
+        if len(looks) == 3:
+            child.communicate()  # its end
+        return True
+
+    with FileLock.take_over(path, "at work", leaving):
+        assert is_locked(path)
+    assert looks == [True, True, True]
+
+
 @pytest.mark.fault_row(1)
 @pytest.mark.faults
 def test_kill_9_frees_the_lock(tmp_path: Path) -> None:

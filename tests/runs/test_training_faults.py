@@ -306,6 +306,18 @@ def test_a_disk_that_fills_in_mid_run_fails_it_and_loses_nothing(
     same(run, undisturbed)
 
 
+def test_what_a_kill_leaves_of_the_kept_room_is_in_nobodys_way(tmp_path: Path) -> None:
+    write_script(tmp_path, pause_at=1)
+    run = new_run(tmp_path)
+    kill(paused(run, tmp_path))
+    assert (run.path / ".reserve.tmp").stat().st_size == 65536
+    write_script(tmp_path)
+    run.create(settings(tmp_path)).release()  # nothing was computed: it starts anew
+    assert not (run.path / ".reserve.tmp").exists()
+    finish(run, tmp_path)
+    assert not (run.path / ".reserve.tmp").exists()
+
+
 def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:
     write_script(tmp_path, pretend_model_bytes=2 * shutil.disk_usage(tmp_path).total)
     run = new_run(tmp_path)

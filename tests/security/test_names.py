@@ -3,6 +3,7 @@ expected, it is refused in a sentence or stays inside, and nothing outside is to
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 
 from tests.benchmark.cases import tiny_bench
 from tests.runs.light_worker import config
-from trace_engine import runs, sweeps
+from trace_engine import bundled, runs, sweeps
 from trace_engine.benchmark.settings import BenchConfig
-from trace_engine.bundled import PACK, resolve_source
+from trace_engine.bundled import resolve_source
 from trace_engine.cli import running
 from trace_engine.csvfile import safe_cell
 from trace_engine.errors import InputError, RunError, TraceError
@@ -112,12 +113,23 @@ def test_a_key_that_is_accepted_is_a_folder_of_the_profiles(place: Path, name: s
 
 @hostile
 @given(name=NAMES)
-def test_a_bundled_name_stays_in_the_pack(name: str) -> None:
-    try:
-        path = Path(resolve_source(f"demo:{name}"))
-    except InputError:
-        return
-    assert path.resolve().is_relative_to(PACK.resolve())
+@example(name="inside")
+@example(name="../../victim")
+@example(name="questions/../../../victim")
+def test_a_bundled_name_stays_in_the_pack(place: Path, name: str) -> None:
+    """A pack with sets that a name upwards would reach, if it were followed."""
+    pack = place / "packs" / "pack"
+    for folder in (pack / "sets", pack / "questions", pack / "book"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in (pack / "sets" / "inside", place / "packs" / "victim", place / "victim"):
+        file.with_suffix(".jsonl").write_text("{}", encoding="utf-8")
+    with mock.patch.object(bundled, "PACK", pack):
+        try:
+            path = Path(resolve_source(f"demo:{name}"))
+        except InputError:
+            assert name != "inside"
+            return
+    assert path.resolve().is_relative_to(pack.resolve())
 
 
 @pytest.mark.fault_row(23)

@@ -20,6 +20,7 @@ from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.progress import Meter, ProgressCallback
+from trace_engine.runs.detach import environment_of_children
 
 QUEUE = "queue.json"
 REFUSED = 2
@@ -83,8 +84,6 @@ def _spread(
 ) -> None:
     queue = {"fingerprints": fingerprints, "trials": [_packed(trial) for trial in todo]}
     write_json(store.folder / QUEUE, queue)
-    # Threads that wait must not spin on a core that another worker needs (design/LOG.md).
-    quiet = {"OMP_WAIT_POLICY": "passive", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     command = [sys.executable, "-m", "trace_engine.benchmark.worker", str(store.folder)]
     logs = [store.folder / f"worker-{number}.log" for number in range(min(workers, len(todo)))]
     started: list[subprocess.Popen[bytes]] = []
@@ -93,7 +92,10 @@ def _spread(
             with log.open("wb") as stream:
                 started.append(
                     subprocess.Popen(
-                        command, env=os.environ | quiet, stdout=stream, stderr=subprocess.STDOUT
+                        command,
+                        env=environment_of_children(),
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
                     )
                 )
         waiting = todo

@@ -5,6 +5,7 @@ it is missing.
 """
 
 import json
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,18 @@ def _marker(config: BenchConfig, table: Table) -> str:
 
 
 def _not_computed(table: Table) -> list[str]:
-    found = left_out(table.facts)
+    there = {(row["retain"], row["method"]) for row in table.rows}
+    found = left_out(table.facts["not_computed"], there)
     return [f"**Not computed:** {found}."] if found else []
 
 
-def left_out(facts: dict[str, Any]) -> str:
-    """Rows of the plan that the table lacks, by retain set and method; empty when none."""
+def left_out(rows: Iterable[Sequence[str]], there: Collection[tuple[str, str]]) -> str:
+    """Rows that a table lacks, by retain set and method, with their weightings where `there` has
+    other rows of that set and method; empty when none.
+    """
     missing: dict[str, dict[str, list[str]]] = {}
-    for retain, method, weighting in facts.get("not_computed", []):
+    for retain, method, weighting in rows:
         missing.setdefault(retain, {}).setdefault(method, []).append(weighting)
-    there = {(row[0], row[1]) for row in facts.get("partly", [])}
     return "; ".join(
         f"{retain}: "
         + ", ".join(

@@ -97,11 +97,7 @@ def run_table(
             store, trials, materials.fingerprints, workers, report, "measuring on test questions"
         )
         measured = list(zip(trials, results, strict=True))
-        partly = {row[:2] for row in rows} & {row[:2] for row in left_out}
-        facts = _facts(config, materials) | {
-            "not_computed": [list(row) for row in left_out],
-            "partly": sorted(map(list, partly)),
-        }
+        facts = _facts(config, materials) | {"not_computed": [list(row) for row in left_out]}
         table = make_table(config, chosen, measured, facts, tuned)
         frame = results_frame(config, [*tuned, *measured])
         write_report(folder, config, table, frame)

@@ -2,7 +2,6 @@
 their own, so that a broken build of torch is a line of the report and not its end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import trace_engine
 from trace_engine.health.report import Check, Report
 from trace_engine.health.surroundings import surroundings
+from trace_engine.runs.detach import environment_of_children
 from trace_engine.spelling import size
 
 PROBE = [sys.executable, "-m", "trace_engine.health.probe"]
@@ -91,14 +90,8 @@ def tested(found: dict[str, Any] | None, trouble: str) -> Check:
 
 def _probe(folder: Path, self_test: bool, timeout: float) -> tuple[dict[str, Any], str]:
     """What each stage of the probe said, and how it ended where it did not reach its end."""
-    package = str(Path(trace_engine.__file__).parent.parent)
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        # Nothing is fetched: the model is made on the spot.
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
+    # Nothing is fetched: the model is made on the spot.
+    environment = environment_of_children() | {"HF_HUB_OFFLINE": "1"}
     command = [*PROBE, str(folder), *([] if self_test else ["--look-only"])]
     try:
         done = subprocess.run(

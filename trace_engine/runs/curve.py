@@ -21,7 +21,8 @@ from trace_engine.errors import RunError
 _BATCH = 4096
 """Lines that are parsed before they become columns."""
 _ABOUT_THE_ROW = frozenset({"kind", "step", "attempt"})
-_KIND_ORDER = {"train": 0, "eval": 1}
+KIND_ORDER = {"train": 0, "eval": 1}
+"""Of rows of one step; others come after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Curve:
             parts.append(_columns(steps))
             evaluations = sorted(
                 self._others.values(),
-                key=lambda row: (row["step"], _KIND_ORDER.get(row["kind"], 2)),
+                key=lambda row: (row["step"], KIND_ORDER.get(row["kind"], 2)),
             )
             self._seen = Seen(self._seen.train, tuple(evaluations))
         if len(parts) > 1:

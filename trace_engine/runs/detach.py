@@ -14,20 +14,16 @@ from trace_engine.runs.lock import FileLock
 _children: list[subprocess.Popen[bytes]] = []
 
 
-def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
-    """Start `command --lock N` in `folder`, in a session of its own; it inherits the lock.
+def environment_of_children() -> dict[str, str]:
+    """What a process of ours is started with: this package, and nothing from where it works.
 
-    Nothing is imported from `folder`: an imported run names it, and whatever lies there must not
-    become code. Relative paths of PYTHONPATH mean what they mean here.
-
-    Raises OSError when no process starts; the lock is then still the caller's.
+    An imported run names the folder its worker starts in, and whatever lies there must not become
+    code. Relative paths of PYTHONPATH mean what they mean here.
     """
-    # Ended workers of this process are collected here; they would stay zombies until it ends.
-    _children[:] = [child for child in _children if child.poll() is None]
     package = str(Path(trace_engine.__file__).parent.parent)
     asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [package, *(os.path.abspath(path) for path in asked if path)]
-    environment = {
+    return {
         # A progress bar in a log file is a thousand copies of one line.
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         # Waiting threads sleep instead of spinning: beside a browser on two cores, spinning made
@@ -37,6 +33,15 @@ def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) 
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONSAFEPATH": "1",
     }
+
+
+def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
+    """Start `command --lock N` in `folder`, in a session of its own; it inherits the lock.
+
+    Raises OSError when no process starts; the lock is then still the caller's.
+    """
+    # Ended workers of this process are collected here; they would stay zombies until it ends.
+    _children[:] = [child for child in _children if child.poll() is None]
     with log.open("ab") as output:
         _children.append(
             subprocess.Popen(
@@ -45,7 +50,7 @@ def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) 
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                env=environment,
+                env=environment_of_children(),
                 pass_fds=(lock.descriptor,),
                 start_new_session=True,
             )

@@ -33,14 +33,14 @@ from trace_engine.disk import (
 from trace_engine.errors import RunError, TraceError
 from trace_engine.runs import events
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
-from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.curve import KIND_ORDER
+from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.preflight import require_possible
 
 FINAL_STATES = ("done", "stopped", "failed")
 """States that a worker writes as its last word; without one, a free lock means `interrupted`."""
 ACTIVE_STATES = ("starting", "queued", "running")
 STALLED_SECONDS = 60.0
-_LEAVING_SECONDS = 5.0
 _BEFORE_THE_FIRST_STEP = frozenset(
     {"config.yaml", "status.json", "launch.json", "facts.json", "progress.json", "metrics.jsonl"}
     | {"log.txt", "lock", "checkpoints", "profile-before", "trackers", events.NAME}
@@ -48,7 +48,6 @@ _BEFORE_THE_FIRST_STEP = frozenset(
 """What a run may hold that has not made an update; with a stop request beside it."""
 _BEFORE_THE_STATUS = frozenset({"config.yaml", "launch.json", "lock"})
 """What one holds that was killed while it was made."""
-_KIND_ORDER = {"train": 0, "eval": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,7 @@ class RunDirectory:
             for row in read_lines(self.path / "metrics.jsonl"):
                 last[str(row["kind"]), int(row["step"])] = row
             rows = [row for row in last.values() if kind is None or row["kind"] == kind]
-            return sorted(rows, key=lambda row: (row["step"], _KIND_ORDER.get(row["kind"], 2)))
+            return sorted(rows, key=lambda row: (row["step"], KIND_ORDER.get(row["kind"], 2)))
 
     def facts(self) -> dict[str, Any]:
         """What the run found out before training: model, sets, selection, weights; empty until it
@@ -277,18 +276,10 @@ class RunDirectory:
         run."""
         if not (self.path / "config.yaml").exists():
             raise RunError(f"{self.path.name} is not a run: it has no config.yaml.")
-        deadline = time.monotonic() + _LEAVING_SECONDS
-        while True:
-            try:
-                return FileLock.take(
-                    self.lock_path, f"Run {self.id} is in use by its worker. Stop it first."
-                )
-            except LockedError:
-                # A worker that has said its last word is on its way out; others are refused now.
-                leaving = self._recorded()["state"] in FINAL_STATES
-                if not leaving or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        refusal = f"Run {self.id} is in use by its worker. Stop it first."
+        return FileLock.take_over(
+            self.lock_path, refusal, lambda: self._recorded()["state"] in FINAL_STATES
+        )
 
     def create(
         self, config: ProfileConfig | UnlearnConfig, launched: Mapping[str, Any] | None = None

@@ -9,6 +9,7 @@ forked without `exec` shares it: the worker forks nothing.
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from typing import Self
 from trace_engine.errors import RunError
 
 _PATIENCE_SECONDS = 2.0
+_LEAVING_SECONDS = 5.0
 
 
 class LockedError(RunError):
@@ -65,6 +67,20 @@ class FileLock:
                 raise LockedError(refusal)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         return cls(descriptor, path)
+
+    @classmethod
+    def take_over(cls, path: Path, refusal: str, leaving: Callable[[], bool]) -> Self:
+        """As `take`, but waits for a holder that is `leaving`: one that has said its last word and
+        has not ended yet.
+        """
+        deadline = time.monotonic() + _LEAVING_SECONDS
+        while True:
+            try:
+                return cls.take(path, refusal)
+            except LockedError:
+                if not leaving() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     @classmethod
     def inherit(cls, descriptor: int, path: Path) -> Self:

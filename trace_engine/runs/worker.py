@@ -57,8 +57,9 @@ def work(
     progress.
     """
     run.update(process=ProcessName.own().to_dict())
-    # Given back before the last word, which a full disk would have no room for.
-    reserve = run.path / ".reserve"
+    # Given back before the last word, which a full disk would have no room for; by its name it is
+    # a leftover where a kill comes first.
+    reserve = run.path / ".reserve.tmp"
     write_bytes(reserve, bytes(_LAST_WORDS))
 
     def queued(ahead: int) -> None:
@@ -67,8 +68,10 @@ def work(
         if on_wait is not None:
             on_wait(ahead)
 
-    def ended(state: str, message: str, **more: Any) -> None:
+    def ended(state: str, message: str, log: str = "", **more: Any) -> None:
         reserve.unlink(missing_ok=True)
+        if log:
+            run.log(log)
         run.event("usage", **usage())
         run.update(state=state, message=message, **more)
 
@@ -80,15 +83,12 @@ def work(
     except StopRequestedError as stopped:
         ended("stopped", str(stopped) or "Stopped before the first step.")
     except TraceError as error:
-        reserve.unlink(missing_ok=True)
-        run.log(f"failed: {error}")
         # What a run directory or its disk refuses passes; settings, sets and model stay.
-        ended("failed", str(error), repeats=not isinstance(error, RunError))
+        repeats = not isinstance(error, RunError)
+        ended("failed", str(error), f"failed: {error}", repeats=repeats)
     except Exception as error:
-        reserve.unlink(missing_ok=True)
         # The page shows one sentence; whoever repairs the engine needs the rest.
-        run.log(traceback.format_exc())
-        ended("failed", _explain(run, error), repeats=ran_out(error))
+        ended("failed", _explain(run, error), traceback.format_exc(), repeats=ran_out(error))
     return run.status()
 
 

@@ -153,7 +153,11 @@ class SweepDirectory:
 
     def lock(self) -> FileLock:
         """Take the sweep. Raises LockedError when a driver has it."""
-        return FileLock.take(self.lock_path, f"Sweep {self.id} is at work already.")
+        return FileLock.take_over(
+            self.lock_path,
+            f"Sweep {self.id} is at work already.",
+            lambda: self._recorded()["state"] in FINAL_STATES,
+        )
 
     def create(
         self,
