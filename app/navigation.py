@@ -4,6 +4,7 @@ Pages are files of `pages/`, one question each. Only a `TraceError` becomes a se
 anything else is a bug and stays visible as one (logged by Streamlit, no details in the browser).
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from app import house, state, wording
 from trace_engine.errors import TraceError
+from trace_engine.threads import wait_briefly
 
 ASSETS = Path(__file__).parent / "assets"
 """Own files: a Material icon as page icon would be fetched from the network."""
@@ -90,6 +92,7 @@ def _declare(*, hidden: bool = False) -> Any:
 
 def run() -> None:
     """The whole app: called by `streamlit_app.py`, once per run."""
+    wait_briefly(os.environ)
     st.set_page_config(
         page_title="TRACE · routing-aware unlearning",
         page_icon=str(ASSETS / "icon.svg"),

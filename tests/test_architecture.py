@@ -21,6 +21,7 @@ FLOORS: dict[str, float] = {
     "refusal": 0,
     "spelling": 0,
     "stored": 0,
+    "threads": 0,
     "yamlfile": 0.5,  # a mezzanine: what config reads files with, over errors
     "bundled": 1,
     "csvfile": 0.5,

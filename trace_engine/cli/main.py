@@ -30,6 +30,7 @@ from trace_engine.config import TrackerName
 from trace_engine.errors import AlreadySaidError, TraceError
 from trace_engine.exhaustion import ran_out
 from trace_engine.methods import METHODS
+from trace_engine.threads import wait_briefly
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: a refusal with its sentence; a run that ended otherwise than done; Ctrl-C."""
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `trace-moe`; returns the exit code."""
     # transformers' bars would interleave with ours; must be set before it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    wait_briefly(os.environ)
     options = _parse(arguments)
     module, function = options.command.split(":")
     command: Command = getattr(import_module(f"trace_engine.cli.{module}"), function)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trace_engine
 from trace_engine.runs.lock import FileLock
+from trace_engine.threads import wait_briefly
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -23,16 +24,15 @@ def environment_of_children() -> dict[str, str]:
     package = str(Path(trace_engine.__file__).parent.parent)
     asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [package, *(os.path.abspath(path) for path in asked if path)]
-    return {
+    environment = {
         # A progress bar in a log file is a thousand copies of one line.
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        # Waiting threads sleep instead of spinning: beside a browser on two cores, spinning made
-        # profiling 13 times slower (design/LOG.md). The bits do not depend on it.
-        "OMP_WAIT_POLICY": "passive",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONSAFEPATH": "1",
     }
+    wait_briefly(environment)
+    return environment
 
 
 def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
