@@ -19,10 +19,11 @@ from trace_engine.audit.background import (
     list_audits,
 )
 from trace_engine.audit.blocks import figure
-from trace_engine.audit.evidence import excesses
+from trace_engine.audit.evidence import excesses, utility_of
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
+from trace_engine.audit.rules import RulesConfig, told_utility
 from trace_engine.errors import TraceError
 from trace_engine.spelling import number
 
@@ -132,6 +133,9 @@ def _done(found: AuditState) -> None:
             f"{100 * rules['gone_below']:g}."
         )
         tables.show(tests, "excess", alt="One line a test: what is answered beyond the yardstick")
+    told = told_utility(utility_of(_summaries(report)), RulesConfig.recorded(report["rules"]))
+    if told is not None:
+        st.text(f"{told[0].upper()}{told[1:]}.")
     st.markdown("**Not tested**")
     for sentence in finding["not_tested"] or ("Nothing of what TRACE tests.",):
         st.text(f"• {sentence}")
@@ -149,7 +153,6 @@ def _done(found: AuditState) -> None:
 
 def _excesses(report: dict[str, Any]) -> pd.DataFrame:
     """Every test that the rules look at, a line each."""
-    summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
     return pd.DataFrame(
         [
             {
@@ -159,9 +162,13 @@ def _excesses(report: dict[str, Any]) -> pd.DataFrame:
                 "n": test.estimate.n,
                 "yardstick": _YARDSTICKS[test.over],
             }
-            for test in excesses(summaries)
+            for test in excesses(_summaries(report))
         ]
     )
+
+
+def _summaries(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
 
 
 def _points(low: float | None, high: float | None) -> str:

@@ -22,8 +22,9 @@ trials, a profile, its map and a checkpoint carry a `schema` of their own."""
 CALIBRATION = 1
 """Of the files that `select --out` and `weights --out` write."""
 
-AUDIT = 1
-"""Of an audit's folder as a whole; report.json and manifest.json carry it."""
+AUDIT = 2
+"""Of an audit's folder as a whole; report.json and manifest.json carry it. 1: rules that did not
+look at utility, and no training on retained text."""
 
 
 def is_pickle(name: str) -> bool:

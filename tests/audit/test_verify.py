@@ -141,6 +141,17 @@ def test_a_finding_against_the_rules_is_found(copy: Path) -> None:
     )
 
 
+def test_a_finding_that_tells_another_utility_is_found(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        data["finding"]["reasons"][-1] = data["finding"]["reasons"][-1].replace("(", "(kept, ")
+
+    change(copy / "report.json", edit)
+    write_manifest(copy)
+    said = differing(check(copy, recompute=False))
+    assert "finding, reasons: the report says" in said
+    assert "utility, all other questions" in said
+
+
 def test_answers_that_the_model_does_not_give_are_found(copy: Path) -> None:
     def edit(data: Any) -> None:
         picked, answer = data["items"]["picked"]["model"], data["items"]["answer"]

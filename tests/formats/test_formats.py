@@ -31,6 +31,7 @@ from trace_engine.cli import main
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.disk import read_json, sha256_file
 from trace_engine.errors import TraceError
+from trace_engine.formats import AUDIT
 from trace_engine.routing import Profile, load_mismatch
 from trace_engine.runs.evidence import evidence_folder, evidence_state
 from trace_engine.runs.launcher import reopen
@@ -245,12 +246,12 @@ def spoil_trial(kept: Path) -> Callable[[], object]:
 
 
 def spoil_audit(kept: Path) -> Callable[[], object]:
-    change(kept / "audit" / "report.json", format=2)
+    change(kept / "audit" / "report.json", format=AUDIT + 1)
     return lambda: read_report(kept / "audit")
 
 
 def spoil_manifest(kept: Path) -> Callable[[], object]:
-    change(kept / "audit" / "manifest.json", format=2)
+    change(kept / "audit" / "manifest.json", format=AUDIT + 1)
     return lambda: verify_audit(kept / "audit")
 
 

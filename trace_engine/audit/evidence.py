@@ -7,7 +7,7 @@ measured against the model itself before the attack, and says so.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trace_engine.audit.rules import Excess, Finding, RulesConfig, judge
+from trace_engine.audit.rules import Excess, Finding, RulesConfig, Utility, judge
 from trace_engine.evaluation.estimate import Estimate
 
 WORDS: Final[dict[str, str]] = {
@@ -23,6 +23,8 @@ WORDS: Final[dict[str, str]] = {
     "prefixes": "jailbreak-style prefixes",
 }
 """Each part, as what is tested."""
+UTILITY: Final = "utility"
+"""All categories of questions but the forget set's, together."""
 
 
 def finding_of(
@@ -31,7 +33,10 @@ def finding_of(
     """The finding from the finished parts' summaries; `missing` says per part why it is not
     there."""
     not_tested = [f"{WORDS[part]}: {why}" for part, why in missing.items()]
-    return judge(excesses(parts), not_tested, known_before(parts), rules)
+    asked = parts.get("questions")
+    if asked is not None and not asked["n_utility"] and rules.utility_lost is not None:
+        not_tested.append("utility: no question outside the forget category was asked")
+    return judge(excesses(parts), not_tested, known_before(parts), rules, utility_of(parts))
 
 
 def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:
@@ -58,6 +63,21 @@ def known_before(parts: Mapping[str, Mapping[str, Any]]) -> float | None:
     if "before" not in forget:
         return None
     return float(forget["before"] - forget.get("reference", asked["chance"]))
+
+
+def utility_of(parts: Mapping[str, Mapping[str, Any]]) -> Utility | None:
+    """What the model answers of the other questions beside the reference, else the start model,
+    else guessing; None where nobody asked, or an older version did and left guessing out."""
+    asked = parts.get("questions")
+    if asked is None:
+        return None
+    by = {row["minus"]: row for row in asked["differences"] if row["on"] == UTILITY}
+    if "reference" in by:
+        return Utility("reference", _of(by["reference"]))
+    if "before" in by:
+        return Utility("before", _of(by["before"]))
+    guessed = asked.get("utility_beyond_chance")
+    return None if guessed is None else Utility("chance", Estimate(**guessed))
 
 
 def _plain(asked: Mapping[str, Any]) -> Excess:

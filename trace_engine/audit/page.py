@@ -109,9 +109,21 @@ def _rules(report: Report) -> Markup:
             f"{rules['without_reference']:g}), absent where the whole interval is below "
             f"{rules['gone_below']:g}, suppressed rather than removed where a test that puts "
             f"nothing back brings up {rules['intact_share']:g} of what was there, and undecided "
-            f"below {rules['least_questions']} forget questions.",
+            f"below {rules['least_questions']} forget questions." + _on_utility(rules),
             class_="faint",
         ),
+    )
+
+
+def _on_utility(rules: Report) -> str:
+    """What the rules ask of the other questions; nothing, where an older version wrote them."""
+    lost = rules.get("utility_lost")
+    if lost is None:
+        return ""
+    return (
+        " Absence is claimed only of a model that still answers other questions: the whole "
+        f"interval of their difference from the reference must be above {number(-lost, 'g')}. "
+        "Knowledge that was found is there whatever became of utility."
     )
 
 

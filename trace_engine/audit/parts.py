@@ -15,6 +15,7 @@ import numpy as np
 from trace_engine.attacks.paired import accuracy, beyond_chance, difference, marks, shares
 from trace_engine.audit import attacked, caused
 from trace_engine.audit.case import Case, hash_of
+from trace_engine.audit.evidence import UTILITY
 from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, Role
 from trace_engine.bundled import is_bundled
@@ -175,11 +176,10 @@ def question_summary(
         summary["beyond_chance"] = {
             role: beyond_chance(of(role, forget), chance).to_dict() for role in right
         }
+    if asked is not None and utility:
+        guessed = _chance([asked[place] for place in utility])
+        summary["utility_beyond_chance"] = beyond_chance(of("model", utility), guessed).to_dict()
     return summary
-
-
-UTILITY: Final = "utility"
-"""All categories but the forget set's, together."""
 
 
 def _chance(asked: list[Question]) -> float:

@@ -3,10 +3,12 @@
 Everything is about one number: how much of the forget questions the model answers beyond what a
 model that never learned would answer, its *excess*, with a paired interval over questions. Pure
 functions of estimates, so that a reader can apply them with a pencil, and `verify` with the report
-alone. The thresholds were chosen on models of one training seed (design/0014).
+alone. The thresholds were chosen on models of one training seed, that of utility on principle and
+after the blind test (design/0014).
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -18,6 +20,7 @@ from trace_engine.spelling import number
 Verdict = Literal["holds", "suppressed", "returns", "like_reference", "undecided"]
 Kind = Literal["plain", "intact", "relearned"]
 Yardstick = Literal["reference", "chance", "itself"]
+Beside = Literal["reference", "before", "chance"]
 Confidence = Literal["high", "moderate", "low", "none"]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -48,6 +51,17 @@ class RulesConfig(Settings):
     least_questions: Annotated[int, Field(ge=1)] = 50
     """With fewer forget questions there is no finding. With 50 and no difference among them, a
     true one above 0.06 would have been seen (the rule of three), which is below `gone_below`."""
+    utility_lost: _Share | None = 0.15
+    """How far the other questions may fall behind the reference (the start model where there is no
+    reference; without both, how far above guessing they must lie). Lost: the whole interval lies
+    beyond it; kept: no part of it does. As large as `gone_below`: harm that befalls every question
+    alike hides as much knowledge as it costs, and must not hide more than absence allows. Empty:
+    utility is not looked at."""
+
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any]) -> "RulesConfig":
+        """The rules that a report names. Those of the first format did not look at utility."""
+        return cls.model_validate({"utility_lost": None} | dict(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,14 @@ class Excess:
 
 
 @dataclass(frozen=True, slots=True)
+class Utility:
+    """What the model answers of all other questions, less what its yardstick does."""
+
+    over: Beside
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What may be claimed, and why."""
 
@@ -93,7 +115,11 @@ class Finding:
 
 
 def judge(
-    tests: list[Excess], not_tested: list[str], known: float | None, rules: RulesConfig
+    tests: list[Excess],
+    not_tested: list[str],
+    known: float | None,
+    rules: RulesConfig,
+    utility: Utility | None = None,
 ) -> Finding:
     """The finding. `known` is what the start model answers beyond the yardstick; None: unknown.
 
@@ -101,8 +127,39 @@ def judge(
     above `holds_above` is *holds*; a test of kind `intact` that brings up `intact_share` of `known`
     (of everything beyond guessing, where that is unknown) is *suppressed*; any other test above
     `holds_above` is *returns*; all tests below `gone_below`, with a reference, a relearning and a
-    test of kind `intact` among them, is *like_reference*; the rest is undecided.
+    test of kind `intact` among them, is *like_reference* where utility is kept; the rest is
+    undecided. Knowledge that was found is there whatever became of utility, so no other finding
+    depends on it.
     """
+    found = _judged(tests, not_tested, known, rules, utility)
+    told = told_utility(utility, rules)
+    return found if told is None else replace(found, reasons=(*found.reasons, told))
+
+
+def told_utility(utility: Utility | None, rules: RulesConfig) -> str | None:
+    """Whether utility is kept, with its figure; None where there is none, or no rule for it."""
+    bound = _bound(utility, rules)
+    if utility is None or bound is None:
+        return None
+    yard = {"reference": "the reference", "before": "the start model", "chance": "guessing"}
+    edge = number(bound, "+.2f")
+    if _lost(utility, rules):
+        state = f"lost, the whole interval is below {edge}"
+    elif _kept(utility, rules):
+        state = f"kept, the whole interval is above {edge}"
+    else:
+        state = f"not decided, the interval reaches across {edge}"
+    figure = _interval(utility.estimate)
+    return f"utility, all other questions: {figure} beside {yard[utility.over]} ({state})"
+
+
+def _judged(
+    tests: list[Excess],
+    not_tested: list[str],
+    known: float | None,
+    rules: RulesConfig,
+    utility: Utility | None,
+) -> Finding:
     plain = next((test for test in tests if test.kind == "plain"), None)
     others = [test for test in tests if test.kind != "plain"]
     untold = tuple(not_tested)
@@ -133,7 +190,7 @@ def judge(
             f"answers {_more(best)}."
         )
         return _decided("returns", sentence, [*reasons, *map(_told, others)], untold, best)
-    return _absent(plain, others, untold, rules)
+    return _absent(plain, others, untold, rules, utility)
 
 
 def _holds(plain: Excess, untold: tuple[str, ...], rules: RulesConfig) -> Finding:
@@ -142,7 +199,11 @@ def _holds(plain: Excess, untold: tuple[str, ...], rules: RulesConfig) -> Findin
 
 
 def _absent(
-    plain: Excess, others: list[Excess], untold: tuple[str, ...], rules: RulesConfig
+    plain: Excess,
+    others: list[Excess],
+    untold: tuple[str, ...],
+    rules: RulesConfig,
+    utility: Utility | None,
 ) -> Finding:
     reasons = tuple(_told(test) for test in (plain, *others))
     if plain.over != "reference":
@@ -150,6 +211,14 @@ def _absent(
             "The model does not answer the forget questions, and nothing that was tried brought "
             "them back; but without a reference nobody can say what a model that never learned "
             "them would answer.",
+            reasons,
+            untold,
+        )
+    if utility is not None and _lost(utility, rules):
+        return _undecided(
+            f"The model has lost more than the forget questions: it answers {_fewer(utility)}. "
+            "That it does not answer the forget questions says nothing about what its weights "
+            "hold, and training on other text may bring it back.",
             reasons,
             untold,
         )
@@ -173,6 +242,19 @@ def _absent(
         return _undecided(
             f"The model answers as the reference does, but {' and '.join(lacking)} was not tested: "
             "knowledge that is only suppressed would look the same.",
+            reasons,
+            untold,
+        )
+    if rules.utility_lost is not None and (utility is None or not _kept(utility, rules)):
+        return _undecided(
+            "The model answers as the reference does, but "
+            + (
+                "no other question was asked: one that answers nothing at all would look the same."
+                if utility is None
+                else "whether it still answers other questions is not sure (utility: "
+                f"{_interval(utility.estimate)}, which reaches below "
+                f"{number(-rules.utility_lost, 'g')})."
+            ),
             reasons,
             untold,
         )
@@ -233,6 +315,30 @@ def _beyond(test: Excess, threshold: float) -> bool:
 def _below(test: Excess, rules: RulesConfig) -> bool:
     high = test.estimate.high
     return high is not None and high < rules.gone_below
+
+
+def _bound(utility: Utility | None, rules: RulesConfig) -> float | None:
+    """Where utility is lost below it: behind a model, or hardly above guessing."""
+    if utility is None or rules.utility_lost is None:
+        return None
+    return rules.utility_lost if utility.over == "chance" else -rules.utility_lost
+
+
+def _lost(utility: Utility, rules: RulesConfig) -> bool:
+    bound, high = _bound(utility, rules), utility.estimate.high
+    return bound is not None and high is not None and high < bound
+
+
+def _kept(utility: Utility, rules: RulesConfig) -> bool:
+    bound, low = _bound(utility, rules), utility.estimate.low
+    return bound is not None and low is not None and low > bound
+
+
+def _fewer(utility: Utility) -> str:
+    than = {"reference": "the reference", "before": "the start model", "chance": "guessing would"}
+    points = f"{abs(round(100 * utility.estimate.value, 1)):g} percentage points"
+    direction = "fewer" if utility.estimate.value < 0 else "more"
+    return f"{points} {direction} of all other questions than {than[utility.over]}"
 
 
 def _than(test: Excess) -> str:

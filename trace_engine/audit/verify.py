@@ -151,7 +151,7 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     yield _checked("accuracies against the answers", _unlike_answers(folder, parts))
     summaries = {part: found["summary"] for part, found in parts.items()}
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
-    finding = finding_of(summaries, missing, RulesConfig.model_validate(data["rules"])).to_dict()
+    finding = finding_of(summaries, missing, RulesConfig.recorded(data["rules"])).to_dict()
     found = strict(finding)
     wrong = [
         f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
