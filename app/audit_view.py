@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import doors, runs_view, state, tables, wording
+from app import audit_figure, charts, doors, runs_view, state, tables, wording
 from trace_engine.audit.background import (
     AuditState,
     audit_state,
@@ -23,7 +23,7 @@ from trace_engine.audit.evidence import excesses, utility_of
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
-from trace_engine.audit.rules import RulesConfig, told_utility
+from trace_engine.audit.rules import Excess, RulesConfig, told_utility
 from trace_engine.errors import TraceError
 from trace_engine.spelling import number
 
@@ -121,19 +121,13 @@ def _done(found: AuditState) -> None:
     st.text(f"Confidence: {CONFIDENCE[finding['confidence']].lower()}. {finding['why_confidence']}")
     _files(found)
     st.markdown("**Why**")
-    tests = _excesses(report)
-    if tests.empty:
-        st.text("No figure was there to judge.")
+    summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
+    tests, rules = excesses(summaries), RulesConfig.recorded(report["rules"])
+    if tests:
+        _draw_tests(tests, rules)
     else:
-        rules = report["rules"]
-        st.caption(
-            "What the model answers of the forget questions beyond its yardstick, in percentage "
-            f"points. There: the whole interval above {100 * rules['holds_above']:g} (without a "
-            f"reference {100 * rules['without_reference']:g}). Absent: the whole interval below "
-            f"{100 * rules['gone_below']:g}."
-        )
-        tables.show(tests, "excess", alt="One line a test: what is answered beyond the yardstick")
-    told = told_utility(utility_of(_summaries(report)), RulesConfig.recorded(report["rules"]))
+        st.text("No figure was there to judge.")
+    told = told_utility(utility_of(summaries), rules)
     if told is not None:
         st.text(f"{told[0].upper()}{told[1:]}.")
     st.markdown("**Not tested**")
@@ -145,15 +139,27 @@ def _done(found: AuditState) -> None:
         tables.show(
             _accuracies(asked["summary"]), "accuracy", alt="Share right by model and category"
         )
+    if "relearning" in summaries:
+        _draw_relearning(summaries["relearning"])
     if report["deviations"]:
         st.markdown("**Deviations**")
         for sentence in report["deviations"]:
             st.text(f"• {sentence}")
+    _checking(found)
 
 
-def _excesses(report: dict[str, Any]) -> pd.DataFrame:
-    """Every test that the rules look at, a line each."""
-    return pd.DataFrame(
+def _draw_tests(tests: list[Excess], rules: RulesConfig) -> None:
+    """Every test that the rules look at, as a figure and a line each."""
+    charts.show(
+        audit_figure.excess_figure(tests, rules),
+        name="audit-tests",
+        alt="One dot per test: what the model answers beyond its yardstick, with its interval.",
+        caption="What the model answers of the forget questions beyond its yardstick, in "
+        f"percentage points. There: the whole interval above {100 * rules.holds_above:g} (without "
+        f"a reference {100 * rules.without_reference:g}). Absent: the whole interval below "
+        f"{100 * rules.gone_below:g}.",
+    )
+    table = pd.DataFrame(
         [
             {
                 "test": test.test,
@@ -162,13 +168,28 @@ def _excesses(report: dict[str, Any]) -> pd.DataFrame:
                 "n": test.estimate.n,
                 "yardstick": _YARDSTICKS[test.over],
             }
-            for test in excesses(_summaries(report))
+            for test in tests
         ]
     )
+    tables.show(table, "excess", alt="One line a test: what is answered beyond the yardstick")
 
 
-def _summaries(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
+def _draw_relearning(summary: dict[str, Any]) -> None:
+    """The attack's curves, two in a line: what was not shown, and utility beside it."""
+    st.markdown("**Relearning**")
+    for sentence in summary["sentences"]:
+        st.text(sentence)
+    drawn = [name for name in summary["curves"] if not name.endswith("answers shown")]
+    for first in range(0, len(drawn), 2):
+        for place, name in zip(st.columns(2), drawn[first : first + 2], strict=False):
+            with place:
+                charts.show(
+                    audit_figure.relearning_figure(
+                        name, summary["curves"][name], summary["chance"]
+                    ),
+                    name=f"audit-relearning-{drawn.index(name)}",
+                    alt="Share of right answers over the updates of the attack, a line a model.",
+                )
 
 
 def _points(low: float | None, high: float | None) -> str:
@@ -197,6 +218,11 @@ def _files(found: AuditState) -> None:
             "tables and answers (CSV)", _zipped(found.report), file_name="audit-csv.zip",
             mime="application/zip", icon=":material/download:", on_click="ignore", key="audit_csv",
         )  # fmt: skip
+
+
+def _checking(found: AuditState) -> None:
+    """What another person needs to check the report."""
+    st.markdown("**To be checked by others**")
     st.caption("SHA-256 of manifest.json, to be kept elsewhere; the folder on this machine:")
     st.code(f"{found.manifest_sha256}\n{found.report}", language=None)
     st.code(f"trace-moe verify {found.report}", language="bash")

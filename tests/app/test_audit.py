@@ -99,6 +99,8 @@ def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
     assert found.finding.sentence in said
     assert "left out by the settings" in said
     assert "Utility, all other questions: " in said
+    (figure,) = app.get("plotly_chart")
+    assert "the forget questions" in figure.proto.spec
     excess, accuracy = (table.value for table in app.dataframe)
     assert list(excess["test"]) == ["the forget questions, asked plainly"]
     assert excess["yardstick"][0] == "the reference, treated alike"
