@@ -22,14 +22,14 @@ from trace_engine.sweeps.plan import Grid
 
 def launch(config: UnlearnConfig | ProfileConfig, *, token: str | None = None) -> str:
     """Start a run or a profile."""
-    house.may_start(config)
-    return runs.launch(config, token=token, owner=house.person())
+    with house.starting(config) as owner:
+        return runs.launch(config, token=token, owner=owner)
 
 
 def resume(run: str) -> str:
     """Go on with a run."""
-    house.may_start()
-    return runs.resume(run)
+    with house.starting() as owner:
+        return runs.resume(run, owner=owner)
 
 
 def stop(run: str) -> None:
@@ -52,14 +52,14 @@ def store_set(documents: DocumentSet) -> str:
 
 def launch_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str, *, token: str) -> str:
     """Start a sweep."""
-    house.may_start(base, steps=max([base.max_steps, *_steps(grids)]))
-    return sweeps.launch_sweep(base, grids, name, token=token, owner=house.person())
+    with house.starting(base, steps=max([base.max_steps, *_steps(grids)])) as owner:
+        return sweeps.launch_sweep(base, grids, name, token=token, owner=owner)
 
 
 def resume_sweep(sweep: str) -> None:
     """Make what a sweep lacks."""
-    house.may_start()
-    sweeps.resume_sweep(sweep)
+    with house.starting() as owner:
+        sweeps.resume_sweep(sweep, owner=owner)
 
 
 def stop_sweep(sweep: str) -> None:
@@ -76,26 +76,26 @@ def delete_sweep(sweep: str) -> None:
 
 def start_export(run: RunDirectory, form: Form) -> None:
     """Write a run's model as a folder."""
-    house.may_change()
-    _start_export(run, form)
+    with house.starting() as owner:
+        _start_export(run, form, owner=owner)
 
 
 def inspect(config: ModelConfig, *, trial: bool = False) -> Inspecting:
     """Look at a model in a process of its own."""
-    house.may_change()
-    return Inspecting(config, trial=trial)
+    with house.starting() as owner:
+        return Inspecting(config, trial=trial, owner=owner)
 
 
 def launch_audit(config: AuditConfig, *, token: str | None = None) -> str:
     """Start an audit."""
-    house.may_start()
-    return audits.launch_audit(config, token=token)
+    with house.starting() as owner:
+        return audits.launch_audit(config, token=token, owner=owner)
 
 
 def resume_audit(audit: str) -> None:
     """Compute the parts that an audit lacks."""
-    house.may_start()
-    audits.resume_audit(audit)
+    with house.starting() as owner:
+        audits.resume_audit(audit, owner=owner)
 
 
 def stop_audit(audit: str) -> None:
@@ -106,8 +106,8 @@ def stop_audit(audit: str) -> None:
 
 def start_evidence(config: CausalConfig) -> None:
     """Compute causal evidence."""
-    house.may_start()
-    evidence.start_evidence(config)
+    with house.starting() as owner:
+        evidence.start_evidence(config, owner=owner)
 
 
 def stop_evidence(config: CausalConfig) -> None:

@@ -7,12 +7,16 @@ the pages, not the command line or Python, whose users have the machine anyway.
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import streamlit as st
 from streamlit.errors import StreamlitAuthError
 
-from trace_engine import runs
+from app import inspecting
+from trace_engine import health
 from trace_engine.config import ProfileConfig, UnlearnConfig
 from trace_engine.errors import InputError, RunError
 
@@ -27,6 +31,9 @@ NO_LOGIN = (
 )
 
 
+_place = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the environment says; nothing set means a person's own machine, without limits."""
@@ -36,8 +43,8 @@ class Rules:
     login: bool = False
     """`TRACE_LOGIN`: pages are drawn only for a person whom Streamlit's login (OIDC) knows."""
     most_active: int | None = None
-    """`TRACE_MOST_ACTIVE`: runs and profiles that wait or compute at once: each person's
-    where there is a login, everybody's together where there is none."""
+    """`TRACE_MOST_ACTIVE`: runs, audits, evidence, exports and looks at a model that wait or
+    compute at once: each person's where there is a login, everybody's where there is none."""
     most_steps: int | None = None
     """`TRACE_MOST_STEPS`: optimizer steps of one run."""
     most_upload: int | None = None
@@ -79,16 +86,32 @@ def may_start(config: UnlearnConfig | ProfileConfig | None = None, *, steps: int
             f"{steps:,}."
         )
     if house.most_active is not None:
-        at_work = [run.id for run in runs.list_runs() if run.status.active]
-        told = "runs wait or compute, as many as this server takes at once"
         who = person()
-        if who is not None:
-            at_work = [run for run in at_work if runs.open_run(run).owner() == who]
-            told = "runs of yours wait or compute, as many as a person may have here at once"
-        if len(at_work) >= house.most_active:
-            raise RunError(
-                f"{len(at_work)} {told}. Wait until one has ended, or stop one of yours."
-            )
+        count = health.at_work(who) + inspecting.under_way(who)
+        if count >= house.most_active:
+            raise RunError(_full(count, yours=who is not None))
+
+
+@contextmanager
+def starting(
+    config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0
+) -> Iterator[str | None]:
+    """Around the start of anything that computes: asks `may_start`, and gives the label of who
+    starts it. Where the number is limited, one start at a time, so that two tabs do not both find
+    the last place."""
+    with _place if rules().most_active is not None else nullcontext():
+        may_start(config, steps=steps)
+        yield person()
+
+
+def _full(count: int, *, yours: bool) -> str:
+    whose = " of yours" if yours else ""
+    works = f"job{whose} waits or computes" if count == 1 else f"jobs{whose} wait or compute"
+    taken = "a person may have here" if yours else "this server takes"
+    return (
+        f"{count} {works}, as many as {taken} at once: runs, audits, causal evidence, exports, "
+        "looks at a model. Wait until one has ended, or stop one."
+    )
 
 
 def may_take(size: int) -> None:

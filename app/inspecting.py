@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -50,7 +51,10 @@ class NoAnswerError(ModelError):
 class Inspecting:
     """One inspection under way; as a context manager it never outlives the page's run."""
 
-    def __init__(self, config: ModelConfig, *, trial: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, *, trial: bool = False, owner: str | None = None
+    ) -> None:
+        self.owner = owner
         self._started = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="trace-inspect-")
         folder = Path(self._folder.name)
@@ -64,10 +68,17 @@ class Inspecting:
                 env=environment_of_children(),
             )
 
+        _open.add(self)
+
+    @property
+    def at_work(self) -> bool:
+        return self._process.poll() is None
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _open.discard(self)
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -110,6 +121,15 @@ class Inspecting:
 
     def _errors(self) -> list[str]:
         return self._err.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+_open: weakref.WeakSet[Inspecting] = weakref.WeakSet()
+
+
+def under_way(owner: str | None = None) -> int:
+    """How many looks at a model this server makes now: of one person or, with None, of
+    everybody."""
+    return sum(look.at_work and (owner is None or look.owner == owner) for look in list(_open))
 
 
 def command(config: ModelConfig, *, trial: bool = False) -> list[str]:

@@ -13,7 +13,7 @@ import streamlit as st
 from app import doors, house, tables, wording
 from app.inspecting import NoAnswerError, question
 from trace_engine.config import ModelConfig
-from trace_engine.errors import TraceError
+from trace_engine.errors import RunError, TraceError
 from trace_engine.spelling import size, spans
 
 MOST_ANSWERS = 32
@@ -51,8 +51,8 @@ def panel(config: ModelConfig) -> str | None:
         help="Inspects, and times each way to multiply the experts for a second, on one layer's "
         "shape with random weights.",
     )
-    if look or trial:
-        found = _ask(config, trial=trial)
+    found = _ask(config, trial=trial) if look or trial else None
+    if found is not None:
         # What was said before no longer counts, unless a trial broke off and says nothing of the
         # model.
         for key in [timed] if trial and _UNANSWERED in found else [asked, timed]:
@@ -75,14 +75,19 @@ def _why_not(answer: dict[str, Any]) -> str | None:
     return answer.get(_REFUSED) or answer.get(_UNANSWERED) or answer.get("memory_problem")
 
 
-def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any]:
-    """The answer, or `{_REFUSED: why}`, or `{_UNANSWERED: why}` where none came."""
+def _ask(config: ModelConfig, *, trial: bool) -> dict[str, Any] | None:
+    """The answer, or `{_REFUSED: why}`, or `{_UNANSWERED: why}` where none came; None where the
+    house lets nobody look now, which says nothing of the model."""
     with st.status("Looking at the model …") as status:
         try:
             with doors.inspect(config, trial=trial) as inspecting:
                 for phase in inspecting.phases():
                     status.update(label=f"{phase.capitalize()} …")
                 found = inspecting.result()
+        except RunError as error:
+            status.update(label="Not now", state="error")
+            st.warning(wording.plain(str(error)), icon=":material/info:")
+            return None
         except NoAnswerError as error:
             status.update(label="No answer", state="error")
             return {_UNANSWERED: str(error)}

@@ -10,13 +10,14 @@ import streamlit as st
 from app import runs_view, tables, wording
 from trace_engine import health
 from trace_engine.errors import TraceError
-from trace_engine.health import ActiveRun
+from trace_engine.health import ActiveJob, ActiveRun
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.events import line_of
 
 TICK_SECONDS = 5.0
 COLUMNS = ["run", "kind", "state", "step", "for", "last report", "id"]
-KINDS = {"unlearn": "unlearning", "profile": "profile"}
+JOB_COLUMNS = ["job", "kind", "state", "progress", "for", "id"]
+KINDS = {"unlearn": "unlearning", "profile": "profile", "evidence": "causal evidence"}
 
 
 def show() -> None:
@@ -26,7 +27,7 @@ def show() -> None:
     except TraceError as error:
         st.error(wording.plain(str(error)), icon=":material/error:")
         return
-    busy = len(found.active)
+    busy = len(found.active) + len(found.jobs)
     title = "This machine: " + (f"{wording.count(busy)} at work or waiting" if busy else "idle")
     with st.expander(title, icon=":material/memory:"):
         st.fragment(_draw, run_every=TICK_SECONDS if busy else None)(busy > 0)
@@ -34,13 +35,19 @@ def show() -> None:
 
 def _draw(ticking: bool) -> None:
     found = health.status()
-    if ticking and not found.active:
+    if ticking and not found.active and not found.jobs:
         # The whole page is drawn once more, without the clock.
         st.rerun(scope="app")
     for sentence in found.sentences():
         st.text(sentence)
     if found.active:
         tables.show(frame(found.active), "machine", alt="Runs that compute or wait, oldest first.")
+    if found.jobs:
+        tables.show(
+            jobs_frame(found.jobs),
+            "jobs",
+            alt="Audits, causal evidence, exports and sweeps at work.",
+        )
     st.caption(
         "`trace-moe status` prints the same; `trace-moe doctor` examines the installation and "
         "says what to repair."
@@ -62,6 +69,22 @@ def frame(active: tuple[ActiveRun, ...]) -> pd.DataFrame:
         for run in active
     ]
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def jobs_frame(jobs: tuple[ActiveJob, ...]) -> pd.DataFrame:
+    """What is at work besides runs, a line each."""
+    lines = [
+        {
+            "job": job.name or job.id,
+            "kind": KINDS.get(job.kind, job.kind),
+            "state": runs_view.WORDS.get(job.state, job.state),
+            "progress": runs_view.progress_sentence(job.progress) or "",
+            "for": wording.duration(job.age_seconds),
+            "id": job.id,
+        }
+        for job in jobs
+    ]
+    return pd.DataFrame(lines, columns=JOB_COLUMNS)
 
 
 def log(run: RunDirectory) -> None:

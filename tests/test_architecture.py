@@ -43,7 +43,7 @@ FLOORS: dict[str, float] = {
     "export": 9,
     "sweeps": 9,
     "benchmark": 9,
-    "health": 9,
+    "health": 9.5,  # over what it counts
     "cli": 10,
 }
 # `trace_engine/__init__` is the public face: lazy names of every room, so it stands on top.

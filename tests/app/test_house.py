@@ -173,7 +173,7 @@ def test_only_so_many_runs_at_once(no_rules: pytest.MonkeyPatch, trace_home: Pat
     active = write_run(trace_home, [], state="running")
     with active.lock():
         assert active.status().active
-        with pytest.raises(RunError, match="1 runs wait or compute"):
+        with pytest.raises(RunError, match="1 job waits or computes"):
             house.may_start(config())
 
 
@@ -195,10 +195,10 @@ def test_with_a_login_each_person_has_so_many(
     with active.lock():
         house.may_start(config())
         assert come("anna") == anna
-        with pytest.raises(RunError, match="1 runs of yours wait or compute"):
+        with pytest.raises(RunError, match="1 job of yours waits or computes"):
             house.may_start(config())
         no_rules.setenv("TRACE_LOGIN", "0")
-        with pytest.raises(RunError, match="1 runs wait or compute, as many as this server"):
+        with pytest.raises(RunError, match="1 job waits or computes, as many as this server"):
             house.may_start(config())
 
 

@@ -146,7 +146,9 @@ class _Answered:
     started: list[tuple[str, bool]]
     answer: dict[str, Any] | ModelError
 
-    def __init__(self, config: ModelConfig, *, trial: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, *, trial: bool = False, owner: str | None = None
+    ) -> None:
         self.started.append((config.source, trial))
 
     def __enter__(self) -> "_Answered":

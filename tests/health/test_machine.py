@@ -1,6 +1,7 @@
 """What the machine does now, from locks and directories; and a run's log, from its events."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from app import machine_view
 from tests.app import conftest as app_fixtures
 from tests.runs.light_worker import config
 from trace_engine.cli import main
+from trace_engine.disk import write_json
 from trace_engine.errors import InputError, RunError
 from trace_engine.health import status
 from trace_engine.runs import RunDirectory
@@ -46,6 +48,7 @@ def test_runs_slots_and_room_are_what_is_there(tmp_path: Path) -> None:
     assert {kind: (at.busy, at.total) for kind, at in found.slots.items()} == {
         "unlearn": (1, 1),
         "profile": (0, 1),
+        "evidence": (0, 1),
     }
     assert (found.queued, found.ended) == (1, {"stopped": 1})
     assert 0 < found.disk_free <= found.disk_total
@@ -70,12 +73,31 @@ def test_the_commands_print_it(
     monkeypatch.setenv("TRACE_HOME", str(tmp_path))
     run, lock = begin(tmp_path, "running")
     run.event("checkpoint", step=4)
-    with lock:
+    job = subfolder("evidence", tmp_path) / "0123456789abcdef"
+    job.mkdir()
+    write_json(job / "settings.json", {"what": "scan"})
+    write_json(job / "launch.json", {"owner": "somebody", "began": time.time() - 100})
+    write_json(job / "progress.json", {"phase": "p", "done": 3, "total": 64, "unit": "experts"})
+    with lock, FileLock.take(job / "lock", "busy"):
         assert main(["status", "--json"]) == 0
-    (active,) = json.loads(capsys.readouterr().out)["active"]
+        told = json.loads(capsys.readouterr().out)
+        assert main(["status"]) == 0
+    (active,), (evidence,) = told["active"], told["jobs"]
     assert (active["id"], active["name"], active["max_steps"]) == (run.id, "mine", 9)
-    assert main(["status"]) == 0
-    assert "Waiting: 0." in capsys.readouterr().out
+    assert (evidence["id"], evidence["kind"], evidence["name"]) == (
+        job.name[:12],
+        "evidence",
+        "scan",
+    )
+    assert "owner" not in evidence
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "0123456789ab evidence running 3/64 experts 1 min 40 s scan" in printed
+    assert "0 of 1 for causal evidence. Waiting: 0." in printed
+    (job / "launch.json").write_text("{", encoding="utf-8")  # damaged, and listed all the same
+    with FileLock.take(job / "lock", "busy"):
+        assert [(one.owner, one.age_seconds < 60) for one in status(tmp_path).jobs] == [
+            (None, True)
+        ]
     assert main(["runs", "log", run.id, "--json"]) == 0
     events = json.loads(capsys.readouterr().out)
     assert [event["event"] for event in events] == ["starting", "running", "checkpoint"]

@@ -25,6 +25,7 @@ from trace_engine.disk import (
 )
 from trace_engine.errors import RunError, TraceError
 from trace_engine.progress import Progress
+from trace_engine.runs.asking import write_asked
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
@@ -51,9 +52,15 @@ class AuditState:
     manifest_sha256: str = ""
 
 
-def launch_audit(config: AuditConfig, home: Path | None = None, token: str | None = None) -> str:
+def launch_audit(
+    config: AuditConfig,
+    home: Path | None = None,
+    token: str | None = None,
+    *,
+    owner: str | None = None,
+) -> str:
     """Start an audit in a detached process; returns its id. One `token` (a press of a button) is
-    one audit. Raises RunError when no process starts."""
+    one audit; `owner` is a label of the person. Raises RunError when no process starts."""
     for known in list_audits(home) if token is not None else ():
         if (read_json(known.report.parent / "launch.json") or {}).get("token") == token:
             return known.id
@@ -61,13 +68,14 @@ def launch_audit(config: AuditConfig, home: Path | None = None, token: str | Non
     folder.mkdir(mode=0o700)
     write_text(folder / "audit.yaml", to_yaml(config), mode=0o600)
     write_json(folder / "launch.json", {"token": token, "folder": str(Path.cwd())})
-    _start(folder)
+    _start(folder, owner)
     return folder.name
 
 
-def resume_audit(audit_id: str, home: Path | None = None) -> None:
-    """Make what is missing. Raises LockedError while it is at work."""
-    _start(audit_folder(audit_id, home))
+def resume_audit(audit_id: str, home: Path | None = None, *, owner: str | None = None) -> None:
+    """Make what is missing; with `owner` it is that person's from now on. Raises LockedError while
+    it is at work."""
+    _start(audit_folder(audit_id, home), owner)
 
 
 def stop_audit(audit_id: str, home: Path | None = None) -> None:
@@ -122,11 +130,12 @@ def list_audits(home: Path | None = None) -> list[AuditState]:
     return found
 
 
-def _start(folder: Path) -> None:
+def _start(folder: Path, owner: str | None) -> None:
     lock = FileLock.take(folder / "lock", f"Audit {folder.name} is at work already.")
     where = Path(str((read_json(folder / "launch.json") or {}).get("folder", folder)))
     command = [*WORKER, str(folder)]
     try:
+        write_asked(folder / "launch.json", owner)
         (folder / "status.json").unlink(missing_ok=True)
         start_detached(command, lock, folder / "log.txt", where if where.is_dir() else folder)
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 from trace_engine import health
 from trace_engine.cli.output import duration, emit_json, note, plain, print_table
 from trace_engine.cli.running import find
-from trace_engine.health import Check
+from trace_engine.health import ActiveJob, Check
 from trace_engine.runs.events import line_of
 
 _NAME_WIDTH, _STATE_WIDTH = 16, 7
@@ -44,7 +44,8 @@ def status(options: argparse.Namespace) -> int:
         emit_json(found.to_dict())
         return 0
     columns = ["id", "kind", "state", "step", "for", "name"]
-    print_table([_active(asdict(run)) for run in found.active], columns)
+    lines = [_active(asdict(run)) for run in found.active] + [_job(job) for job in found.jobs]
+    print_table(lines, columns)
     for sentence in found.sentences():
         print(sentence)
     return 0
@@ -53,6 +54,16 @@ def status(options: argparse.Namespace) -> int:
 def _active(run: dict[str, Any]) -> dict[str, Any]:
     step = f"{run['step']}/{run['max_steps']}" if run["max_steps"] else ""
     return run | {"step": step, "for": duration(run["age_seconds"]), "name": run["name"][:40]}
+
+
+def _job(job: ActiveJob) -> dict[str, Any]:
+    done = job.progress or {}
+    step = f"{done.get('done')}/{done.get('total')} {done.get('unit')}" if done else ""
+    return asdict(job) | {
+        "step": step,
+        "for": duration(job.age_seconds),
+        "name": job.name[:40],
+    }
 
 
 def runs_log(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.export.card import Form
 from trace_engine.export.folder import check_exportable, export_run
+from trace_engine.runs.asking import Asked, read_asked, write_asked
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
@@ -44,7 +45,7 @@ def export_state(run: RunDirectory, form: Form, home: Path | None = None) -> Exp
     if is_locked(lock):
         return ExportState("running", folder)
     told = read_json(note)
-    if told is not None:
+    if isinstance(told, dict) and "message" in told:
         return ExportState("failed", folder, str(told.get("message", "")))
     left = lock.exists()
     if folder.is_dir():  # it came while the rest was looked at
@@ -53,9 +54,12 @@ def export_state(run: RunDirectory, form: Form, home: Path | None = None) -> Exp
     return ExportState("failed", folder, silent) if left else ExportState("none", folder)
 
 
-def start_export(run: RunDirectory, form: Form, home: Path | None = None) -> None:
+def start_export(
+    run: RunDirectory, form: Form, home: Path | None = None, *, owner: str | None = None
+) -> None:
     """Begin to write a run's export under the home; nothing happens while one is being written or
-    is there. Raises RunError when the run cannot be exported in this form."""
+    is there. `owner` is a label of the person who asks. Raises RunError when the run cannot be
+    exported in this form."""
     check_exportable(run, form)
     if export_state(run, form, home).state in ("running", "done"):
         return
@@ -66,12 +70,24 @@ def start_export(run: RunDirectory, form: Form, home: Path | None = None) -> Non
     except LockedError:
         return
     note.unlink(missing_ok=True)
+    write_asked(note, owner)
     command = [*WORKER, str(run.path), str(folder), form]
     try:
         start_detached(command, lock, folder.with_name(f".{folder.name}.log"), Path.cwd())
     except OSError as error:
+        note.unlink()
         lock.release()
         raise RunError(f"The export of run {run.id} could not be started ({error}).") from error
+
+
+def exports_at_work(home: Path | None = None) -> list[tuple[str, Asked]]:
+    """What is being written, as `RUN-FORM`, and who asked for it."""
+    found = []
+    for lock in sorted(subfolder("exports", home).glob(".*.lock")):
+        if is_locked(lock):
+            name = lock.stem.removeprefix(".")
+            found.append((name, read_asked(_beside(lock.with_name(name))[1], lock)))
+    return found
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
@@ -100,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(note, {"message": f"An unexpected {name}; the traceback is in {path.stem}.log."})
         return 1
     # A folder that is deleted later must not look like an export that died.
+    note.unlink(missing_ok=True)
     path.unlink()
     lock.release()
     return 0

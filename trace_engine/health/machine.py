@@ -12,12 +12,13 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from trace_engine.health.busy import ActiveJob, jobs
 from trace_engine.limits import container_room
 from trace_engine.runs import RunSummary, home, list_runs
 from trace_engine.runs.queue import busy, capacity
 from trace_engine.spelling import size
 
-KINDS = {"unlearn": "unlearning", "profile": "profiles"}
+KINDS = {"unlearn": "unlearning", "profile": "profiles", "evidence": "causal evidence"}
 """Kinds of job, and what their workers are for; each has slots of its own, so that a map never
 waits for a training run."""
 
@@ -52,6 +53,8 @@ class Slots:
 class MachineStatus:
     active: tuple[ActiveRun, ...]
     """Running ones first, then the waiting ones, oldest first."""
+    jobs: tuple[ActiveJob, ...]
+    """What is at work besides runs, oldest first."""
     slots: dict[str, Slots]
     """Per kind of job, how many compute and how many may."""
     ended: dict[str, int]
@@ -65,7 +68,8 @@ class MachineStatus:
 
     @property
     def queued(self) -> int:
-        return sum(run.state == "queued" for run in self.active)
+        states = [run.state for run in self.active] + [job.state for job in self.jobs]
+        return states.count("queued")
 
     def sentences(self) -> list[str]:
         """Slots, queue, disk and memory in words, for page and command."""
@@ -79,7 +83,10 @@ class MachineStatus:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        told = asdict(self)
+        for job in told["jobs"]:
+            del job["owner"]  # nobody's business, as with runs
+        return told
 
 
 def status(base: Path | None = None) -> MachineStatus:
@@ -95,6 +102,7 @@ def status(base: Path | None = None) -> MachineStatus:
     active = [_active(run, now) for run in runs if run.status.active]
     return MachineStatus(
         active=tuple(sorted(active, key=lambda run: (run.state == "queued", -run.age_seconds))),
+        jobs=jobs(base),
         slots={kind: Slots(busy(kind, base), capacity(kind)) for kind in KINDS},
         ended=ended,
         disk_free=disk.free,

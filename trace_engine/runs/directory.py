@@ -368,8 +368,15 @@ class RunDirectory:
         return self._launched("sweep")
 
     def owner(self) -> str | None:
-        """Who asked for the run, a label; None where nobody had to say who they are."""
+        """Who asked for the run or resumed it last, a label; None where nobody had to say who they
+        are."""
         return self._launched("owner")
+
+    def set_owner(self, owner: str) -> None:
+        """Say who resumes it. The caller holds the lock."""
+        recorded = read_json(self.path / "launch.json")
+        known = recorded if isinstance(recorded, dict) else {}
+        write_json(self.path / "launch.json", known | {"owner": owner})
 
     def _launched(self, name: str) -> str | None:
         recorded = read_json(self.path / "launch.json")

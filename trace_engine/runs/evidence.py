@@ -23,6 +23,7 @@ from trace_engine.errors import RunError, TraceError
 from trace_engine.exhaustion import ran_out
 from trace_engine.formats import FIELD, require_known
 from trace_engine.progress import Progress, ProgressCallback
+from trace_engine.runs.asking import write_asked
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.lock import FileLock, LockedError, is_locked
 from trace_engine.runs.places import subfolder
@@ -88,10 +89,12 @@ def evidence_state(config: CausalConfig, home: Path | None = None) -> EvidenceSt
     return EvidenceState(state, message, progress, folder)
 
 
-def start_evidence(config: CausalConfig, home: Path | None = None) -> EvidenceState:
+def start_evidence(
+    config: CausalConfig, home: Path | None = None, *, owner: str | None = None
+) -> EvidenceState:
     """Begin, or go on with, the job of these settings; one that works or is done is left alone.
 
-    Raises RunError when no process starts.
+    `owner` is a label of the person who asks. Raises RunError when no process starts.
     """
     found = evidence_state(config, home)
     if found.state in ("running", "done"):
@@ -104,6 +107,7 @@ def start_evidence(config: CausalConfig, home: Path | None = None) -> EvidenceSt
         return evidence_state(config, home)
     (folder / "progress.json").unlink(missing_ok=True)
     write_json(folder / "settings.json", config.model_dump(mode="json"))
+    write_asked(folder / "launch.json", owner)
     _tell(folder, "running")
     command = [*WORKER, str(folder), "--home", str(folder.parent.parent)]
     try:

@@ -62,18 +62,23 @@ def launch(
     return run.id
 
 
-def resume(run_id: str, home: Path | None = None) -> str:
-    """Continue a stopped, failed or interrupted run as a new attempt; returns its id.
+def resume(run_id: str, home: Path | None = None, *, owner: str | None = None) -> str:
+    """Continue a stopped, failed or interrupted run as a new attempt; returns its id. With `owner`
+    it is that person's from now on.
 
     Raises LockedError while a worker has it, RunError when it is done or its settings were changed.
     """
-    resume_directory(RunDirectory(places.run_path(run_id, home)), home)
+    resume_directory(RunDirectory(places.run_path(run_id, home)), home, owner=owner)
     return run_id
 
 
-def resume_directory(run: RunDirectory, home: Path | None = None) -> None:
+def resume_directory(
+    run: RunDirectory, home: Path | None = None, *, owner: str | None = None
+) -> None:
     """`resume` for a run directory anywhere."""
     lock = reopen(run)
+    if owner is not None:
+        run.set_owner(owner)
     _start(run, lock, home, run.launch_folder())
 
 

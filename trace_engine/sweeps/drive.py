@@ -97,7 +97,7 @@ def _start(sweep: SweepDirectory, state: PointState) -> None:
     if state.run is not None and point.run is not None:
         if not (state.run.resumable and not state.run.repeats):
             raise RunError(state.run.message)
-        resume(point.run, sweep.home)
+        resume(point.run, sweep.home, owner=sweep.owner)
         return
     # The token makes a start that was killed before it was recorded find its run again.
     token = f"sweep {sweep.id} {point.number}"

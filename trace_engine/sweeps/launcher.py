@@ -72,13 +72,17 @@ def sweep(
     return made
 
 
-def resume_sweep(sweep_id: str, home: Path | None = None) -> None:
-    """Make what is missing of a sweep that ended before it was done, by a detached process.
+def resume_sweep(sweep_id: str, home: Path | None = None, *, owner: str | None = None) -> None:
+    """Make what is missing of a sweep that ended before it was done, by a detached process. With
+    `owner` it is that person's from now on.
 
     Raises LockedError while it is at work, RunError when it is done.
     """
     found = open_sweep(sweep_id, home)
-    _detach(found, reopen_sweep(found))
+    lock = reopen_sweep(found)
+    if owner is not None:
+        found.update(owner=owner)
+    _detach(found, lock)
 
 
 def reopen_sweep(found: SweepDirectory) -> FileLock:
