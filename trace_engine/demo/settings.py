@@ -14,7 +14,7 @@ from trace_engine.methods import METHODS, MethodName
 TUNED: dict[MethodName, dict[str, Any]] = {
     "npo": {"alpha": 16.0, "beta": 0.03, "learning_rate": 1e-3, "batch_size": 32},
     "graddiff": {"alpha": 16.0, "learning_rate": 2e-3, "batch_size": 16, "max_steps": 100},
-    "rmu": {"alpha": 4.0, "steering": 80.0, "learning_rate": 1e-3, "batch_size": 16},
+    "rmu": {"alpha": 16.0, "steering": 160.0, "learning_rate": 1e-3, "batch_size": 16},
     "wga": {"alpha": 0.25, "learning_rate": 1e-3, "batch_size": 16, "max_steps": 100},
     "satimp": {"alpha": 0.1, "learning_rate": 4e-3, "batch_size": 16, "max_steps": 100},
     "simnpo": {"alpha": 0.25, "learning_rate": 6e-3, "batch_size": 16, "max_steps": 100},
