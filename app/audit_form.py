@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import doors, forms, state, wording
+from app import doors, forms, house, state, wording
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.settings import PARTS, AuditConfig, FormConfig
 from trace_engine.bundled import resolve_source
@@ -112,7 +112,7 @@ def launcher(config: AuditConfig | None, problem: str | None) -> None:
     )
     if config is not None:
         with st.expander("The same as a file and a command", icon=":material/terminal:"):
-            st.code(to_yaml(config), language="yaml")
+            st.code(house.shown(to_yaml(config)), language="yaml")
             st.code("trace-moe audit audit.yaml --out report\ntrace-moe verify report", "bash")
             st.code(
                 "import trace_engine as trace\n\n"

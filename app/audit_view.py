@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import audit_figure, charts, doors, runs_view, state, tables, wording
+from app import audit_figure, charts, doors, house, runs_view, state, tables, wording
 from trace_engine.audit.background import (
     AuditState,
     audit_state,
@@ -92,7 +92,7 @@ def _tick(audit: str) -> None:
     if found.state != "running":
         st.rerun(scope="app")
     st.markdown("**Auditing**")
-    st.text(found.message or "Starting the process and reading the sets …")
+    st.text(house.shown(found.message) or "Starting the process and reading the sets …")
     said = runs_view.progress_sentence(found.progress)
     progress = found.progress or {}
     share = int(progress.get("done", 0)) / max(1, int(progress.get("total", 1)))
@@ -224,8 +224,9 @@ def _checking(found: AuditState) -> None:
     """What another person needs to check the report."""
     st.markdown("**To be checked by others**")
     st.caption("SHA-256 of manifest.json, to be kept elsewhere; the folder on this machine:")
-    st.code(f"{found.manifest_sha256}\n{found.report}", language=None)
-    st.code(f"trace-moe verify {found.report}", language="bash")
+    folder = house.shown(str(found.report))
+    st.code(f"{found.manifest_sha256}\n{folder}", language=None)
+    st.code(f"trace-moe verify {folder}", language="bash")
 
 
 def _zipped(folder: Path) -> bytes:

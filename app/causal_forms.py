@@ -16,6 +16,7 @@ from trace_engine.causal.settings import CausalConfig, What, parse_causal
 from trace_engine.config import Cell, ModelConfig, ProfileConfig, UnlearnConfig
 from trace_engine.errors import TraceError
 from trace_engine.runs import list_runs, open_run
+from trace_engine.runs.places import is_run_id
 
 MODES = {"drop": "Drop", "reroute": "Re-route"}
 ORDERS = {"none": "No order", "one_at_a_time": "One at a time", "greedy": "Greedy"}
@@ -94,7 +95,7 @@ def config(
 
 
 def finished_models() -> dict[str, str]:
-    """Models that may be compared with the profile's: finished runs, and the bundled references."""
+    """Ids and names of the finished runs, whose models may be compared with the profile's."""
     found: dict[str, str] = {}
     for summary in list_runs():
         if summary.status.state != "done" or summary.kind == "profile":
@@ -102,7 +103,7 @@ def finished_models() -> dict[str, str]:
         try:
             run = open_run(summary.id)
             if isinstance(run.config(), UnlearnConfig) and (run.path / "model").is_dir():
-                found[str(run.path / "model")] = f"run {summary.name or summary.id}"
+                found[run.id] = f"run {summary.name or summary.id}"
         except TraceError:
             continue
     return found
@@ -118,17 +119,20 @@ def pair(base: ProfileConfig) -> tuple[ModelConfig, ModelConfig | None] | None:
         offered |= {f"demo:{name}": f"bundled: {name.replace('_', ' ')}" for name in MODELS[1:]}
     choices = [*offered, other]
     state.bound("causal_after", choices[0], choices)
-    source = st.selectbox(
+    chosen = st.selectbox(
         "New model, compared with the profile's",
         choices,
         key="causal_after",
         format_func=lambda name: offered.get(name, name),
     )
-    if source == other:
+    source = chosen
+    if chosen == other:
         state.bound("causal_folder", "", read=str)
         source = st.text_input("Folder or hub id of the new model", key="causal_folder").strip()
         if not source:
             return None
+    elif is_run_id(chosen):
+        source = str(open_run(chosen).path / "model")
     return base.model.model_copy(update={"source": source, "revision": None}), reference
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import curves, forms, judged, pareto, replay, state, wording
+from app import curves, forms, house, judged, pareto, replay, state, wording
 from app.pareto import Point
 from app.replay import StoredRun
 from app.theme import Palette, palette
@@ -276,7 +276,7 @@ def differences(chosen: Sequence[StoredRun], labels: Sequence[str]) -> pd.DataFr
 
 
 def _shown(value: Any) -> str:
-    return (
+    return house.shown(
         "empty" if value is None else json.dumps(value) if isinstance(value, list) else str(value)
     )
 

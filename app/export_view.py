@@ -7,7 +7,7 @@ says where the folder is.
 
 import streamlit as st
 
-from app import doors, state, wording
+from app import doors, house, state, wording
 from trace_engine.config import UnlearnConfig
 from trace_engine.disk import size
 from trace_engine.errors import TraceError
@@ -71,7 +71,7 @@ def _done(run: RunDirectory, found: ExportState) -> None:
     files = [path for path in found.folder.iterdir() if path.is_file()]
     total = size(sum(path.stat().st_size for path in files))
     st.success(f"Exported: {len(files)} files, {total}. The folder on this machine:")
-    st.code(str(found.folder), language=None)
+    st.code(house.shown(str(found.folder)), language=None)
     card = found.folder / "README.md"
     if card.is_file():
         st.download_button(

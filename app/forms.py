@@ -208,6 +208,6 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def from_the_command_line(command: str, settings: str | None = None) -> None:
     """The command that does what the page does, and its settings file where there is one."""
     with st.expander("The same from the command line", icon=":material/terminal:"):
-        st.code(command, language="bash")
+        st.code(house.shown(command), language="bash")
         if settings is not None:
-            st.code(settings, language="yaml")
+            st.code(house.shown(settings), language="yaml")

@@ -7,16 +7,19 @@ the pages, not the command line or Python, whose users have the machine anyway.
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 from streamlit.errors import StreamlitAuthError
 
 from app import inspecting
-from trace_engine import health
+from trace_engine import health, runs
+from trace_engine.bundled import PACK
 from trace_engine.config import ProfileConfig, UnlearnConfig
 from trace_engine.errors import InputError, RunError
 
@@ -126,6 +129,27 @@ def may_take(size: int) -> None:
         )
 
 
+def shown(text: str) -> str:
+    """The text as visitors may read it: folders of this server by a name that leads there for who
+    runs it. On a person's own machine it stays as it is."""
+    try:
+        shared = rules().shared
+    except InputError:  # nobody is let in
+        shared = True
+    if not shared:
+        return text
+    home = runs.home()
+    for folder, name in (
+        (home, "$TRACE_HOME"),
+        (home.resolve(), "$TRACE_HOME"),
+        (PACK.parents[2], "$TRACE"),
+        (Path.home(), "~"),
+    ):
+        if len(folder.parts) > 1:
+            text = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", name, text)
+    return text
+
+
 def person() -> str | None:
     """A label of who is logged in, the same at every visit, from which no name can be read off;
     None where nobody has to say who they are."""
@@ -154,7 +178,7 @@ def let_in() -> bool:
 def _switch(name: str) -> bool:
     value = os.environ.get(name, "").strip().lower()
     if value not in ("", "0", "1", "no", "yes", "false", "true"):
-        raise InputError(f"{name} must be 1 or 0, and is {value[:40]!r}.")
+        raise InputError(f"{name} must be 1 or 0, and is neither.")
     return value in ("1", "yes", "true")
 
 
@@ -163,5 +187,5 @@ def _number(name: str) -> int | None:
     if not value:
         return None
     if not value.isascii() or not value.isdigit() or int(value[:12]) < 1:
-        raise InputError(f"{name} must be a whole number from 1 on, and is {value[:40]!r}.")
+        raise InputError(f"{name} must be a whole number from 1 on, and is none.")
     return int(value[:12])

@@ -230,7 +230,7 @@ def _finished(run: RunDirectory, config: UnlearnConfig) -> None:
     if run.status().state == "done" and run.model_folder() is not None:
         export_view.show(run, config)
     with st.expander("Settings of this run", icon=":material/description:"):
-        text = to_yaml(config)
+        text = house.shown(to_yaml(config))
         st.code(text, language="yaml")
         st.download_button(
             "config.yaml", text, file_name=f"{run.id}.yaml", on_click="ignore", key="run_config"

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import doors, forms, state, wording
+from app import doors, forms, house, state, wording
 from trace_engine import sweeps
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.errors import TraceError
@@ -175,7 +175,7 @@ def launch(base: UnlearnConfig, grids: list[Grid], name: str) -> None:
 
 def the_same(base: UnlearnConfig, grids: list[Grid], name: str) -> None:
     """The file, the command and the Python lines that make the same sweep."""
-    text = sweep_yaml(base, grids, name)
+    text = house.shown(sweep_yaml(base, grids, name))
     with st.expander("The same from a file, a shell, Python", icon=":material/terminal:"):
         st.code(f"trace-moe sweep {FILE}", language="bash")
         st.code(

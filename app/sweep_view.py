@@ -14,6 +14,7 @@ from app import (
     charts,
     curves,
     doors,
+    house,
     navigation,
     runs_view,
     state,
@@ -84,7 +85,7 @@ def _head(found: SweepDirectory, seen: tuple[Any, ...], seconds: float | None) -
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         _buttons(found)
     if status.message:
-        st.text(status.message)
+        st.text(house.shown(status.message))
     if status.active:
         _progress(points, seconds)
 

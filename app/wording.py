@@ -6,6 +6,7 @@ Activation is evidence of use, not of knowledge: nothing here says that an exper
 import math
 import re
 
+from app import house
 from trace_engine.spelling import NBSP, NINETY_FIVE, number, percent, points
 
 __all__ = ["NBSP", "NINETY_FIVE", "number", "percent", "points"]
@@ -86,5 +87,6 @@ def duration(seconds: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Anyone's text as Markdown that renders as itself: no image, link, HTML or formula in it."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$:])", r"\\\1", text)
+    """Anyone's text as Markdown that renders as itself: no image, link, HTML or formula in it; and,
+    for visitors, no folder of the server."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$:])", r"\\\1", house.shown(text))

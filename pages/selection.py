@@ -5,6 +5,7 @@ import streamlit as st
 from app import (
     charts,
     forms,
+    house,
     navigation,
     selection_controls,
     selection_summary,
@@ -88,7 +89,8 @@ with preview:
     with st.expander(
         "The same in a file, on the command line, in Python", icon=":material/terminal:"
     ):
-        place = str(view.path) if view.key in (state.BUNDLED, state.SAME_STYLE) else view.key
+        folder = house.shown(str(view.path))
+        place = folder if view.key in (state.BUNDLED, state.SAME_STYLE) else view.key
         text = forms.settings_yaml(("selection", selection), ("weights", weights))
         st.code(text, language="yaml")
         st.download_button(
@@ -100,4 +102,4 @@ with preview:
             + forms.weights_command(place, selection, weights),
             language="bash",
         )
-        st.code(forms.weights_python(str(view.path), selection, weights), language="python")
+        st.code(forms.weights_python(folder, selection, weights), language="python")

@@ -8,6 +8,7 @@ from app import (
     doors,
     findings,
     forms,
+    house,
     live,
     machine_view,
     navigation,
@@ -164,10 +165,9 @@ else:
                 name = unlearn_form.file_name(config)
                 st.code(forms.unlearn_command(name), language="bash")
                 st.code(forms.unlearn_python(name), language="python")
-                st.code(to_yaml(config), language="yaml", height=360)
-                st.download_button(
-                    name, to_yaml(config), file_name=name, on_click="ignore", key="u_yaml"
-                )
+                text = house.shown(to_yaml(config))
+                st.code(text, language="yaml", height=360)
+                st.download_button(name, text, file_name=name, on_click="ignore", key="u_yaml")
 
 st.subheader("Past runs")
 past_runs.show()

@@ -28,7 +28,8 @@ def capacity(kind: str) -> int:
         return 1
     text = os.environ.get("TRACE_WORKERS", "1")
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"TRACE_WORKERS must be a positive whole number, found {text!r}.")
+        # Pages show it, to visitors too: without the value.
+        raise InputError("TRACE_WORKERS must be a positive whole number, and is none.")
     return int(text)
 
 
