@@ -1,4 +1,4 @@
-"""An audit's figures: every test beside its thresholds, and what relearning brings back.
+"""An audit's figures: every test beside its thresholds, and what attacks that train bring back.
 
 Pure functions of what the report says. Filled is a test against a reference that had the same
 treatment, hollow one without. Accepted trade-off: a line of the figure per test, so an audit of
@@ -103,13 +103,15 @@ def _beside(value: float, end: float | None) -> float:
     return 0.0 if end is None else 100 * abs(end - value)
 
 
-def relearning_figure(
+def training_figure(
     name: str,
     drawn: Sequence[Mapping[str, Any]],
     chance: float | None,
+    on: str,
     colours: Palette | None = None,
 ) -> go.Figure:
-    """Right answers over the updates of a relearning, a line a model, with intervals."""
+    """Right answers over the updates on a slice or on retained text, a line a model, with
+    intervals."""
     colours = colours or palette()
     others = iter(series_colours(colours))
     figure = go.Figure()
@@ -148,5 +150,5 @@ def relearning_figure(
     heading = name.removeprefix("Relearning, ")
     heading = f"{heading[:1].upper()}{heading[1:]}"
     return lay_out(
-        figure, escape(heading), "optimizer updates on the slice", "share right", 300
+        figure, escape(heading), f"optimizer updates on {on}", "share right", 300
     ).update_yaxes(range=[0, 1.03])

@@ -33,6 +33,11 @@ _YARDSTICKS = {
     "chance": "guessing",
     "itself": "the model as it is",
 }
+_TRAINING = (
+    ("relearning", "Relearning", "the slice"),
+    ("recovery", "Retained text alone", "retained text"),
+)
+"""Attacks that train, their headings, and what they train on."""
 _BOX = {
     "holds": st.error,
     "suppressed": st.error,
@@ -139,8 +144,9 @@ def _done(found: AuditState) -> None:
         tables.show(
             _accuracies(asked["summary"]), "accuracy", alt="Share right by model and category"
         )
-    if "relearning" in summaries:
-        _draw_relearning(summaries["relearning"])
+    for part, title, on in _TRAINING:
+        if part in summaries:
+            _draw_training(part, title, on, summaries[part])
     if report["deviations"]:
         st.markdown("**Deviations**")
         for sentence in report["deviations"]:
@@ -174,9 +180,9 @@ def _draw_tests(tests: list[Excess], rules: RulesConfig) -> None:
     tables.show(table, "excess", alt="One line a test: what is answered beyond the yardstick")
 
 
-def _draw_relearning(summary: dict[str, Any]) -> None:
-    """The attack's curves, two in a line: what was not shown, and utility beside it."""
-    st.markdown("**Relearning**")
+def _draw_training(part: str, title: str, on: str, summary: dict[str, Any]) -> None:
+    """An attack's curves, two in a line: what was not shown, and utility beside it."""
+    st.markdown(f"**{title}**")
     for sentence in summary["sentences"]:
         st.text(sentence)
     drawn = [name for name in summary["curves"] if not name.endswith("answers shown")]
@@ -184,10 +190,10 @@ def _draw_relearning(summary: dict[str, Any]) -> None:
         for place, name in zip(st.columns(2), drawn[first : first + 2], strict=False):
             with place:
                 charts.show(
-                    audit_figure.relearning_figure(
-                        name, summary["curves"][name], summary["chance"]
+                    audit_figure.training_figure(
+                        name, summary["curves"][name], summary["chance"], on
                     ),
-                    name=f"audit-relearning-{drawn.index(name)}",
+                    name=f"audit-{part}-{drawn.index(name)}",
                     alt="Share of right answers over the updates of the attack, a line a model.",
                 )
 

@@ -318,6 +318,13 @@ TERMS: tuple[Term, ...] = (
         ("routing_map",),
     ),
     Term(
+        "recovery",
+        "As an attack: training a model on retained text alone and asking about the forget set. It "
+        "mends a model that was damaged as a whole, and tells it nothing; what it then answers "
+        "beyond a reference that was trained alike was in its weights.",
+        ("audit",),
+    ),
+    Term(
         "relearning",
         "Training an unlearned model briefly on a part of the forget set and asking about the "
         "rest. What comes back faster than in a retrained reference was never gone.",

@@ -70,6 +70,16 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("home")
+def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
+    app = page()
+    parts = app.multiselect(key="audit_parts")
+    assert "Training on retained text alone" in parts.options
+    assert parse_audit(yaml.safe_load(app.code[0].value)).parts is None
+    parts.set_value(["questions", "recovery"]).run()
+    assert parse_audit(yaml.safe_load(app.code[0].value)).parts == ("questions", "recovery")
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
@@ -89,7 +99,7 @@ def test_what_cannot_be_audited_is_said_and_the_button_is_off(
 
 
 def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
-    config = small(tmp_path / "sets", parts=["questions"], name="<script>")
+    config = small(tmp_path / "sets", parts=["questions", "recovery"], name="<script>")
     folder = stored(home, config, "done", "Undecided")
     found = run_audit(config, folder / "report", base=home)
     app = page(audit=folder.name)
@@ -99,10 +109,15 @@ def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
     assert found.finding.sentence in said
     assert "left out by the settings" in said
     assert "Utility, all other questions: " in said
-    (figure,) = app.get("plotly_chart")
+    figure, *trained = app.get("plotly_chart")
+    assert len(trained) == 2  # answers not shown, utility
+    assert all("optimizer updates on retained text" in curve.proto.spec for curve in trained)
+    assert "No fact of the forget set is told" in said
     assert "the forget questions" in figure.proto.spec
     excess, accuracy = (table.value for table in app.dataframe)
-    assert list(excess["test"]) == ["the forget questions, asked plainly"]
+    assert list(excess["test"]) == [
+        "the forget questions, asked plainly", "training on retained text",
+    ]  # fmt: skip
     assert excess["yardstick"][0] == "the reference, treated alike"
     assert list(accuracy["questions"]) == ["hazard", "other", "utility"]
     assert set(accuracy) >= {"audited model", "start model", "reference"}

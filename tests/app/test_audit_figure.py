@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import pytest
 
-from app.audit_figure import excess_figure, relearning_figure
+from app.audit_figure import excess_figure, training_figure
 from app.theme import LIGHT
 from trace_engine.audit.rules import Excess, RulesConfig, Yardstick
 from trace_engine.evaluation.estimate import Estimate
@@ -57,15 +57,17 @@ def test_a_relearning_draws_the_audited_model_and_its_yardstick() -> None:
             for step, value in zip((0, 20), values, strict=True)
         ]
 
-    figure = relearning_figure(
+    figure = training_figure(
         "Relearning, all weights: answers not shown",
         [
             {"model": "model", "points": points((0.2, 0.9))},
             {"model": "reference", "points": points((0.2, 0.3))},
         ],
         0.25,
+        "the slice",
         LIGHT,
     )
+    assert figure.layout.xaxis.title.text == "optimizer updates on the slice"
     model, reference = figure.data
     assert (model.name, list(model.y), model.line.color) == (
         "audited model", [0.2, 0.9], LIGHT.forget,

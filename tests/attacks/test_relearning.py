@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.support.models import tiny_olmoe
-from trace_engine.attacks.relearning import not_shown, relearn, slice_of
-from trace_engine.attacks.settings import RelearningConfig
+from trace_engine.attacks.relearning import not_shown, relearn, retained_only, slice_of
+from trace_engine.attacks.settings import RecoveryConfig, RelearningConfig
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
 from trace_engine.models import OpenModel, open_model
@@ -36,6 +36,30 @@ def test_a_slice_is_a_part_in_order_and_differs_by_seed() -> None:
     assert slice_of(DOCUMENTS, 0.25, 1) != shown
     with pytest.raises(InputError, match="nothing is left"):
         slice_of(DOCUMENTS[:1], 0.5, 0)
+
+
+def test_retained_text_is_drawn_without_a_document_of_the_forget_set() -> None:
+    retain = [*(Document(f"r{n}", f"tree {n}") for n in range(10)), Document("x", "KEY 1:  value")]
+    drawn = retained_only(retain, [Document("f", "key 1: value"), *DOCUMENTS], 99, 0)
+    assert drawn == retain[:10]
+    fewer = retained_only(retain, DOCUMENTS, 4, 0)
+    assert (len(fewer), fewer) == (4, [d for d in retain if d in fewer])
+    assert retained_only(retain, DOCUMENTS, 4, 1) != fewer
+    with pytest.raises(InputError, match="Every retained document is in the forget set"):
+        retained_only(DOCUMENTS[:2], DOCUMENTS, 4, 0)
+
+
+def test_retained_text_trains_as_a_slice_does() -> None:
+    heard: list[str] = []
+    config = RecoveryConfig(steps=2, ask_at=(1, 2), batch_size=3)
+    found = relearn(
+        fresh(), DOCUMENTS, QUESTIONS, {}, config, what="training on retained text",
+        report=lambda progress: heard.append(progress.phase),
+    )  # fmt: skip
+    assert list(found.forget) == [0, 1, 2]
+    assert set(heard) == {"training on retained text (all, seed 0)"}
+    assert RelearningConfig().rate("routers") > RelearningConfig().rate("all")
+    assert config.rate("all") == config.learning_rate
 
 
 def test_what_was_shown_is_told_by_the_answers_words() -> None:
@@ -69,5 +93,5 @@ def test_routers_alone_leave_every_other_weight_bitwise() -> None:
 
 
 def test_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(InputError, match="No document of the slice"):
+    with pytest.raises(InputError, match="No document that is shown"):
         relearn(fresh(), [], QUESTIONS, {}, CONFIG)

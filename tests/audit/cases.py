@@ -53,6 +53,7 @@ def small(folder: Path, **changed: Any) -> AuditConfig:
         "threads": 1,
         "causal": {"experts": 3, "draws": 2, "questions": 6, "permutations": 99},
         "relearning": {"steps": 2, "ask_at": [2], "batch_size": 4, "seeds": [0]},
+        "recovery": {"steps": 2, "ask_at": [2], "batch_size": 4},
         "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
     }
     return parse_audit(data | changed)

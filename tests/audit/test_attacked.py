@@ -7,10 +7,11 @@ import pytest
 
 from tests.audit.cases import small
 from trace_engine.attacks.relearning import Relearned
-from trace_engine.audit.attacked import _asked, _relearned, relearning
+from trace_engine.audit.attacked import _asked
 from trace_engine.audit.case import Case
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import AuditConfig
+from trace_engine.audit.trained import _relearned, relearning
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def test_relearning_that_shows_everything_is_refused(
 ) -> None:
     case = Case.read(config, tmp_path / "home")
     monkeypatch.setattr(
-        "trace_engine.audit.attacked.not_shown", lambda questions, shown: [False] * len(questions)
+        "trace_engine.audit.trained.not_shown", lambda questions, shown: [False] * len(questions)
     )
-    monkeypatch.setattr("trace_engine.audit.attacked.relearn", lambda *a, **k: Relearned({}, {}))
+    monkeypatch.setattr("trace_engine.audit.trained.relearn", lambda *a, **k: Relearned({}, {}))
     with pytest.raises(Exception, match="none is left to ask about"):
         relearning(case, lambda progress: None)
 

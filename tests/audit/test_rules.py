@@ -90,6 +90,25 @@ def test_suppressed_comes_before_returns() -> None:
     assert "old routers" in result.sentence
 
 
+def test_what_retained_text_brings_up_was_there_only_against_a_reference() -> None:
+    against = excess(0.5, "recovered", test="retained text")
+    result = found(*GONE, against)
+    assert result.verdict == "suppressed"
+    assert "(retained text), which puts no knowledge back" in result.sentence
+    # Half of 0.8 is 0.4, and the lower end 0.35.
+    assert found(*GONE, excess(0.4, "recovered")).verdict == "returns"
+    alone = found(excess(0.0, over="chance"), excess(0.7, "recovered", "itself"))
+    assert alone.verdict == "returns"
+    assert found(*GONE, excess(0.02, "recovered")).verdict == "like_reference"
+    assert found(*GONE, excess(0.12, "recovered")).verdict == "undecided"
+
+
+def test_retained_text_stands_for_neither_of_the_tests_that_absence_needs() -> None:
+    for lacking in ("relearned", "intact"):
+        rest = [test for test in GONE if test.kind != lacking]
+        assert found(*rest, excess(0.02, "recovered")).verdict == "undecided"
+
+
 def test_few_questions_and_none_decide_nothing() -> None:
     assert found(excess(0.9, n=49)).verdict == "undecided"
     assert found(excess(0.9, n=50)).verdict == "holds"
@@ -114,7 +133,9 @@ def test_absence_is_not_claimed_of_a_model_that_lost_utility() -> None:
     lost = found(*GONE, other=utility(-0.20))
     assert (lost.verdict, lost.confidence) == ("undecided", "none")
     assert "20 percentage points fewer of all other questions than the reference" in lost.sentence
-    assert "says nothing about what its weights hold" in lost.sentence
+    assert "says nothing about what its weights hold; whether training on" in lost.sentence
+    mended = found(*GONE, excess(0.02, "recovered"), other=utility(-0.20))
+    assert mended.sentence.endswith("says nothing about what its weights hold.")
     assert "(lost, the whole interval is below −0.15)" in lost.reasons[-1]
     for point in (-0.18, -0.12):
         unsure = found(*GONE, other=utility(point))

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from tests.audit.cases import small
+from trace_engine.attacks.relearning import Relearned
+from trace_engine.audit.again import TRAINING
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.run import Audited
@@ -44,7 +46,8 @@ def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: P
     assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
     assert len(found.checks) >= 13
     assert "what hangs on these experts" in found.not_again
-    assert any("--attacks" in what for what in found.not_again)
+    for part in ("relearning on a slice", "training on retained text alone"):
+        assert any(part in what and "--attacks" in what for what in found.not_again)
 
 
 def test_attacks_are_made_again(copy: Path) -> None:
@@ -52,10 +55,15 @@ def test_attacks_are_made_again(copy: Path) -> None:
     assert found.exit_code == 0
     made = [c.what for c in found.checks if c.what.startswith("relearned again")]
     assert len(made) == 4  # all weights and routers, model and reference
+    mended = [c.what for c in found.checks if c.what.startswith("trained again")]
+    assert [what.partition(":")[0] for what in mended] == [
+        "trained again, model, training on retained text, seed 0",
+        "trained again, reference, training on retained text, seed 0",
+    ]
     assert not any("--attacks" in what for what in found.not_again)
 
 
-@pytest.mark.parametrize("part", ["quantisation", "paraphrases", "prefixes", "relearning"])
+@pytest.mark.parametrize("part", ["quantisation", "paraphrases", "prefixes", *TRAINING])
 def test_attacks_that_came_out_otherwise_are_found(copy: Path, part: str) -> None:
     turned = str.maketrans("01", "10")
 
@@ -66,8 +74,8 @@ def test_attacks_that_came_out_otherwise_are_found(copy: Path, part: str) -> Non
 
     change(copy / f"parts/{part}.json", edit)
     write_manifest(copy)
-    said = differing(check(copy, sample=8, attacks=part == "relearning"))
-    if part == "relearning":
+    said = differing(check(copy, sample=8, attacks=part in TRAINING))
+    if part in TRAINING:
         assert "answers are others than in the report" in said
     else:
         assert said.count("the report says that the model is") == 8
@@ -240,6 +248,24 @@ def test_audit_from_the_command(
     settings["kind"] = "unlearn"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert main(["audit", str(path), "--out", str(tmp_path / "out2")]) == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_training_on_retained_text_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tmp_path / "sets")
+    asked = dict.fromkeys((0, 50, 100, 200), "10110")
+    monkeypatch.setattr(
+        "trace_engine.audit.trained.relearn", lambda *given, **how: Relearned(asked, asked)
+    )
+    words = ["attack", config.model.source, "--questions", str(config.questions)]
+    words += ["--forget", config.forget.source, "--retain", config.retain.source]
+    words += ["--max-questions", "5", "--attacks", "recovery", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "training on retained text" in said
+    assert "answers not shown, step 200" in said
 
 
 @pytest.mark.usefixtures("home")

@@ -3,12 +3,15 @@
 Run it when a format's number rises, with a new folder's name in `KEPT`, and commit what it writes;
 folders of earlier formats stay as they are, because every later version must open them. Everything
 is of a tiny random model, named by paths relative to the folder, so that a copy of it resumes.
+Where only audits rose, `python -m tests.formats.make audit` writes one alone, of v1's models and
+sets, into `AUDIT_KEPT`.
 """
 
 import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from trace_engine.sweeps.directory import SweepDirectory
 from trace_engine.sweeps.plan import plan_sweep
 
 KEPT = Path(__file__).parent / "v1"
+AUDIT_KEPT = Path(__file__).parent / "v2"
 DONE, STOPPED, SWEEP = (f"20260101-00000{n}-aaaaaa" for n in range(3))
 STOPPED_AT = 2
 ELSEWHERE = "elsewhere"
@@ -169,6 +173,7 @@ def write_audit(folder: Path, home: Path) -> None:
             "threads": 1,
             "causal": {"experts": 2, "draws": 2, "permutations": 99},
             "relearning": {"steps": 2, "ask_at": [2], "batch_size": 2, "seeds": [0]},
+            "recovery": {"steps": 2, "ask_at": [2], "batch_size": 2},
             "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
         }
     )
@@ -180,7 +185,21 @@ def write_audit(folder: Path, home: Path) -> None:
 MODEL = {"source": "model", "device": "cpu"}
 
 
+def audit_alone() -> None:
+    """An audit of today's format, of what the first format kept."""
+    shutil.rmtree(AUDIT_KEPT, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "kept"
+        shutil.copytree(KEPT, folder, ignore=shutil.ignore_patterns("audit"))
+        with contextlib.chdir(folder):
+            write_audit(Path("audit"), Path(scratch))
+        shutil.copytree(folder / "audit", AUDIT_KEPT / "audit")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["audit"]:
+        audit_alone()
+        return
     shutil.rmtree(KEPT, ignore_errors=True)
     KEPT.mkdir()
     with contextlib.chdir(KEPT), tempfile.TemporaryDirectory() as scratch:

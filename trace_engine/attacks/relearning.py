@@ -2,7 +2,8 @@
 
 If the rest comes back, it was never gone: the slice does not tell it. A model that never learned
 it, given the same slice in the same order, is the yardstick. `routers` trains the routers alone,
-which can send tokens back to experts that still know and cannot write a fact into any. Plain NLL,
+which can send tokens back to experts that still know and cannot write a fact into any. On
+`retained_only` text it mends a model that was wrecked as a whole and tells it nothing. Plain NLL,
 AdamW without decay, gradient norm at most 1, the model in eval mode throughout. After A. Deeb and
 F. Roger, Do Unlearning Methods Remove Information from Language Model Weights? (2024), who ask
 about facts that the retraining does not show. Trade-off: the model that is given is changed.
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from trace_engine.attacks.asking import marks_of
-from trace_engine.attacks.settings import RelearningConfig, Trains
+from trace_engine.attacks.settings import TrainingConfig, Trains
 from trace_engine.errors import InputError, ModelError, NonFiniteLossError
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.evaluation.multiple_choice import Style
@@ -57,6 +58,25 @@ def slice_of(documents: Sequence[Document], share: float, seed: int) -> list[Doc
     return [documents[place] for place in sorted(order[:count].tolist())]
 
 
+def retained_only(
+    retain: Sequence[Document], forget: Sequence[Document], most: int, seed: int
+) -> list[Document]:
+    """At most so many documents of the retain set that the forget set does not have too, case and
+    white space aside; drawn with the seed, in the set's order.
+
+    Raises InputError when there is none.
+    """
+    forgotten = {normalised(document.text) for document in forget}
+    left = [document for document in retain if normalised(document.text) not in forgotten]
+    if not left:
+        raise InputError(
+            "Every retained document is in the forget set too, so there is none to train on. Give "
+            "a retain set of its own."
+        )
+    order = np.random.default_rng([seed, 25]).permutation(len(left))
+    return [left[place] for place in sorted(order[:most].tolist())]
+
+
 def not_shown(questions: Mapping[int, Question], shown: Sequence[Document]) -> list[bool]:
     """Per question, whether no shown document has the right choice in it, case and white space
     aside. A paraphrase of it is not found."""
@@ -71,25 +91,27 @@ def relearn(
     shown: Sequence[Document],
     questions: Mapping[int, Question],
     utility: Mapping[int, Question],
-    config: RelearningConfig,
+    config: TrainingConfig,
     *,
     trains: Trains = "all",
+    what: str = "relearning",
     seed: int = 0,
     max_length: int = 256,
     style: Style = "continuation",
     report: ProgressCallback = ignore_progress,
 ) -> Relearned:
-    """Fine-tune on `shown`, asking at step 0 and at every one of `config.ask_at`.
+    """Fine-tune on `shown`, asking at step 0 and at every one of `config.ask_at`; `what` names it
+    to who watches.
 
-    Raises InputError when nothing of the slice can be learned, ModelError where there is nothing to
+    Raises InputError when nothing of `shown` can be learned, ModelError where there is nothing to
     train, NonFiniteLossError when the loss is not a number.
     """
     encoded = [item for item in encode_documents(opened, shown, max_length) if item.labels]
     if not encoded:
-        raise InputError("No document of the slice has a token to learn.")
+        raise InputError("No document that is shown has a token to learn.")
     names, parameters = _trained(opened, trains)
     masters = Masters(names, parameters)
-    rate = config.learning_rate if trains == "all" else config.router_learning_rate
+    rate = config.rate(trains)
     optimizer = torch.optim.AdamW(masters.leaves, lr=rate, weight_decay=0.0, fused=True)
     found = Relearned({}, {})
 
@@ -99,9 +121,10 @@ def relearn(
             found.utility[step] = marks_of(opened, list(utility), utility, style)
 
     ask(0)
-    meter = Meter(f"relearning ({trains}, seed {seed})", config.steps, "steps", report)
+    meter = Meter(f"{what} ({trains}, seed {seed})", config.steps, "steps", report)
     for step in range(1, config.steps + 1):
-        _step(opened, _batch(encoded, step - 1, config.batch_size, seed), masters, optimizer, step)
+        batch = _batch(encoded, step - 1, config.batch_size, seed)
+        _step(opened, batch, masters, optimizer, f"{what}, step {step}")
         if step in config.ask_at:
             ask(step)
         meter.add(1)
@@ -141,13 +164,13 @@ def _step(
     documents: Sequence[Encoded],
     masters: Masters,
     optimizer: torch.optim.Optimizer,
-    step: int,
+    where: str,
 ) -> None:
     batch = collate(documents, range(len(documents))).to(opened.device)
     nll_BT = forward_nll(opened, batch)
     loss = nll_BT.sum() / label_mask(batch.labels_BS).sum()
     if not torch.isfinite(loss):
-        raise NonFiniteLossError(f"Relearning: the loss became {loss.item()} at step {step}.")
+        raise NonFiniteLossError(f"The loss became {loss.item()} ({where}).")
     loss.backward()  # type: ignore[no-untyped-call]
     masters.take_gradients()
     nn.utils.clip_grad_norm_(masters.leaves, LARGEST_NORM)

@@ -14,11 +14,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Trains = Literal["all", "routers"]
 
 
-class RelearningConfig(Settings):
-    """Plain fine-tuning on a slice of the forget set, and what it brings back of the rest."""
+class TrainingConfig(Settings):
+    """Plain fine-tuning that asks the questions on the way."""
 
-    share: Share = 0.2
-    """Share of the forget set that is shown again; the rest of it is never shown."""
     steps: Annotated[int, Field(ge=1)] = 40
     """Optimizer updates."""
     ask_at: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 40)
@@ -27,18 +25,17 @@ class RelearningConfig(Settings):
     """Documents a step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of AdamW, without decay or warm-up."""
-    router_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-2
-    """The same where only the routers train."""
-    trains: tuple[Trains, ...] = ("all", "routers")
-    """What trains: every parameter, or the routers alone, which cannot write a fact into an
-    expert."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each draws its own slice and its own order."""
+    """Each draws its own documents and its own order."""
+
+    def rate(self, trains: Trains) -> float:
+        """The learning rate of what trains."""
+        return self.learning_rate
 
     @model_validator(mode="after")
     def _asks_within_the_steps(self) -> Self:
-        if not self.ask_at or not self.seeds or not self.trains:
-            raise ValueError("ask_at, seeds and trains each need at least one entry")
+        if not self.ask_at or not self.seeds:
+            raise ValueError("ask_at and seeds each need at least one entry")
         if list(self.ask_at) != sorted(set(self.ask_at)):
             raise ValueError("ask_at must rise from entry to entry")
         if self.ask_at[-1] > self.steps:
@@ -46,6 +43,43 @@ class RelearningConfig(Settings):
                 f"ask_at asks after {self.ask_at[-1]} updates, and steps is {self.steps}"
             )
         return self
+
+
+class RelearningConfig(TrainingConfig):
+    """Plain fine-tuning on a slice of the forget set, and what it brings back of the rest."""
+
+    share: Share = 0.2
+    """Share of the forget set that is shown again; the rest of it is never shown."""
+    router_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    """The same where only the routers train."""
+    trains: tuple[Trains, ...] = ("all", "routers")
+    """What trains: every parameter, or the routers alone, which cannot write a fact into an
+    expert."""
+
+    def rate(self, trains: Trains) -> float:
+        return self.learning_rate if trains == "all" else self.router_learning_rate
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        if not self.trains:
+            raise ValueError("trains needs at least one entry")
+        return self
+
+
+class RecoveryConfig(TrainingConfig):
+    """Plain fine-tuning on retained text alone, and what comes back of the forget set. The defaults
+    are those that mended a wrecked model, for one seed; they cost about as much as relearning."""
+
+    steps: Annotated[int, Field(ge=1)] = 200
+    """Optimizer updates."""
+    ask_at: tuple[Annotated[int, Field(ge=1)], ...] = (50, 100, 200)
+    """Updates after which the questions are asked; 0 is always asked."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Documents a step; at most as many are drawn as the steps take."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    """Of AdamW, without decay or warm-up."""
+    seeds: tuple[int, ...] = (0,)
+    """Each draws its own documents and its own order."""
 
 
 class QuantisationConfig(Settings):

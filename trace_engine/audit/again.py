@@ -1,8 +1,8 @@
 """A report's figures taken once more from models and sets: the half of `verify` that computes.
 
 Questions are asked again as they are, and every attack that only asks is made again on a sample of
-them, all its ways included. Relearning is made again for one drawn seed, where that is asked for:
-it takes as long as it took. Two choices that are equal but for rounding may change places
+them, all its ways included. Those that train are made again for one drawn seed, where that is asked
+for: it takes as long as it took. Two choices that are equal but for rounding may change places
 elsewhere, so a mark differs only where the choices are further apart than that; a training carries
 rounding on, so its marks are compared as a share. Causal evidence and profiles are not made again.
 """
@@ -15,12 +15,13 @@ import numpy as np
 
 from trace_engine.attacks.asking import NOT_ASKED
 from trace_engine.attacks.quantising import quantised
-from trace_engine.attacks.relearning import relearn, slice_of
+from trace_engine.attacks.relearning import Relearned
 from trace_engine.attacks.wordings import paraphrases, prefixes
-from trace_engine.audit.attacked import TRAINED, attacked
+from trace_engine.audit.attacked import attacked
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.settings import Role
+from trace_engine.audit.trained import RETAINED, TRAINED, retained, sliced, trained
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.models import OpenModel
@@ -31,7 +32,7 @@ CLOSE: Final = 1e-3
 """Nats by which two choices may be apart and still change places on another machine; also the
 relative distance at which two losses count as the same."""
 RELEARNED_APART: Final = 0.1
-"""Share of the marks after a relearning that another machine's rounding may turn. The same machine
+"""Share of the marks after a training that another machine's rounding may turn. The same machine
 with the same number of threads turns none."""
 
 Parts = Mapping[str, Any]
@@ -42,9 +43,8 @@ NEVER_AGAIN: Final = ("routing", "causal", "drift", "rerouted")
 def not_again(parts: Parts, attacks: bool) -> list[str]:
     """What a report holds and a check does not compute again, in words."""
     said = [WORDS[part] for part in NEVER_AGAIN if part in parts]
-    if "relearning" in parts:
-        rest = "but for one seed" if attacks else "one seed of it with --attacks"
-        said.append(f"{WORDS['relearning']} ({rest})")
+    rest = "but for one seed" if attacks else "one seed of it with --attacks"
+    said += [f"{WORDS[part]} ({rest})" for part in TRAINING if part in parts]
     if "measures" in parts:
         said.append(f"{WORDS['measures']}, but for one loss")
     return said
@@ -204,24 +204,46 @@ def relearned_again(
 ) -> Iterator[tuple[str, list[str]]]:
     """Relearning for one drawn seed, everything that trains, every model: what was done, and what
     differs by more than `RELEARNED_APART`."""
-    config, asked = case.config.relearning, case.forget_questions()
+    config = case.config.relearning
     seed = config.seeds[drawn % len(config.seeds)]
-    documents = slice_of(case.forget.documents, config.share, case.config.seed + seed)
+    documents = sliced(case, seed)
     for trains in config.trains:
         for role in attacked(case):
             name = f"{role}, {TRAINED[trains]}, seed {seed}"
-            found = relearn(
-                case.fresh(role), documents, asked, {}, config,
-                trains=trains, seed=case.config.seed + seed, max_length=case.config.max_length,
-                style=case.config.style, report=report,
-            )  # fmt: skip
-            said = []
-            for step, marks in found.forget.items():
-                stored = items["right"][f"{name}, step {step}"]
-                turned = sum(one != other for one, other in zip(marks, stored, strict=True))
-                if turned > RELEARNED_APART * len(marks):
-                    said.append(
-                        f"step {step}: {turned} of {len(marks)} answers are others than in the "
-                        f"report ({stored.count('1')} right there, {marks.count('1')} now)"
-                    )
-            yield name, said
+            found = trained(case, role, documents, {}, config, seed, report, trains=trains)
+            yield f"relearned again, {name}", _turned(items, name, found)
+
+
+def recovered_again(
+    case: Case, items: Parts, drawn: int, report: ProgressCallback
+) -> Iterator[tuple[str, list[str]]]:
+    """Training on retained text, likewise."""
+    config = case.config.recovery
+    seed = config.seeds[drawn % len(config.seeds)]
+    documents = retained(case, seed)
+    for role in attacked(case):
+        name = f"{role}, {RETAINED}, seed {seed}"
+        found = trained(case, role, documents, {}, config, seed, report, what=RETAINED)
+        yield f"trained again, {name}", _turned(items, name, found)
+
+
+TrainedAgain = Callable[[Case, Parts, int, ProgressCallback], Iterator[tuple[str, list[str]]]]
+TRAINING: Final[Mapping[str, TrainedAgain]] = {
+    "relearning": relearned_again,
+    "recovery": recovered_again,
+}
+"""The attacks that train, and how each is made again."""
+
+
+def _turned(items: Parts, name: str, found: Relearned) -> list[str]:
+    """The steps at which too many answers are others than the report's."""
+    said = []
+    for step, marks in found.forget.items():
+        stored = items["right"][f"{name}, step {step}"]
+        turned = sum(one != other for one, other in zip(marks, stored, strict=True))
+        if turned > RELEARNED_APART * len(marks):
+            said.append(
+                f"step {step}: {turned} of {len(marks)} answers are others than in the "
+                f"report ({stored.count('1')} right there, {marks.count('1')} now)"
+            )
+    return said

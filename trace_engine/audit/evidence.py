@@ -18,6 +18,7 @@ WORDS: Final[dict[str, str]] = {
     "drift": "whether routing moved",
     "rerouted": "erased, or only re-routed",
     "relearning": "relearning on a slice of the forget set",
+    "recovery": "training on retained text alone",
     "quantisation": "weights rounded to few bits",
     "paraphrases": "the questions in other words",
     "prefixes": "jailbreak-style prefixes",
@@ -45,7 +46,7 @@ def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:
     asked = parts.get("questions")
     if asked is not None:
         found.append(_plain(asked))
-    for part in ("rerouted", "relearning", "quantisation", "paraphrases", "prefixes"):
+    for part in ("rerouted", "relearning", "recovery", "quantisation", "paraphrases", "prefixes"):
         found += [Excess.of(row) for row in parts.get(part, {}).get("excess", ())]
     return found
 

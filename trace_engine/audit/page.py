@@ -376,41 +376,41 @@ def _attacks(report: Report) -> Markup:
         el("h2", "Does it come back? Attacks"),
         *(
             together(el("h3", title), draw(report))
-            for title, draw in (
-                ("Relearning", _relearning),
-                ("Fewer bits", _askings("quantisation")),
-                ("Other words", _askings("paraphrases")),
-                ("Jailbreak-style prefixes", _askings("prefixes")),
+            for part, title, draw in (
+                ("relearning", "Relearning", _training("relearning", "the slice")),
+                ("recovery", "Retained text alone", _training("recovery", "retained text")),
+                ("quantisation", "Fewer bits", _askings("quantisation")),
+                ("paraphrases", "Other words", _askings("paraphrases")),
+                ("prefixes", "Jailbreak-style prefixes", _askings("prefixes")),
             )
+            # A report of the first format has no recovery.
+            if part in report["parts"]
         ),
     )
 
 
-def _relearning(report: Report) -> Markup:
-    found = summary_of(report, "relearning")
-    if found is None:
-        return untested(report, "relearning")
-    parts: list[Child] = [el("p", sentence) for sentence in found["sentences"]]
-    for name, drawn in found["curves"].items():
-        parts.append(
-            curves(
-                name,
-                [
-                    Curve(
-                        named(curve["model"]),
-                        [point["step"] for point in curve["points"]],
-                        [point["value"] for point in curve["points"]],
-                        [point["low"] for point in curve["points"]],
-                        [point["high"] for point in curve["points"]],
-                    )
-                    for curve in drawn
-                ],
-                unit="optimizer updates on the slice",
-                chance=found["chance"],
-            )
-        )
-    parts.append(_attack_rows(found["rows"]))
-    return together(*parts)
+def _training(part: str, on: str) -> Callable[[Report], Markup]:
+    def draw(report: Report) -> Markup:
+        found = summary_of(report, part)
+        if found is None:
+            return untested(report, part)
+        parts: list[Child] = [el("p", sentence) for sentence in found["sentences"]]
+        for name, drawn in found["curves"].items():
+            lines = [
+                Curve(
+                    named(curve["model"]),
+                    [point["step"] for point in curve["points"]],
+                    [point["value"] for point in curve["points"]],
+                    [point["low"] for point in curve["points"]],
+                    [point["high"] for point in curve["points"]],
+                )
+                for curve in drawn
+            ]
+            unit = f"optimizer updates on {on}"
+            parts.append(curves(name, lines, unit=unit, chance=found["chance"]))
+        return together(*parts, _attack_rows(found["rows"]))
+
+    return draw
 
 
 def _askings(part: str) -> Callable[[Report], Markup]:
@@ -526,8 +526,8 @@ def _check(report: Report) -> Markup:
         el("pre", "trace-moe verify ."),
         el("p", "It compares every file with the manifest's SHA-256, makes this page and the "
            "tables again from report.json, applies the rules again, and asks the models a sample "
-           "of the questions again, plainly and under the attacks; with --attacks it relearns "
-           "too. It ends with what it did not compute again. Models and sets are found by "
+           "of the questions again, plainly and under the attacks; with --attacks it trains "
+           "again too. It ends with what it did not compute again. Models and sets are found by "
            "audit.yaml; on another machine, edit a copy of it and pass it with --config. The hash "
            "of manifest.json itself is printed by the audit and by verify; keep it elsewhere, "
            "signed."),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from trace_engine.attacks.paired import accuracy, beyond_chance, difference, marks, shares
-from trace_engine.audit import attacked, caused
+from trace_engine.audit import attacked, caused, trained
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import UTILITY
 from trace_engine.audit.result import Result
@@ -59,6 +59,7 @@ _OWN: Final[dict[PartName, tuple[str, ...]]] = {
     "causal": ("causal",),
     "rerouted": ("causal",),
     "relearning": ("relearning",),
+    "recovery": ("recovery",),
     "quantisation": ("quantisation",),
     "paraphrases": ("asking",),
     "prefixes": ("asking",),
@@ -88,6 +89,7 @@ _NEED_QUESTIONS: Final[tuple[PartName, ...]] = (
     "causal",
     "rerouted",
     "relearning",
+    "recovery",
     "quantisation",
     "paraphrases",
     "prefixes",
@@ -283,7 +285,8 @@ COMPUTED: Final[dict[PartName, Part]] = {
     "causal": caused.causal,
     "drift": drifted,
     "rerouted": caused.rerouted,
-    "relearning": attacked.relearning,
+    "relearning": trained.relearning,
+    "recovery": trained.recovery,
     "quantisation": attacked.quantisation,
     "paraphrases": attacked.other_words,
     "prefixes": attacked.behind_prefixes,

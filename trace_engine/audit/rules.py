@@ -18,7 +18,7 @@ from trace_engine.evaluation.estimate import Estimate
 from trace_engine.spelling import number
 
 Verdict = Literal["holds", "suppressed", "returns", "like_reference", "undecided"]
-Kind = Literal["plain", "intact", "relearned"]
+Kind = Literal["plain", "intact", "recovered", "relearned"]
 Yardstick = Literal["reference", "chance", "itself"]
 Beside = Literal["reference", "before", "chance"]
 Confidence = Literal["high", "moderate", "low", "none"]
@@ -72,7 +72,8 @@ class Excess:
     """In words."""
     kind: Kind
     """`plain`: asked as it is. `intact`: asked otherwise or with other routing, nothing put back.
-    `relearned`: after training on part of the forget set, about the rest of it."""
+    `recovered`: after training on retained text alone. `relearned`: after training on part of the
+    forget set, about the rest of it."""
     over: Yardstick
     """A reference under the same treatment, guessing, or the same model before the attack."""
     estimate: Estimate
@@ -125,7 +126,8 @@ def judge(
 
     The rules in their order: no plain figure, or too few questions, is undecided; a plain excess
     above `holds_above` is *holds*; a test of kind `intact` that brings up `intact_share` of `known`
-    (of everything beyond guessing, where that is unknown) is *suppressed*; any other test above
+    (of everything beyond guessing, where that is unknown), or one of kind `recovered` against a
+    reference that was treated alike, is *suppressed*; any other test above
     `holds_above` is *returns*; all tests below `gone_below`, with a reference, a relearning and a
     test of kind `intact` among them, is *like_reference* where utility is kept; the rest is
     undecided. Knowledge that was found is there whatever became of utility, so no other finding
@@ -142,7 +144,7 @@ def told_utility(utility: Utility | None, rules: RulesConfig) -> str | None:
     if utility is None or bound is None:
         return None
     yard = {"reference": "the reference", "before": "the start model", "chance": "guessing"}
-    edge = number(bound, "+.2f")
+    edge = number(bound, "+g")
     if _lost(utility, rules):
         state = f"lost, the whole interval is below {edge}"
     elif _kept(utility, rules):
@@ -172,7 +174,7 @@ def _judged(
         return _holds(plain, untold, rules)
     reasons = [_told(plain)]
     span = known if known is not None else 0.75
-    intact = [t for t in others if t.kind == "intact" and _beyond(t, rules.intact_share * span)]
+    intact = [t for t in others if _intact(t) and _beyond(t, rules.intact_share * span)]
     strong = [test for test in intact if _above(test, rules)]
     if strong:
         best = max(strong, key=lambda test: test.estimate.value)
@@ -217,8 +219,12 @@ def _absent(
     if utility is not None and _lost(utility, rules):
         return _undecided(
             f"The model has lost more than the forget questions: it answers {_fewer(utility)}. "
-            "That it does not answer the forget questions says nothing about what its weights "
-            "hold, and training on other text may bring it back.",
+            "That it does not answer the forget questions says nothing about what its weights hold"
+            + (
+                "."
+                if any(test.kind == "recovered" for test in others)
+                else "; whether training on other text brings it back was not tested."
+            ),
             reasons,
             untold,
         )
@@ -297,6 +303,13 @@ def _decided(
 
 def _undecided(sentence: str, reasons: tuple[str, ...], untold: tuple[str, ...]) -> Finding:
     return Finding("undecided", sentence, "none", "The rules do not decide.", reasons, untold)
+
+
+def _intact(test: Excess) -> bool:
+    """Whether what a test brings up was in the weights. Training on retained text teaches no fact
+    of the forget set, but it teaches to answer, and so to infer: only a reference that was trained
+    alike says how much of it is that."""
+    return test.kind == "intact" or (test.kind == "recovered" and test.over == "reference")
 
 
 def _threshold(test: Excess, rules: RulesConfig) -> float:

@@ -10,7 +10,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from trace_engine.attacks.settings import AskingConfig, QuantisationConfig, RelearningConfig
+from trace_engine.attacks.settings import (
+    AskingConfig,
+    QuantisationConfig,
+    RecoveryConfig,
+    RelearningConfig,
+)
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.config import ModelConfig, SetConfig, Settings
 from trace_engine.errors import InputError
@@ -25,6 +30,7 @@ PartName = Literal[
     "drift",
     "rerouted",
     "relearning",
+    "recovery",
     "quantisation",
     "paraphrases",
     "prefixes",
@@ -105,7 +111,7 @@ class AuditConfig(Settings):
     """At most so many questions a category, drawn with the seed; n is always shown."""
     max_documents: Annotated[int, Field(ge=2)] = 400
     """At most so many documents of each set for losses, memorisation, membership and drift, drawn
-    with the seed. Profile and relearning take whole sets."""
+    with the seed. Profile and relearning take whole sets, recovery what its steps take."""
     max_length: Annotated[int, Field(ge=8)] = 256
     """Tokens per document; the rest is cut."""
     parts: tuple[PartName, ...] | None = None
@@ -113,6 +119,7 @@ class AuditConfig(Settings):
     tested."""
     causal: CausalEvidenceConfig = CausalEvidenceConfig()
     relearning: RelearningConfig = RelearningConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     quantisation: QuantisationConfig = QuantisationConfig()
     asking: AskingConfig = AskingConfig()
     rules: RulesConfig = RulesConfig()

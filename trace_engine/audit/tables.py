@@ -7,6 +7,7 @@ from trace_engine.csvfile import csv_text
 
 Row = Mapping[str, Any]
 
+ATTACKS: Final = ("relearning", "recovery", "quantisation", "paraphrases", "prefixes")
 _FIGURE: Final = ("value", "low", "high", "n", "method")
 
 
@@ -30,9 +31,7 @@ def _experts(parts: Row) -> list[Row]:
 
 def _attacks(parts: Row) -> list[Row]:
     return [
-        {"part": part, **row}
-        for part in ("relearning", "quantisation", "paraphrases", "prefixes")
-        for row in parts.get(part, {}).get("rows", ())
+        {"part": part, **row} for part in ATTACKS for row in parts.get(part, {}).get("rows", ())
     ]
 
 
@@ -66,7 +65,7 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
         lambda parts: list(parts["drift"]["rows"]),
     ),
     "attacks": (
-        ("relearning", "quantisation", "paraphrases", "prefixes"),
+        ATTACKS,
         ("part", "attack", "model", "step", "seed", "on", *_FIGURE),
         _attacks,
     ),

@@ -2,7 +2,8 @@
 
 From cheap to dear: every file against the manifest; page, tables, accuracies and finding against
 report.json; then sets and models by their hashes, a sample of questions asked again, plainly and
-under the attacks that only ask, one loss, and, where asked for, one relearning. The sample is drawn
+under the attacks that only ask, one loss, and, where asked for, one seed of those that train. The
+sample is drawn
 with a seed that nobody knew beforehand, unless one is given. What is not computed again is told:
 it rests on stored answers, which the manifest covers.
 """
@@ -19,10 +20,10 @@ import trace_engine
 from trace_engine.audit.again import (
     ASKING,
     RELEARNED_APART,
+    TRAINING,
     loss_again,
     not_again,
     picked_again,
-    relearned_again,
     threads_of,
 )
 from trace_engine.audit.answers import answer_files
@@ -101,7 +102,7 @@ def verify_audit(
     report: ProgressCallback = ignore_progress,
 ) -> Verified:
     """Check the folder of a finished audit. `config` stands for its audit.yaml where models and
-    sets lie elsewhere; `attacks` relearns for one seed of the report, which takes as long as it
+    sets lie elsewhere; `attacks` trains again for one seed of the report, which takes as long as it
     took. Raises RunError when it is no such folder, or of a newer format."""
     path = Path(folder).absolute()
     manifest = read_manifest(path)
@@ -291,11 +292,12 @@ def _computed_again(
             places = chosen.places(len(items["number"]))
             what = f"{len(places)} forget questions asked again, {WORDS[part]}"
             yield _checked(what, again(case, items, places, report))
-    if chosen.attacks and "relearning" in parts:
-        items = parts["relearning"]["items"]
-        for name, said in relearned_again(case, items, chosen.seed, report):
-            what = f"relearned again, {name}: at most {RELEARNED_APART:.0%} of the answers turned"
-            yield _checked(what, said)
+    for part, trained_again in TRAINING.items() if chosen.attacks else ():
+        if part in parts:
+            items = parts[part]["items"]
+            for name, said in trained_again(case, items, chosen.seed, report):
+                what = f"{name}: at most {RELEARNED_APART:.0%} of the answers turned"
+                yield _checked(what, said)
 
 
 def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,9 @@ from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
 from trace_engine.sets import set_config
 
-ATTACKS: Final[tuple[PartName, ...]] = ("relearning", "quantisation", "paraphrases", "prefixes")
+ATTACKS: Final[tuple[PartName, ...]] = (
+    "relearning", "recovery", "quantisation", "paraphrases", "prefixes",
+)  # fmt: skip
 
 
 def attack(options: argparse.Namespace) -> int:

@@ -279,7 +279,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--attacks",
         nargs="+",
         metavar="ATTACK",
-        help="relearning quantisation paraphrases prefixes (default: all)",
+        help="relearning recovery quantisation paraphrases prefixes (default: all)",
     )
     attack.add_argument("--out", type=Path, required=True, help="a folder; the same one goes on")
 
@@ -306,7 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--attacks",
         action="store_true",
-        help="relearn again too, for one of the report's seeds: takes as long as it took",
+        help="train again too, for one of the report's seeds: takes as long as it took",
     )
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")

@@ -1,0 +1,286 @@
+"""Attacks that train, as parts of an audit: relearning, and training on retained text alone.
+
+Every model that is there is trained alike and asked on the way. What is judged are the questions
+whose answers the shown documents do not tell, as a mean over seeds and all steps after the first.
+Accepted trade-off: a model is opened anew for every training.
+"""
+
+# Dims: N questions, S seeds
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from trace_engine.attacks.paired import Shares, mean
+from trace_engine.attacks.relearning import (
+    Relearned,
+    not_shown,
+    relearn,
+    retained_only,
+    slice_of,
+)
+from trace_engine.attacks.settings import TrainingConfig, Trains
+from trace_engine.audit.attacked import (
+    attacked,
+    excess_of,
+    items_of,
+    known_of,
+    nanmean,
+    row_of,
+    shares_of,
+)
+from trace_engine.audit.case import Case
+from trace_engine.audit.result import Result
+from trace_engine.audit.rules import Excess, Kind
+from trace_engine.audit.settings import Role
+from trace_engine.errors import InputError
+from trace_engine.evaluation.estimate import Estimate
+from trace_engine.progress import ProgressCallback
+from trace_engine.sets import Document, Question
+
+UTILITY_ASKED: Final = 60
+"""Utility questions that are asked on the way of a training, drawn with the seed."""
+RETAINED: Final = "training on retained text"
+TRAINED: Final[Mapping[Trains, str]] = {"all": "all weights", "routers": "the routers alone"}
+
+
+def relearning(case: Case, report: ProgressCallback) -> Result:
+    """A slice of the forget set shown again, and the questions that it does not tell."""
+    config, asked = case.config.relearning, case.forget_questions()
+    utility = _some_utility(case)
+    found: dict[tuple[Trains, Role, int], Relearned] = {}
+    unseen: dict[int, list[bool]] = {}
+    shown: dict[int, int] = {}
+    for seed in config.seeds:
+        documents = sliced(case, seed)
+        unseen[seed], shown[seed] = not_shown(asked, documents), len(documents)
+        for trains in config.trains:
+            for role in attacked(case):
+                found[trains, role, seed] = trained(
+                    case, role, documents, utility, config, seed, report, trains=trains
+                )
+    _require_unseen(unseen, "stands in the slice", "Lower relearning.share.")
+    return _relearned(case, found, unseen, shown, utility)
+
+
+def recovery(case: Case, report: ProgressCallback) -> Result:
+    """Retained text shown again and nothing of the forget set: does a model that was damaged answer
+    the forget questions once it is mended?"""
+    config, asked = case.config.recovery, case.forget_questions()
+    utility = _some_utility(case)
+    found: dict[tuple[Role, int], Relearned] = {}
+    unseen: dict[int, list[bool]] = {}
+    shown: dict[int, int] = {}
+    documents = {seed: retained(case, seed) for seed in config.seeds}
+    for seed, drawn in documents.items():
+        unseen[seed], shown[seed] = not_shown(asked, drawn), len(drawn)
+    advice = "Lower recovery.steps, or give a retain set that does not tell them."
+    _require_unseen(unseen, "stands in the retained text", advice)
+    for seed in config.seeds:
+        for role in attacked(case):
+            found[role, seed] = trained(
+                case, role, documents[seed], utility, config, seed, report, what=RETAINED
+            )
+    return _recovered(case, found, unseen, shown, utility)
+
+
+def sliced(case: Case, seed: int) -> list[Document]:
+    """What a relearning shows."""
+    share = case.config.relearning.share
+    return slice_of(case.forget.documents, share, case.config.seed + seed)
+
+
+def retained(case: Case, seed: int) -> list[Document]:
+    """What a training on retained text shows: no document of the forget set."""
+    config = case.config.recovery
+    most = config.steps * config.batch_size
+    return retained_only(
+        case.retain.documents, case.forget.documents, most, case.config.seed + seed
+    )
+
+
+def trained(
+    case: Case,
+    role: Role,
+    documents: Sequence[Document],
+    utility: Mapping[int, Question],
+    config: TrainingConfig,
+    seed: int,
+    report: ProgressCallback,
+    *,
+    trains: Trains = "all",
+    what: str = "relearning",
+) -> Relearned:
+    """One model of its own, trained and asked on the way."""
+    return relearn(
+        case.fresh(role), documents, case.forget_questions(), utility, config,
+        trains=trains, what=what, seed=case.config.seed + seed,
+        max_length=case.config.max_length, style=case.config.style, report=report,
+    )  # fmt: skip
+
+
+def _require_unseen(unseen: Mapping[int, Sequence[bool]], where: str, advice: str) -> None:
+    if not any(any(flags) for flags in unseen.values()):
+        raise InputError(
+            f"Every forget question's answer {where}, so none is left to ask about. {advice}"
+        )
+
+
+def _relearned(
+    case: Case,
+    found: Mapping[tuple[Trains, Role, int], Relearned],
+    unseen: Mapping[int, list[bool]],
+    shown: Mapping[int, int],
+    utility: Mapping[int, Question],
+) -> Result:
+    config = case.config.relearning
+    courses = [
+        _course(
+            case, config, f"relearning, {TRAINED[trains]}",
+            "relearned" if trains == "all" else "intact",
+            {(role, seed): of for (kind, role, seed), of in found.items() if kind == trains},
+            unseen, utility,
+        )
+        for trains in config.trains
+    ]  # fmt: skip
+    sentences = [
+        f"Plain fine-tuning on {_counts(shown.values())} of {len(case.forget):,} forget documents, "
+        + _how(case, config, unseen),
+        "Where the routers alone train, no expert is written to: what comes back was there.",
+    ]
+    right = {
+        f"{role}, {TRAINED[trains]}, seed {seed}, step {step}": marks
+        for (trains, role, seed), of in found.items()
+        for step, marks in of.forget.items()
+    }
+    return _courses(case, courses, sentences, right, unseen)
+
+
+def _recovered(
+    case: Case,
+    found: Mapping[tuple[Role, int], Relearned],
+    unseen: Mapping[int, list[bool]],
+    shown: Mapping[int, int],
+    utility: Mapping[int, Question],
+) -> Result:
+    config = case.config.recovery
+    course = _course(case, config, RETAINED, "recovered", found, unseen, utility)
+    sentences = [
+        f"Plain fine-tuning on {_counts(shown.values())} documents of the retain set, none of "
+        "which is in the forget set, " + _how(case, config, unseen),
+        "No fact of the forget set is told, so what the model answers beyond a reference that was "
+        "trained alike was in its weights. A model that was damaged as a whole, and answered "
+        "nothing, shows here what it still holds.",
+    ]
+    right = {
+        f"{role}, {RETAINED}, seed {seed}, step {step}": marks
+        for (role, seed), of in found.items()
+        for step, marks in of.forget.items()
+    }
+    return _courses(case, [course], sentences, right, unseen)
+
+
+def _how(case: Case, config: TrainingConfig, unseen: Mapping[int, Sequence[bool]]) -> str:
+    seeds = len(config.seeds)
+    return (
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {config.steps} updates of "
+        f"{config.batch_size} documents. "
+        f"{_counts([sum(flags) for flags in unseen.values()], ' to ')} of "
+        f"{len(case.forget_questions()):,} forget questions have an answer that stands in no shown "
+        "document; those are judged, as a mean over seeds and all steps after the first."
+    )
+
+
+def _counts(numbers: Iterable[int], between: str = " and ") -> str:
+    return between.join(sorted({f"{n:,}" for n in numbers}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What one way of training did, over all models and seeds."""
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, list[dict[str, Any]]]
+    excess: Excess
+
+
+def _course(
+    case: Case,
+    config: TrainingConfig,
+    name: str,
+    kind: Kind,
+    found: Mapping[tuple[Role, int], Relearned],
+    unseen: Mapping[int, list[bool]],
+    utility: Mapping[int, Question],
+) -> _Course:
+    seeds, steps = config.seeds, [0, *config.ask_at]
+    hide_SN = np.stack([np.where(unseen[seed], 1.0, np.nan) for seed in seeds])
+    show_SN = np.stack([np.where(unseen[seed], np.nan, 1.0) for seed in seeds])
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, list[dict[str, Any]]] = {}
+    after: dict[str, Shares] = {}
+    for role in attacked(case):
+        at = {
+            step: np.stack([shares_of(found[role, seed].forget[step]) for seed in seeds])
+            for step in steps
+        }
+        lines = {
+            "answers not shown": {step: nanmean(at[step] * hide_SN) for step in steps},
+            "answers shown": {step: nanmean(at[step] * show_SN) for step in steps},
+        }
+        if utility:
+            lines["utility"] = {
+                step: nanmean(np.stack([shares_of(found[role, s].utility[step]) for s in seeds]))
+                for step in steps
+            }
+        for on, by_step in lines.items():
+            points = []
+            for step, shares_N in by_step.items():
+                if np.isnan(shares_N).all():
+                    continue
+                estimate = mean(known_of(shares_N), case.config.seed)
+                rows.append(row_of(name, role, f"{on}, step {step}", estimate, step=step))
+                points.append({"step": step, **_figure(estimate)})
+            if points:
+                curves.setdefault(f"{name.capitalize()}: {on}", []).append(
+                    {"model": role, "points": points}
+                )
+        after[role] = nanmean(np.stack([nanmean(at[s] * hide_SN) for s in config.ask_at]))
+        if role == "model":
+            before_N = nanmean(at[0] * hide_SN)
+    return _Course(rows, curves, excess_of(case, name, kind, after, before_N))
+
+
+def _courses(
+    case: Case,
+    courses: Sequence[_Course],
+    sentences: Sequence[str],
+    right: Mapping[str, str],
+    unseen: Mapping[int, Sequence[bool]],
+) -> Result:
+    asked = case.forget_questions()
+    alone = ["There is no reference: the model is compared with itself at step 0."]
+    summary = {
+        "sentences": [*sentences, *([] if "reference" in case.models else alone)],
+        "rows": [row for course in courses for row in course.rows],
+        "curves": {name: drawn for c in courses for name, drawn in c.curves.items()},
+        "chance": sum(1 / len(question.choices) for question in asked.values()) / len(asked),
+        "excess": [course.excess.to_dict() for course in courses],
+    }
+    told = {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.items()}
+    return Result(summary, items_of(asked) | {"right": right, "shown": told})
+
+
+def _some_utility(case: Case) -> dict[int, Question]:
+    asked = case.utility_questions()
+    if len(asked) <= UTILITY_ASKED:
+        return asked
+    places = list(asked)
+    order = np.random.default_rng([case.config.seed, 24]).permutation(len(places))
+    return {places[n]: asked[places[n]] for n in sorted(order[:UTILITY_ASKED].tolist())}
+
+
+def _figure(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
