@@ -17,7 +17,7 @@ from tests.browser.test_journey import WORKER_LIMIT_MS, in_address, live_card
 from tests.support.server import server
 from trace_engine.runs import RunDirectory, list_runs, stop
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 SETTINGS = "u_max_steps=2000&u_every=2&u_most=20"
 
 
@@ -42,6 +42,7 @@ def app_home(tmp_path: Path) -> Iterator[Path]:
             stop(run.id, home)
 
 
+@pytest.mark.slow
 @pytest.mark.fault_row(5)
 @pytest.mark.fault_row(9)
 @pytest.mark.fault_row(10)
