@@ -25,6 +25,8 @@ CALIBRATION = 1
 AUDIT = 2
 """Of an audit's folder as a whole; report.json and manifest.json carry it. 1: rules that did not
 look at utility, and no training on retained text."""
+AUDIT_JOB = 1
+"""Of what lies around the report of an audit that a page asked for: status.json and launch.json."""
 
 
 def is_pickle(name: str) -> bool:

@@ -20,6 +20,8 @@ from unittest import mock
 import yaml
 
 import trace_engine
+from trace_engine import formats
+from trace_engine.audit import background as audits
 from trace_engine.audit.record import LOCK
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import parse_audit
@@ -32,6 +34,7 @@ from trace_engine.disk import write_json
 from trace_engine.health import tiny
 from trace_engine.progress import Progress
 from trace_engine.runs import RunDirectory
+from trace_engine.runs.asking import write_asked
 from trace_engine.runs.places import subfolder
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.runs.worker import work
@@ -40,7 +43,7 @@ from trace_engine.sweeps.plan import plan_sweep
 
 KEPT = Path(__file__).parent / "v1"
 AUDIT_KEPT = Path(__file__).parent / "v2"
-DONE, STOPPED, SWEEP = (f"20260101-00000{n}-aaaaaa" for n in range(3))
+DONE, STOPPED, SWEEP, JOB, UNNUMBERED = (f"20260101-00000{n}-aaaaaa" for n in range(5))
 STOPPED_AT = 2
 ELSEWHERE = "elsewhere"
 """The folder that runs claim to have been launched in: not on the machine that opens them."""
@@ -182,6 +185,23 @@ def write_audit(folder: Path, home: Path) -> None:
     (folder / LOCK).unlink(missing_ok=True)
 
 
+def write_audit_jobs(folder: Path) -> None:
+    """Two stopped audits that a page asked for, without their reports: one as it is written now,
+    one of before their files carried the format's number."""
+    for name in (JOB, UNNUMBERED):
+        job = folder / name
+        job.mkdir(parents=True)
+        shutil.copy("audit/audit.yaml", job)
+        audits._end(job, "stopped", "Stopped; finished parts are kept.")
+        asked = {"token": "press", "folder": ELSEWHERE}
+        write_asked(job / "launch.json", "0123456789abcdef", **{formats.FIELD: 1}, **asked)
+    for path in (folder / UNNUMBERED).glob("*.json"):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        for later in (formats.FIELD, "owner", "began"):
+            known.pop(later, None)
+        write_json(path, known)
+
+
 MODEL = {"source": "model", "device": "cpu"}
 
 
@@ -223,6 +243,7 @@ def main() -> None:
         write_table(Path())
         write_evidence(Path("evidence"))
         write_audit(Path("audit"), home)
+        write_audit_jobs(Path("audits"))
     print(sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) // 1000, "kB")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from streamlit.testing.v1 import AppTest
 import trace_engine
 from app import bench_view
 from tests.app import conftest as app_fixtures
-from tests.formats.make import DONE, STOPPED, SWEEP
+from tests.formats.make import DONE, JOB, STOPPED, SWEEP, UNNUMBERED
 from trace_engine import runs, sweeps
+from trace_engine.audit import background as audits
 from trace_engine.audit.report_file import read_report
+from trace_engine.audit.settings import read_audit
 from trace_engine.audit.verify import verify_audit
 from trace_engine.benchmark import read_bench
 from trace_engine.benchmark.run import progress
@@ -31,7 +34,7 @@ from trace_engine.cli import main
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.disk import read_json, sha256_file
 from trace_engine.errors import TraceError
-from trace_engine.formats import AUDIT
+from trace_engine.formats import AUDIT, AUDIT_JOB
 from trace_engine.routing import Profile, load_mismatch
 from trace_engine.runs.evidence import evidence_folder, evidence_state
 from trace_engine.runs.launcher import reopen
@@ -178,6 +181,62 @@ def test_an_audit_opens_on_its_page(audited: Path, open_page: Callable[..., AppT
     assert any("Undecided" in found.value for found in app.info)
 
 
+@pytest.mark.parametrize("audit", [JOB, UNNUMBERED])
+def test_a_stopped_audit_of_the_page_opens_and_goes_on(
+    kept: Path, audit: str, monkeypatch: pytest.MonkeyPatch, open_page: Callable[..., AppTest]
+) -> None:
+    assert {one.id: one.state for one in audits.list_audits()} == {
+        JOB: "stopped",
+        UNNUMBERED: "stopped",
+    }
+    app = open_page("audit", audit=audit)
+    assert not app.exception
+    assert any("finished parts are kept" in error.value for error in app.error)
+    # The same press of a button opens it, whichever version wrote it down.
+    config = read_audit(kept / "audits" / audit / "audit.yaml")
+    assert audits.launch_audit(config, token="press") in (JOB, UNNUMBERED)
+    monkeypatch.setattr(audits, "WORKER", [sys.executable, "-c", ""])
+    audits.resume_audit(audit)
+    told = read_json(kept / "audits" / audit / "launch.json")
+    assert (told["format"], told["token"]) == (1, "press")
+
+
+def test_an_audit_at_work_writes_the_formats_number(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = kept / "audits" / JOB
+    written: list[Any] = []
+
+    def run_audit(*_: Any, tell: Callable[[str], None], **__: Any) -> None:
+        written.append(read_json(folder / "status.json"))
+        tell("A sentence.")
+        written.append(read_json(folder / "status.json"))
+        raise TraceError("enough")
+
+    monkeypatch.setattr("trace_engine.audit.run.run_audit", run_audit)
+    assert audits._work(folder) == 1
+    written.append(read_json(folder / "status.json"))
+    assert [(told["format"], told["state"]) for told in written] == [
+        (1, "running"),
+        (1, "running"),
+        (1, "failed"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["status.json", "launch.json"])
+def test_an_audit_of_a_newer_version_is_listed_with_its_reason(
+    kept: Path, name: str, open_page: Callable[..., AppTest]
+) -> None:
+    change(kept / "audits" / JOB / name, format=AUDIT_JOB + 1)
+    listed = {one.id: one for one in audits.list_audits()}
+    assert listed[JOB].state == "damaged"
+    assert listed[JOB].message.endswith(NEWER)
+    assert listed[UNNUMBERED].state == "stopped"
+    app = open_page("audit", audit=JOB)
+    assert not app.exception
+    assert any("newer version" in error.value for error in app.error)
+
+
 def test_causal_evidence_opens(kept: Path) -> None:
     results = {what: read_json(kept / "evidence" / what / "result.json") for what in KINDS}
     assert [cell.cell for cell in Scan.from_dict(results["scan"]).cells] == [
@@ -264,6 +323,16 @@ def spoil_manifest(kept: Path) -> Callable[[], object]:
     return lambda: verify_audit(kept / "audit")
 
 
+def spoil_audit_job(kept: Path) -> Callable[[], object]:
+    change(kept / "audits" / JOB / "status.json", format=AUDIT_JOB + 1)
+    return lambda: audits.resume_audit(JOB)
+
+
+def spoil_audit_launch(kept: Path) -> Callable[[], object]:
+    change(kept / "audits" / JOB / "launch.json", format=AUDIT_JOB + 1)
+    return lambda: audits.resume_audit(JOB)
+
+
 def spoil_evidence(kept: Path) -> Callable[[], object]:
     settings = parse_causal(read_json(kept / "evidence" / "scan" / "settings.json"))
     folder = evidence_folder(settings)
@@ -283,6 +352,8 @@ def spoil_evidence(kept: Path) -> Callable[[], object]:
         spoil_trial,
         spoil_audit,
         spoil_manifest,
+        spoil_audit_job,
+        spoil_audit_launch,
         spoil_evidence,
     ],
     ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trace_engine import formats
 from trace_engine.audit.manifest import NAME
 from trace_engine.audit.settings import AuditConfig, read_audit
 from trace_engine.config import to_yaml
@@ -62,12 +63,13 @@ def launch_audit(
     """Start an audit in a detached process; returns its id. One `token` (a press of a button) is
     one audit; `owner` is a label of the person. Raises RunError when no process starts."""
     for known in list_audits(home) if token is not None else ():
-        if (read_json(known.report.parent / "launch.json") or {}).get("token") == token:
+        if known.state != "damaged" and _token(known) == token:
             return known.id
     folder = subfolder("audits", home) / new_run_id()
     folder.mkdir(mode=0o700)
     write_text(folder / "audit.yaml", to_yaml(config), mode=0o600)
-    write_json(folder / "launch.json", {"token": token, "folder": str(Path.cwd())})
+    asked = {formats.FIELD: formats.AUDIT_JOB, "token": token, "folder": str(Path.cwd())}
+    write_json(folder / "launch.json", asked)
     _start(folder, owner)
     return folder.name
 
@@ -81,7 +83,7 @@ def resume_audit(audit_id: str, home: Path | None = None, *, owner: str | None =
 def stop_audit(audit_id: str, home: Path | None = None) -> None:
     """Ask an audit to end; finished parts stay. Raises RunError when it is not at work."""
     folder = audit_folder(audit_id, home)
-    status = read_json(folder / "status.json") or {}
+    status = _told(folder, "status.json")
     if not is_locked(folder / "lock") or "process" not in status:
         raise RunError(f"Audit {audit_id} is not at work; there is nothing to stop.")
     ProcessName.of(status["process"]).terminate()
@@ -103,7 +105,8 @@ def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
     busy = is_locked(folder / "lock")
     try:
         name = read_audit(folder / "audit.yaml").name
-        status = read_json(folder / "status.json") or {}
+        _told(folder, "launch.json")
+        status = _told(folder, "status.json")
         progress = read_json(folder / "progress.json") if busy else None
     except TraceError as error:
         return AuditState(audit_id, "", "damaged", str(error), None, report)
@@ -131,16 +134,33 @@ def list_audits(home: Path | None = None) -> list[AuditState]:
 
 
 def _start(folder: Path, owner: str | None) -> None:
+    _told(folder, "status.json")  # refuses a newer version's before anything is changed
+    where = Path(str(_told(folder, "launch.json").get("folder", folder)))
     lock = FileLock.take(folder / "lock", f"Audit {folder.name} is at work already.")
-    where = Path(str((read_json(folder / "launch.json") or {}).get("folder", folder)))
     command = [*WORKER, str(folder)]
     try:
-        write_asked(folder / "launch.json", owner)
+        write_asked(folder / "launch.json", owner, **{formats.FIELD: formats.AUDIT_JOB})
         (folder / "status.json").unlink(missing_ok=True)
         start_detached(command, lock, folder / "log.txt", where if where.is_dir() else folder)
     except OSError as error:
         lock.release()
         raise RunError(f"Audit {folder.name} could not be started ({error}).") from error
+
+
+def _token(audit: AuditState) -> str | None:
+    found = _told(audit.report.parent, "launch.json").get("token")
+    return found if isinstance(found, str) else None
+
+
+def _told(folder: Path, name: str) -> dict[str, Any]:
+    """A file of the job, empty where it is not there yet. Raises RunError for a newer version's,
+    and for what no version wrote."""
+    found = read_json(folder / name)
+    found = {} if found is None else found
+    if not isinstance(found, dict):
+        raise RunError(f"Audit {folder.name} is damaged: {name} holds what no audit writes there.")
+    formats.require_known(found, formats.AUDIT_JOB, f"Audit {folder.name}", RunError)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,7 +178,8 @@ def _work(folder: Path) -> int:
     stop = StopFlag()
     stop.install()
     process = ProcessName.own().to_dict()
-    write_json(folder / "status.json", {"state": "running", "process": process})
+    running = {formats.FIELD: formats.AUDIT_JOB, "state": "running", "process": process}
+    write_json(folder / "status.json", running)
 
     def report(progress: Progress) -> None:
         stop.check()
@@ -166,9 +187,7 @@ def _work(folder: Path) -> int:
 
     def tell(sentence: str) -> None:
         stop.check()
-        write_json_quickly(
-            folder / "status.json", {"state": "running", "process": process, "message": sentence}
-        )
+        write_json_quickly(folder / "status.json", running | {"message": sentence})
 
     try:
         from trace_engine.audit.run import run_audit
@@ -193,7 +212,8 @@ def _work(folder: Path) -> int:
 
 
 def _end(folder: Path, state: State, message: str, **facts: str) -> int:
-    write_json(folder / "status.json", {"state": state, "message": message, **facts})
+    said = {formats.FIELD: formats.AUDIT_JOB, "state": state, "message": message}
+    write_json(folder / "status.json", said | facts)
     return 0 if state == "done" else 1
 
 

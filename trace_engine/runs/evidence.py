@@ -107,7 +107,7 @@ def start_evidence(
         return evidence_state(config, home)
     (folder / "progress.json").unlink(missing_ok=True)
     write_json(folder / "settings.json", config.model_dump(mode="json"))
-    write_asked(folder / "launch.json", owner)
+    write_asked(folder / "launch.json", owner, **{FIELD: FORMAT})
     _tell(folder, "running")
     command = [*WORKER, str(folder), "--home", str(folder.parent.parent)]
     try:
