@@ -20,6 +20,7 @@ LEFT_OUT = (
     "Where forget and retain text are routed",
     "What hangs on these experts",
     "Relearning on a slice of the forget set",
+    "Training on retained text alone",
 )
 """The slow ones."""
 
