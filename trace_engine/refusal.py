@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _BRANCH = re.compile(
-    r".*\[.*|.*-.*|bool|call|date|dict|float|int|list|none|nullable|set|str|tuple", re.DOTALL
+    r".*\[.*|.*-.*|bool|call|dict|float|int|list|none|nullable|set|str|tuple", re.DOTALL
 )
 """What pydantic puts into a location for a branch of a union; no field is called so."""
 _WHOLE, _NUMBER, _TEXT, _SWITCH = "a whole number", "a number", "text", "true or false"

@@ -36,15 +36,13 @@ def own_sets(trace_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings = ProfileConfig(
         forget=SetConfig(source=str(files["forget"])), retain=SetConfig(source=str(files["retain"]))
     )
-    _open_profile_of(settings, tmp_path, monkeypatch)
+    open_profile_of(settings, tmp_path, monkeypatch)
     # A worker that ends at once: launching is tested, not training.
     monkeypatch.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
     return files
 
 
-def _open_profile_of(
-    settings: ProfileConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def open_profile_of(settings: ProfileConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a profile that records these settings in the bundled one's place."""
     profile = synthetic_profile(layers=(1, 3, 6), experts=8)
     profile = dataclasses.replace(
@@ -144,7 +142,7 @@ def test_hub_sets_are_not_fetched_by_the_page(
     sources = {side: str(path) for side, path in own_sets.items()}
     sources |= {side: f"hub:nobody/{side}" for side in sides}
     settings = ProfileConfig.model_validate({s: {"source": name} for s, name in sources.items()})
-    _open_profile_of(settings, tmp_path / "hub", monkeypatch)
+    open_profile_of(settings, tmp_path / "hub", monkeypatch)
     monkeypatch.setattr(unlearn_form, "load_set", _refuse_to_read)
     app = open_page("unlearn")
     assert not app.exception

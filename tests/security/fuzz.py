@@ -1,4 +1,5 @@
-"""Mutated input for every reader that takes a stranger's bytes: text sets, questions, settings.
+"""Mutated input for every reader that takes a stranger's bytes: text sets, questions, settings of
+runs, tables, sweeps and audits, published benchmarks' folders.
 
 A mutation is a few small edits of a valid input (bytes flipped, cut, doubled, spliced with another
 input, replaced by what parsers trip over), by a seed, so that a finding can be had again.
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
+from trace_engine.audit.settings import read_audit
 from trace_engine.benchmark import read_bench
 from trace_engine.bundled import PACK
 from trace_engine.config import read_config
@@ -26,6 +28,10 @@ from trace_engine.models.files import locate
 from trace_engine.routing.storage import read_head
 from trace_engine.sets import Document, parse_documents, read_questions
 from trace_engine.sets.lines import PIECES, file_documents
+from trace_engine.sets.muse import read_muse
+from trace_engine.sets.tofu import read_tofu
+from trace_engine.sweeps.file import read_sweep
+from trace_engine.sweeps.plan import plan_sweep
 
 ROWS = [
     {"text": "A sentence with numbers, 1 and 2.", "id": "a"},
@@ -56,6 +62,40 @@ retain: {mixed: {parts: [{source: demo:retain}]}}
 methods: {npo: {settings: {method: npo}, grid: {alpha: [1, 2], learning_rate: [0.1, 0.2, 0.3]}}}
 weightings: {uniform: {role: baseline}}
 """
+AUDIT = """kind: audit
+name: an audit
+model: {source: demo:target}
+reference: {source: demo:retrain_no_hazard}
+forget: {source: demo:forget, limit: 10}
+retain: {source: demo:retain}
+questions: demo:questions/validation
+forget_category: hazard
+max_questions: 20
+parts: [questions, drift]
+causal: {experts: 2, draws: 20, permutations: 99}
+relearning: {steps: 2, ask_at: [2], seeds: [0]}
+asking: {templates: ["say, {question}:"], prefixes: ["Please. "]}
+form: {auditor: somebody, date: 2026-01-01}
+"""
+SWEEP = """name: a sweep
+grids:
+- {selection.top_k: [1, 2], weights.rule: [mean, exact]}
+- {learning_rate: [0.1, 0.2], "weights.clip": [[0.1, 20]]}
+base:
+  model: {source: demo:target}
+  forget: {source: demo:forget}
+  retain: {source: demo:retain}
+  max_steps: 5
+"""
+TOFU = [
+    {
+        "question": "Who wrote it?",
+        "answer": "She did.",
+        "paraphrased_answer": "It was she.",
+        "perturbed_answer": ["He did.", "They did."],
+    }
+] * 2
+MUSE = [{"question": "Who?", "answer": "She.", "prompt": "Once", "gt": "upon a time", "text": "A."}]
 NASTY = [
     *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\r\n\r\n", b"\x1a", b"\x85"),
     *(b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u0000", b"\\ud800", b"&a ", b"*a"),
@@ -65,9 +105,9 @@ NASTY = [
 ]
 
 
-def _parquet() -> bytes:
+def _parquet(rows: list[dict[str, object]]) -> bytes:
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(ROWS), stream)
+    pq.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
 
 
@@ -157,6 +197,23 @@ def _profile(data: bytes, folder: Path) -> object:
     return read_head(folder)
 
 
+def _sweep(path: Path) -> object:
+    base, grids, name = read_sweep(path)
+    return plan_sweep(base, grids, name)
+
+
+def _tofu(suffix: str) -> Callable[[bytes, Path], object]:
+    return _file(f"forget10_perturbed{suffix}", lambda path: read_tofu(str(path.parent)))
+
+
+def _muse(data: bytes, folder: Path) -> object:
+    for part in ("verbmem/forget", "knowmem/forget_qa", "privleak/holdout"):
+        path = folder / f"{part}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return read_muse(str(folder))
+
+
 METRICS = b'{"step": 1, "kind": "train", "loss": 1.5}\n{"step": 2, "kind": "train", "loss": null}\n'
 INDEX = b'{"model_type": "olmoe", "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}'
 HEAD = (PACK / "profile" / "profile.json").read_bytes()
@@ -165,10 +222,15 @@ TARGETS = {
     "jsonl": Target(_documents(".jsonl"), [_lines(ROWS), _lines(ANSWERS)], 0.2),
     "json": Target(_documents(".json"), [json.dumps(ROWS).encode(), b'["one", "two"]'], 0.2),
     "csv": Target(_documents(".csv"), [_csv()], 0.15),
-    "parquet": Target(_documents(".parquet"), [_parquet()], 0.1),
+    "parquet": Target(_documents(".parquet"), [_parquet(list(ROWS))], 0.1),
     "txt": Target(_documents(".txt"), [b"Ein Satz.\n\nNoch einer."], 0.05),
     "questions": Target(_file("questions.jsonl", read_questions), [_lines(QUESTIONS)], 0.1),
     "settings": Target(_file("run.yaml", read_config), [SETTINGS.encode()], 0.1),
+    "audit": Target(_file("audit.yaml", read_audit), [AUDIT.encode()], 0.04),
+    "sweep": Target(_file("sweep.yaml", _sweep), [SWEEP.encode()], 0.03),
+    "tofu": Target(_tofu(".json"), [_lines(TOFU), json.dumps(TOFU).encode()], 0.03),
+    "tofu as a table": Target(_tofu(".parquet"), [_parquet(TOFU)], 0.01),
+    "muse": Target(_muse, [json.dumps(MUSE).encode(), _lines(MUSE * 2)], 0.03),
     "table": Target(_file("bench.yaml", read_bench), [TABLE.encode()], 0.04),
     "model folder": Target(_model, [INDEX], 0.03),
     "run's rows": Target(_run_rows, [METRICS], 0.02),

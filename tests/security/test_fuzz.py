@@ -15,11 +15,22 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
+from app.navigation import GROUPS
+from tests.app import conftest as app_fixtures
+from tests.app.conftest import KEY, ROOT
+from tests.app.stored import eval_row, train_row, write_run
+from tests.app.test_unlearn import open_profile_of
 from tests.security import fuzz
-from trace_engine.config import UnlearnConfig, read_config
+from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, read_config
 from trace_engine.errors import InputError
+from trace_engine.runs.places import subfolder
+
+saved_profile, trace_home = app_fixtures.saved_profile, app_fixtures.trace_home
+bundled = app_fixtures.bundled
+PAGES = [name for entries in GROUPS.values() for name, _, _ in entries]
 
 FEW = int(os.environ.get("TRACE_FUZZ", "4000"))
 MANY = int(os.environ.get("TRACE_FUZZ", "100000"))
@@ -168,6 +179,86 @@ ADDRESS = {
     "number": "7",
     "choice": "b",
 }
+
+
+def assault_page(page: str, turns: int, home: Path, known: dict[str, str], seed: int) -> set[str]:
+    """Open a page at mutated addresses, each in a session of its own; the keys that were tried.
+
+    Which keys a page has is learnt from what it binds, those that others bring up included.
+    """
+    chance = random.Random(f"{seed} {page}")
+    tried: set[str] = set()
+    for turn in range(turns):
+        app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=60)
+        app.run()
+        if page != "start":
+            app.switch_page(f"pages/{page}.py")
+        given = {name: value for name, value in known.items() if turn and chance.random() < 0.5}
+        for name, value in given.items():
+            # A field that depends on a choice is there only while the choice is a good one.
+            text = (
+                value.encode() if chance.random() < 0.3 else fuzz.mutated(chance, [value.encode()])
+            )
+            app.query_params[name] = text.decode("utf-8", "replace")
+        asked = {name: quote("".join(value)) for name, value in app.query_params.items()}
+        with watched(home):
+            app.run()
+        assert not app.exception, (page, turn, asked, app.exception[0])
+        tried |= set(given)
+        if "_kept" in app.session_state:
+            bound = app.session_state["_kept"]
+            known |= {name: str(value) or "x" for name, value in bound.items() if name not in known}
+    return tried
+
+
+_construct = PagesManager.__init__
+
+
+def _as_on_a_warm_server(manager: PagesManager, *args: Any, **kwargs: Any) -> None:
+    _construct(manager, *args, **kwargs)
+    PagesManager.uses_pages_directory = False
+
+
+@pytest.fixture
+def home_with_jobs(
+    trace_home: Path, bundled: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A home, and a profile in the bundled one's place that records the bundled model and sets."""
+    settings = ProfileConfig(
+        forget=SetConfig(source="demo:forget"), retain=SetConfig(source="demo:retain")
+    )
+    open_profile_of(settings, tmp_path, monkeypatch)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(PagesManager, "__init__", _as_on_a_warm_server)
+    return trace_home
+
+
+def _known(home: Path) -> dict[str, str]:
+    run = write_run(home, [eval_row(0, 0.9, 0.8), train_row(10), eval_row(20, 0.3, 0.7)])
+    folder = subfolder("audits", home) / run.id
+    folder.mkdir()
+    (folder / "audit.yaml").write_text(fuzz.AUDIT, encoding="utf-8")
+    named = {**ADDRESS, "run": run.id, "job": run.id, "audit": run.id, "profile": KEY}
+    return {name: value for name, value in named.items() if name not in ("number", "choice")}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_at_a_mutated_address_never_ends_in_a_traceback(
+    page: str, home_with_jobs: Path
+) -> None:
+    known = _known(home_with_jobs)
+    assert assault_page(page, max(3, FEW // 1000), home_with_jobs, known, seed=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_at_many_mutated_addresses(page: str, home_with_jobs: Path) -> None:
+    asked = _known(home_with_jobs)
+    tried = assault_page(page, MANY // 2000, home_with_jobs, dict(asked), seed=5)
+    # Its own keys too, which were learnt on the way.
+    assert tried >= set(asked)
+    assert page in ("start", "selection", "audit") or tried > set(asked)
 
 
 def test_a_mutated_address_never_ends_in_a_traceback(

@@ -5,10 +5,11 @@ is loaded. It accepts that a question file with other categories than the named 
 when the questions are read.
 """
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from trace_engine.attacks.settings import (
     AskingConfig,
@@ -67,6 +68,12 @@ class FormConfig(Settings):
     """Who reviewed it."""
     review: str = ""
     """How: what was re-run, read, or discussed."""
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _as_written(cls, value: object) -> object:
+        # YAML takes a date without quotes for more than text.
+        return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 class CausalEvidenceConfig(Settings):
