@@ -27,7 +27,7 @@ def test_ways_of_asking_are_compared_with_the_reference_question_by_question(
         "model": {"plain": "0000", "a": "1100", "b": "10 0"},
         "reference": {"plain": "0000", "a": "1000", "b": "00 0"},
     }
-    each = _asked(case, right, [], None).summary["excess"]
+    each = _asked(case, right, [], "prefixes").summary["excess"]
     assert [(test["test"], test["over"]) for test in each] == [
         ("a", "reference"),
         ("b", "reference"),
@@ -36,10 +36,12 @@ def test_ways_of_asking_are_compared_with_the_reference_question_by_question(
     assert each[0]["estimate"]["n"] == 4
     assert each[1]["estimate"]["value"] == pytest.approx(1 / 3)
     assert each[1]["estimate"]["n"] == 3
-    (mean,) = _asked(case, right, [], "all").summary["excess"]
+    (mean,) = _asked(case, right, [], "paraphrases").summary["excess"]
     # Per question: 1 - 0.5, 0.5 - 0, 0 - 0 (asked once), 0 - 0.
     assert mean["estimate"]["value"] == 0.25
-    alone = _asked(case, {"model": {"plain": "1000", "a": "1100"}}, [], None).summary["excess"]
+    alone = _asked(case, {"model": {"plain": "1000", "a": "1100"}}, [], "prefixes").summary[
+        "excess"
+    ]
     assert (alone[0]["over"], alone[0]["estimate"]["value"]) == ("itself", 0.25)
 
 

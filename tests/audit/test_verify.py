@@ -12,8 +12,10 @@ import yaml
 from tests.audit.cases import small
 from trace_engine.attacks.relearning import Relearned
 from trace_engine.audit.again import TRAINING
+from trace_engine.audit.evidence import finding_of
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.report import derived_files
+from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.run import Audited
 from trace_engine.audit.verify import Verified, verify_audit
 from trace_engine.cli.main import main
@@ -136,6 +138,78 @@ def test_an_accuracy_that_does_not_follow_from_its_answers_is_found(copy: Path) 
     assert "parts/questions.json, accuracy[0].value: 0.01 is said" in differing(
         check(copy, recompute=False)
     )
+
+
+def forge(folder: Path, part: str, edit: Callable[[Any], None]) -> None:
+    """Change a part's summary and everything that is made of it: report, finding, page, tables,
+    manifest."""
+    change(folder / f"parts/{part}.json", lambda data: edit(data["summary"]))
+    change(folder / "report.json", lambda data: edit(data["parts"][part]["summary"]))
+    data = json.loads((folder / "report.json").read_text("utf-8"))
+    parts = {name: found["summary"] for name, found in data["parts"].items() if found["done"]}
+    missing = {name: found["why"] for name, found in data["parts"].items() if not found["done"]}
+    finding = finding_of(parts, missing, RulesConfig.recorded(data["rules"])).to_dict()
+    change(folder / "report.json", lambda data: data.update(finding=finding))
+    data = json.loads((folder / "report.json").read_text("utf-8"))
+    for name, text in derived_files(data).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize("part", ["relearning", "recovery", "quantisation", "paraphrases"])
+def test_an_excess_that_does_not_follow_from_the_marks_is_found_offline(
+    copy: Path, part: str
+) -> None:
+    def edit(summary: Any) -> None:
+        summary["excess"][0]["estimate"] |= {"value": 0.01, "low": -0.02, "high": 0.0345}
+
+    forge(copy, part, edit)
+    found = check(copy, recompute=False)
+    assert [c.what for c in found.checks if c.state == "differs"] == ["attacks against their marks"]
+    assert f"parts/{part}.json, excess[0].estimate.value: 0.01 is said" in differing(found)
+
+
+def test_rows_and_curves_of_a_training_are_made_again_from_its_marks(copy: Path) -> None:
+    def edit(summary: Any) -> None:
+        curve = summary["curves"]["Relearning, all weights: utility"]
+        curve[0]["points"][0]["value"] = 0.987
+        next(row for row in summary["rows"] if "utility" in row["on"])["value"] = 0.987
+
+    forge(copy, "relearning", edit)
+    said = differing(check(copy, recompute=False))
+    assert "curves.Relearning, all weights: utility[0].points[0].value: 0.987 is said" in said
+    assert said.count("0.987 is said") == 2
+
+
+def test_another_chance_is_found_offline_and_by_the_questions(copy: Path) -> None:
+    def edit(summary: Any) -> None:
+        summary["chance"] = 0.5
+        summary["beyond_chance"]["model"]["value"] -= 0.25
+
+    forge(copy, "questions", edit)
+    said = differing(check(copy, recompute=False))
+    assert "parts/questions.json, chance: 0.5 is said, 0.25 was measured" in said
+    assert "parts/questions.json, beyond_chance.model.value" in said
+
+    def two_choices(data: Any) -> None:
+        data["items"]["choices"] = [2] * len(data["items"]["choices"])
+
+    change(copy / "parts/questions.json", two_choices)
+    write_manifest(copy)
+    found = check(copy, sample=2)
+    named = {c.what: " ".join(c.details) for c in found.checks if c.state == "differs"}
+    said = named["guessing against the questions"]
+    assert "parts/questions.json, chance: 0.5 is said, 0.25 was measured" in said
+
+
+def test_other_rules_than_those_of_the_settings_are_found(copy: Path) -> None:
+    change(copy / "report.json", lambda data: data["rules"].update(holds_above=0.9))
+    data = json.loads((copy / "report.json").read_text("utf-8"))
+    for name, text in derived_files(data).items():
+        (copy / name).write_text(text, encoding="utf-8")
+    write_manifest(copy)
+    said = differing(check(copy, recompute=False))
+    assert "rules, holds_above: 0.9 in report.json, 0.1 in audit.yaml" in said
 
 
 def test_a_finding_against_the_rules_is_found(copy: Path) -> None:

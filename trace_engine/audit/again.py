@@ -20,8 +20,9 @@ from trace_engine.attacks.wordings import paraphrases, prefixes
 from trace_engine.audit.attacked import attacked
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
+from trace_engine.audit.marks import RETAINED, TRAINED
 from trace_engine.audit.settings import Role
-from trace_engine.audit.trained import RETAINED, TRAINED, retained, sliced, trained
+from trace_engine.audit.trained import retained, sliced, trained
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.models import OpenModel

@@ -7,7 +7,7 @@ finished part is never computed twice and never kept for other settings.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from trace_engine.attacks.paired import accuracy, beyond_chance, difference, mar
 from trace_engine.audit import attacked, caused, trained
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import UTILITY
+from trace_engine.audit.marks import chance_of
 from trace_engine.audit.result import Result
 from trace_engine.audit.settings import AuditConfig, PartName, Role
 from trace_engine.bundled import is_bundled
@@ -27,9 +28,8 @@ from trace_engine.evaluation.multiple_choice import ChoiceScores, score_question
 from trace_engine.evaluation.probe import probe_documents, routing_probe
 from trace_engine.progress import ProgressCallback
 from trace_engine.routing import drift, load_mismatch
-from trace_engine.sets import Question
 
-VERSION = 1
+VERSION = 2
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
 
 
@@ -129,6 +129,7 @@ def questions(case: Case, report: ProgressCallback) -> Result:
         "hash": [hash_of(question) for question in case.questions.values()],
         "category": categories,
         "answer": [question.answer for question in case.questions.values()],
+        "choices": [len(question.choices) for question in case.questions.values()],
         "picked": {},
         "margin": {},
         "right": {},
@@ -138,13 +139,13 @@ def questions(case: Case, report: ProgressCallback) -> Result:
         items["picked"][role] = scores.picked.tolist()
         items["margin"][role] = margins(scores)
         items["right"][role] = marks(scores.correct)
-    return Result(question_summary(case.config, items, list(case.questions.values())), items)
+    return Result(question_summary(case.config, items), items)
 
 
-def question_summary(
-    config: AuditConfig, items: dict[str, Any], asked: list[Question] | None = None
-) -> dict[str, Any]:
-    """Accuracies and differences, from right and wrong alone; `verify` computes them again."""
+def question_summary(config: AuditConfig, items: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracies, differences and guessing, from right, wrong and the number of choices alone;
+    `verify` computes them again. Older versions did not store the numbers of choices: then without
+    guessing."""
     groups: dict[str, list[int]] = {}
     for place, category in enumerate(items["category"]):
         groups.setdefault(category, []).append(place)
@@ -164,7 +165,7 @@ def question_summary(
         for name, places in named.items() if minus in right else ():
             found = difference(shares(of("model", places)), shares(of(minus, places)), config.seed)
             differences.append({"minus": minus, "on": name, **found.to_dict()})
-    chance = None if asked is None else _chance([asked[place] for place in forget])
+    choices: list[int] | None = items.get("choices")
     summary: dict[str, Any] = {
         "forget_category": config.forget_category,
         "n_forget": len(forget),
@@ -173,19 +174,16 @@ def question_summary(
         "differences": differences,
         "implementation": f"TRACE, after lm-evaluation-harness multiple_choice, {config.style}",
     }
-    if chance is not None:
-        summary["chance"] = chance
-        summary["beyond_chance"] = {
-            role: beyond_chance(of(role, forget), chance).to_dict() for role in right
-        }
-    if asked is not None and utility:
-        guessed = _chance([asked[place] for place in utility])
+    if choices is None:
+        return summary
+    summary["chance"] = chance = chance_of([choices[place] for place in forget])
+    summary["beyond_chance"] = {
+        role: beyond_chance(of(role, forget), chance).to_dict() for role in right
+    }
+    if utility:
+        guessed = chance_of([choices[place] for place in utility])
         summary["utility_beyond_chance"] = beyond_chance(of("model", utility), guessed).to_dict()
     return summary
-
-
-def _chance(asked: list[Question]) -> float:
-    return sum(1 / len(question.choices) for question in asked) / len(asked)
 
 
 def measures(case: Case, report: ProgressCallback) -> Result:

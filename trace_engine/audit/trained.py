@@ -5,15 +5,11 @@ whose answers the shown documents do not tell, as a mean over seeds and all step
 Accepted trade-off: a model is opened anew for every training.
 """
 
-# Dims: N questions, S seeds
-
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from trace_engine.attacks.paired import Shares, mean
 from trace_engine.attacks.relearning import (
     Relearned,
     not_shown,
@@ -22,28 +18,17 @@ from trace_engine.attacks.relearning import (
     slice_of,
 )
 from trace_engine.attacks.settings import TrainingConfig, Trains
-from trace_engine.audit.attacked import (
-    attacked,
-    excess_of,
-    items_of,
-    known_of,
-    nanmean,
-    row_of,
-    shares_of,
-)
+from trace_engine.audit.attacked import attacked, items_of
 from trace_engine.audit.case import Case
+from trace_engine.audit.marks import RETAINED, TRAINED, attack_figures
 from trace_engine.audit.result import Result
-from trace_engine.audit.rules import Excess, Kind
-from trace_engine.audit.settings import Role
+from trace_engine.audit.settings import PartName, Role
 from trace_engine.errors import InputError
-from trace_engine.evaluation.estimate import Estimate
 from trace_engine.progress import ProgressCallback
 from trace_engine.sets import Document, Question
 
 UTILITY_ASKED: Final = 60
 """Utility questions that are asked on the way of a training, drawn with the seed."""
-RETAINED: Final = "training on retained text"
-TRAINED: Final[Mapping[Trains, str]] = {"all": "all weights", "routers": "the routers alone"}
 
 
 def relearning(case: Case, report: ProgressCallback) -> Result:
@@ -136,26 +121,14 @@ def _relearned(
     utility: Mapping[int, Question],
 ) -> Result:
     config = case.config.relearning
-    courses = [
-        _course(
-            case, config, f"relearning, {TRAINED[trains]}",
-            "relearned" if trains == "all" else "intact",
-            {(role, seed): of for (kind, role, seed), of in found.items() if kind == trains},
-            unseen, utility,
-        )
-        for trains in config.trains
-    ]  # fmt: skip
     sentences = [
         f"Plain fine-tuning on {_counts(shown.values())} of {len(case.forget):,} forget documents, "
         + _how(case, config, unseen),
         "Where the routers alone train, no expert is written to: what comes back was there.",
     ]
-    right = {
-        f"{role}, {TRAINED[trains]}, seed {seed}, step {step}": marks
-        for (trains, role, seed), of in found.items()
-        for step, marks in of.forget.items()
-    }
-    return _courses(case, courses, sentences, right, unseen)
+    named = {f"{role}, {TRAINED[trains]}, seed {seed}": of
+             for (trains, role, seed), of in found.items()}  # fmt: skip
+    return _result(case, "relearning", sentences, named, unseen, utility)
 
 
 def _recovered(
@@ -165,21 +138,15 @@ def _recovered(
     shown: Mapping[int, int],
     utility: Mapping[int, Question],
 ) -> Result:
-    config = case.config.recovery
-    course = _course(case, config, RETAINED, "recovered", found, unseen, utility)
     sentences = [
         f"Plain fine-tuning on {_counts(shown.values())} documents of the retain set, none of "
-        "which is in the forget set, " + _how(case, config, unseen),
+        "which is in the forget set, " + _how(case, case.config.recovery, unseen),
         "No fact of the forget set is told, so what the model answers beyond a reference that was "
         "trained alike was in its weights. A model that was damaged as a whole, and answered "
         "nothing, shows here what it still holds.",
     ]
-    right = {
-        f"{role}, {RETAINED}, seed {seed}, step {step}": marks
-        for (role, seed), of in found.items()
-        for step, marks in of.forget.items()
-    }
-    return _courses(case, [course], sentences, right, unseen)
+    named = {f"{role}, {RETAINED}, seed {seed}": of for (role, seed), of in found.items()}
+    return _result(case, "recovery", sentences, named, unseen, utility)
 
 
 def _how(case: Case, config: TrainingConfig, unseen: Mapping[int, Sequence[bool]]) -> str:
@@ -197,80 +164,30 @@ def _counts(numbers: Iterable[int], between: str = " and ") -> str:
     return between.join(sorted({f"{n:,}" for n in numbers}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """What one way of training did, over all models and seeds."""
-
-    rows: list[dict[str, Any]]
-    curves: dict[str, list[dict[str, Any]]]
-    excess: Excess
-
-
-def _course(
+def _result(
     case: Case,
-    config: TrainingConfig,
-    name: str,
-    kind: Kind,
-    found: Mapping[tuple[Role, int], Relearned],
-    unseen: Mapping[int, list[bool]],
-    utility: Mapping[int, Question],
-) -> _Course:
-    seeds, steps = config.seeds, [0, *config.ask_at]
-    hide_SN = np.stack([np.where(unseen[seed], 1.0, np.nan) for seed in seeds])
-    show_SN = np.stack([np.where(unseen[seed], np.nan, 1.0) for seed in seeds])
-    rows: list[dict[str, Any]] = []
-    curves: dict[str, list[dict[str, Any]]] = {}
-    after: dict[str, Shares] = {}
-    for role in attacked(case):
-        at = {
-            step: np.stack([shares_of(found[role, seed].forget[step]) for seed in seeds])
-            for step in steps
-        }
-        lines = {
-            "answers not shown": {step: nanmean(at[step] * hide_SN) for step in steps},
-            "answers shown": {step: nanmean(at[step] * show_SN) for step in steps},
-        }
-        if utility:
-            lines["utility"] = {
-                step: nanmean(np.stack([shares_of(found[role, s].utility[step]) for s in seeds]))
-                for step in steps
-            }
-        for on, by_step in lines.items():
-            points = []
-            for step, shares_N in by_step.items():
-                if np.isnan(shares_N).all():
-                    continue
-                estimate = mean(known_of(shares_N), case.config.seed)
-                rows.append(row_of(name, role, f"{on}, step {step}", estimate, step=step))
-                points.append({"step": step, **_figure(estimate)})
-            if points:
-                curves.setdefault(f"{name.capitalize()}: {on}", []).append(
-                    {"model": role, "points": points}
-                )
-        after[role] = nanmean(np.stack([nanmean(at[s] * hide_SN) for s in config.ask_at]))
-        if role == "model":
-            before_N = nanmean(at[0] * hide_SN)
-    return _Course(rows, curves, excess_of(case, name, kind, after, before_N))
-
-
-def _courses(
-    case: Case,
-    courses: Sequence[_Course],
+    part: PartName,
     sentences: Sequence[str],
-    right: Mapping[str, str],
+    found: Mapping[str, Relearned],
     unseen: Mapping[int, Sequence[bool]],
+    utility: Mapping[int, Question],
 ) -> Result:
-    asked = case.forget_questions()
+    """Marks as items, and the figures that follow from them."""
     alone = ["There is no reference: the model is compared with itself at step 0."]
-    summary = {
-        "sentences": [*sentences, *([] if "reference" in case.models else alone)],
-        "rows": [row for course in courses for row in course.rows],
-        "curves": {name: drawn for c in courses for name, drawn in c.curves.items()},
-        "chance": sum(1 / len(question.choices) for question in asked.values()) / len(asked),
-        "excess": [course.excess.to_dict() for course in courses],
+    told = [*sentences, *([] if "reference" in case.models else alone)]
+    items = items_of(case.forget_questions()) | {
+        "right": _marks({name: of.forget for name, of in found.items()}),
+        "shown": {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.items()},
+        "utility_number": [number + 1 for number in utility],
+        "utility": _marks({name: of.utility for name, of in found.items()}) if utility else {},
     }
-    told = {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.items()}
-    return Result(summary, items_of(asked) | {"right": right, "shown": told})
+    return Result({"sentences": told} | attack_figures(part, case.config, items), items)
+
+
+def _marks(found: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
+    return {
+        f"{name}, step {step}": marks for name, of in found.items() for step, marks in of.items()
+    }
 
 
 def _some_utility(case: Case) -> dict[int, Question]:
@@ -280,7 +197,3 @@ def _some_utility(case: Case) -> dict[int, Question]:
     places = list(asked)
     order = np.random.default_rng([case.config.seed, 24]).permutation(len(places))
     return {places[n]: asked[places[n]] for n in sorted(order[:UTILITY_ASKED].tolist())}
-
-
-def _figure(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -1,11 +1,11 @@
 """Checking an audit's folder: hashes, what follows from what, and a sample of figures anew.
 
-From cheap to dear: every file against the manifest; page, tables, accuracies and finding against
-report.json; then sets and models by their hashes, a sample of questions asked again, plainly and
-under the attacks that only ask, one loss, and, where asked for, one seed of those that train. The
-sample is drawn
-with a seed that nobody knew beforehand, unless one is given. What is not computed again is told:
-it rests on stored answers, which the manifest covers.
+From cheap to dear: every file against the manifest; report.json, page, tables and finding against
+the parts, and the parts' accuracies and excesses against who was right when; then sets and models
+by their hashes, a sample of questions asked again, plainly and under the attacks that only ask, one
+loss, and, where asked for, one seed of those that train. The sample is drawn with a seed that
+nobody knew beforehand, unless one is given. What is not computed again is told: it rests on stored
+answers, which the manifest covers.
 """
 
 import secrets
@@ -30,6 +30,7 @@ from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
+from trace_engine.audit.marks import TOGETHER, attack_figures
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import ANSWERS, derived_files
@@ -149,7 +150,10 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
             "not checked",
             (f"TRACE {made} made them, and this is {trace_engine.__version__}",),
         )
-    yield _checked("accuracies against the answers", _unlike_answers(folder, parts))
+    config = read_audit(folder / CONFIG)
+    yield _checked("accuracies against the answers", _unlike_answers(config, parts))
+    yield _checked("attacks against their marks", list(_unlike_marks(config, parts)))
+    yield _checked("the rules against the settings", _unlike_rules(config, data))
     summaries = {part: found["summary"] for part, found in parts.items()}
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
     finding = finding_of(summaries, missing, RulesConfig.recorded(data["rules"])).to_dict()
@@ -194,12 +198,11 @@ def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _unlike_answers(folder: Path, parts: Mapping[str, Any]) -> list[str]:
-    """Accuracies and differences, computed again from right and wrong."""
+def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any]) -> list[str]:
+    """Accuracies, differences and guessing, computed again from right and wrong."""
     if "questions" not in parts:
         return []
-    found = parts["questions"]
-    items = found["items"]
+    items = parts["questions"]["items"]
     said = []
     for role, picked in items["picked"].items():
         right = "".join(
@@ -208,10 +211,58 @@ def _unlike_answers(folder: Path, parts: Mapping[str, Any]) -> list[str]:
         )
         if right != items["right"][role]:
             said.append(f"parts/questions.json: what the {role} picked and what is right disagree")
-    config = read_audit(folder / CONFIG)
-    again = strict(question_summary(config, items))
-    for name in ("accuracy", "differences"):
-        said += list(_unlike(f"parts/questions.json, {name}", found["summary"][name], again[name]))
+    return said + list(_unlike_figures("questions", config, parts["questions"], items))
+
+
+def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any]) -> Iterator[str]:
+    """Rows, curves and excesses of the attacks, computed again from who was right when."""
+    for part in (*TOGETHER, *TRAINING):
+        if part in parts:
+            yield from _unlike_figures(part, config, parts[part], parts[part]["items"])
+
+
+def _unlike_figures(
+    part: str, config: AuditConfig, found: Mapping[str, Any], items: Mapping[str, Any]
+) -> Iterator[str]:
+    """Where a part's summary is not what follows from its items."""
+    make = question_summary(config, items) if part == "questions" else attack_figures(
+        part, config, items
+    )  # fmt: skip
+    again, shown = strict(make), found["summary"]
+    if part in TRAINING and "utility" not in items:
+        shown = _without_utility(shown)
+    older = "choices" not in found["items"]
+    for name, value in again.items():
+        if older and name not in shown:
+            continue
+        yield from _unlike(f"parts/{part}.json, {name}", shown.get(name), value)
+
+
+def _without_utility(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's summary but for utility, whose marks older versions did not store."""
+    rows = [row for row in summary["rows"] if not row["on"].startswith("utility, ")]
+    curves = {name: of for name, of in summary["curves"].items() if not name.endswith(": utility")}
+    return dict(summary) | {"rows": rows, "curves": curves}
+
+
+def _unlike_rules(config: AuditConfig, data: Mapping[str, Any]) -> list[str]:
+    rules = strict(config.rules.model_dump(mode="json"))
+    return [
+        f"rules, {name}: {str(value)[:40]} in {JSON}, {str(rules.get(name))[:40]} in {CONFIG}"
+        for name, value in data["rules"].items()
+        if rules.get(name) != value
+    ]
+
+
+def _unlike_choices(case: Case, parts: Mapping[str, Any]) -> list[str]:
+    """What follows from how many choices the questions have: guessing."""
+    said = []
+    for part in ("questions", *TRAINING):
+        if part in parts:
+            asked = case.questions if part == "questions" else case.forget_questions()
+            counts = [len(question.choices) for question in asked.values()]
+            items = dict(parts[part]["items"]) | {"choices": counts}
+            said += list(_unlike_figures(part, case.config, parts[part], items))
     return said
 
 
@@ -256,6 +307,7 @@ def _recomputed(
         checks.append(
             _checked("question hashes", _unlike_hashes(case, parts["questions"]["items"]))
         )
+        checks.append(_checked("guessing against the questions", _unlike_choices(case, parts)))
         checks.append(
             _checked("answer files against the parts", _unlike_files(folder, case, parts))
         )
