@@ -31,6 +31,8 @@ EXPLORED = {
 }
 """Tables in folders of their own inside it: when weights help, asked on validation questions."""
 ALL = "all but forget"
+OWN = "†"
+"""Marks a row whose chosen settings of the method are not those of the compared row."""
 COMMAND = "trace-moe bench --pack demo --seeds 5 --workers 2 --out benchmark"
 
 
@@ -63,6 +65,7 @@ def lines(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
         line["95 % CI"] = _interval(figure, "")
         line["difference"] = None if figure is None else figure["difference_value"]
         line["difference 95 % CI"] = _interval(figure, "difference_")
+        line["settings"] = OWN if row.get("own_settings") else ""
         found.append(line | {"seeds": f"{row['reached']} of {row['seeds']}"})
     return pd.DataFrame(found)
 
@@ -80,9 +83,12 @@ def differences(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
         & figures["difference_value"].notna()
     ]
     named = [name for name in ("retain", "method") if figures[name].nunique() > 1]
+    keys = ("retain", "method", "weighting")
+    own = {tuple(row[k] for k in keys) for row in summary["rows"] if row.get("own_settings")}
     return pd.DataFrame(
         {
             "label": [" · ".join(row[name] for name in (*named, "weighting"))
+                      + (f" {OWN}" if tuple(row[k] for k in keys) in own else "")
                       for _, row in shown.iterrows()],
             "role": shown["role"],
             "value": shown["difference_value"],
@@ -202,6 +208,11 @@ def _draw_differences(
     config = summary["config"]
     found = differences(figures, summary)
     told = verdict(found, config["compare_to"])
+    if any(label.endswith(OWN) for label in found["label"]):
+        told += (
+            f" {OWN}: chosen at other settings of the method than {config['compare_to']}, so the "
+            "difference is one of settings too; “at the same settings” has it without."
+        )
     if found.empty:
         st.markdown(told)
         return

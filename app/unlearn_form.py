@@ -5,7 +5,7 @@ page never holds a second copy of them. Accepted trade-off: a profile without re
 (made by hand) cannot be unlearned from here, and the page says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -44,7 +44,7 @@ SHARED_KEYS = ("npo", "graddiff")
 TRAINS = {
     "all": "every parameter",
     "selected_experts": "only the selected experts",
-    "layers": "the layers of the selected experts",
+    "layers": "whole layers",
     "lora": "LoRA adapters",
     "top_experts": "the expert that forget text uses most, with its router (SEUF)",
 }
@@ -137,16 +137,18 @@ def _defaults() -> dict[str, Any]:
     return found[1]
 
 
-def draw(base: ProfileConfig, *, labelled: bool = True) -> tuple[dict[str, Any], str | None]:
+def draw(
+    base: ProfileConfig, *, layers: Sequence[int] = (), labelled: bool = True
+) -> tuple[dict[str, Any], str | None]:
     """All widgets; returns values for `build`, and why the questions cannot be asked.
 
-    A sweep names its runs itself: not `labelled`.
+    `layers` are the model's that have experts. A sweep names its runs itself: not `labelled`.
     """
     left, right = st.columns(2, gap="large")
     with left:
         values = _method(base.model.source)
     with right:
-        trainable = _trainable()
+        trainable = _trainable(layers)
         anchor = _anchor() if trainable.kind == "top_experts" else {}
         if METHODS[values["method"]].retains:
             selection_controls.rule()
@@ -292,7 +294,7 @@ def _parameter(field: str, default: float, prefix: str) -> float:
     return float(found)
 
 
-def _trainable() -> TrainableConfig:
+def _trainable(layers: Sequence[int]) -> TrainableConfig:
     state.bound("u_trains", "all", list(TRAINS))
     kind = forms.option(
         "What may train",
@@ -308,14 +310,34 @@ def _trainable() -> TrainableConfig:
             key="u_routers",
             help=forms.help_of(TrainableConfig, "freeze_routers"),
         )
-        return TrainableConfig.model_validate({"kind": kind, "freeze_routers": routers == "freeze"})
+        named = _layers(layers) if kind == "layers" else None
+        return TrainableConfig.model_validate(
+            {"kind": kind, "layers": named, "freeze_routers": routers == "freeze"}
+        )
     if kind == "top_experts":
         number = fields.number("Experts", "number", int, TrainableConfig, min_value=1)
         return TrainableConfig(kind="top_experts", number=number)
     if kind != "lora":
         return TrainableConfig.model_validate({"kind": kind})
     rank = fields.number("LoRA rank", "lora_rank", int, TrainableConfig, min_value=1, max_value=256)
-    return TrainableConfig(kind="lora", lora_rank=rank)
+    alpha = fields.number(
+        "LoRA α", "lora_alpha", float, TrainableConfig, min_value=0.1, step=1.0, format="%.1f"
+    )
+    return TrainableConfig(kind="lora", lora_rank=rank, lora_alpha=float(alpha))
+
+
+def _layers(layers: Sequence[int]) -> tuple[int, ...] | None:
+    """Layers that train; None: those of the selected experts."""
+    options = [str(layer) for layer in layers]
+    state.bound_many("u_layers", [], options)
+    chosen = st.multiselect(
+        "Layers",
+        options,
+        key="u_layers",
+        placeholder="those of the selected experts",
+        help=forms.help_of(TrainableConfig, "layers"),
+    )
+    return tuple(sorted(int(layer) for layer in chosen)) or None
 
 
 def _anchor() -> dict[str, float]:

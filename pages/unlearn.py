@@ -84,7 +84,9 @@ else:
         f"Retain: {view.retain_name}"
     )
     sweeping = sweep_form.mode() == sweep_form.MANY
-    values, question_trouble = unlearn_form.draw(base, labelled=not sweeping)
+    values, question_trouble = unlearn_form.draw(
+        base, layers=view.profile.layers, labelled=not sweeping
+    )
     config, refusal = unlearn_form.build(base, values)
     troubles = forms.launch_troubles(config, refusal)
     if question_trouble is not None:

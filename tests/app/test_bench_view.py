@@ -81,6 +81,13 @@ def test_every_compared_row_is_a_dot_and_the_sentence_counts_them(tmp_path: Path
     figures = loaded[0].query("measure == 'utility' and level == 0.9 and group == @ALL")
     assert list(shown["value"]) == list(figures["difference_value"].dropna())
     assert list(shown["label"]) == ["mean"]
+    frame, summary = loaded
+    own = [row | {"own_settings": row["weighting"] == "mean"} for row in summary["rows"]]
+    marked = summary | {"rows": own}
+    assert list(bench_view.differences(frame, marked)["label"]) == ["mean †"]
+    assert list(bench_view.lines(frame, marked)["settings"]) == ["", "†"]
+    older = summary | {"rows": [row for row in map(dict, own) if row.pop("own_settings") in (0, 1)]}
+    assert list(bench_view.differences(frame, older)["label"]) == ["mean"]
 
 
 def test_tables_that_explore_are_shown_beside_the_main_one(

@@ -236,6 +236,22 @@ def test_layers_and_frozen_routers_reach_the_settings(
     assert forms.selection_troubles(config, 2) == []
 
 
+def test_named_layers_and_the_adapters_scale_reach_the_settings(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("unlearn", u_trains="layers", u_layers="6,1")
+    assert app.multiselect(key="u_layers").options == ["1", "3", "6"]
+    app.button(key="u_launch").click().run()
+    app = open_page("unlearn", u_trains="lora", u_lora_alpha="32.0")
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    found = {summary.id: open_run(summary.id).config() for summary in list_runs()}
+    trained = [c.trainable for c in found.values() if isinstance(c, UnlearnConfig)]
+    by_kind = {trainable.kind: trainable for trainable in trained}
+    assert by_kind["layers"].layers == (1, 6)
+    assert (by_kind["lora"].lora_alpha, by_kind["lora"].lora_rank) == (32.0, 8)
+
+
 def test_a_control_of_uniform_weights_disables_the_launch(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:

@@ -183,16 +183,23 @@ def _utilities(config: BenchConfig, table: Table, retain: str) -> str:
             figure = _figure(table, row, key)
             cells.append(_cell(figure))
             if name == columns[0][0] or name == "area":
-                cells.append(_cell(figure, "difference_"))
+                cells.append(_cell(figure, "difference_") + (" †" if row["own_settings"] else ""))
         lines.append(cells)
-    return _table(head, lines)
+    text = _table(head, lines)
+    if any(row["own_settings"] for row in _rows(table, retain)):
+        text += (
+            f"\n\n† Chosen at other settings of the method than {config.compare_to}: the "
+            "difference is one of settings too. “At the same settings” below has it without."
+        )
+    return text
 
 
 def _costs(config: BenchConfig, table: Table, retain: str) -> str:
     first = config.levels[0]
-    head = ["method", "weights", "seeds", f"reached {first:g}", "forget accuracy at the end",
-            "experts unchanged (drift)", "steps to get there", "training seconds"]  # fmt: skip
+    head = ["method", "weights", "seeds", f"reached {first:g}", "forget accuracy there"]
+    head += ["at the end", "experts unchanged (drift)", "steps to get there", "training seconds"]
     keys: list[tuple[str, str, float | None]] = [
+        ("forget", config.forget_category, first),
         ("forget at end", config.forget_category, None),
         ("overlap", "", first),
         ("steps", "", first),
@@ -202,7 +209,7 @@ def _costs(config: BenchConfig, table: Table, retain: str) -> str:
     for row in _rows(table, retain):
         cells = [row["method"], row["weighting"], str(row["seeds"])]
         cells.append(f"{row['reached']} of {row['seeds']}" if row["seeds"] else "")
-        digits = (3, 3, 1, 1)
+        digits = (3, 3, 3, 1, 1)
         cells += [
             _cell(_figure(table, row, key), digits=d) for key, d in zip(keys, digits, strict=True)
         ]
@@ -216,12 +223,15 @@ def _choices(table: Table, retain: str) -> str:
             row["method"],
             row["weighting"],
             "none forgets far enough" if row["point"] is None else f"`{json.dumps(row['point'])}`",
+            ", ".join(row["at_the_end"]) or "none",
             "" if row["validation"] is None else f"{row['validation']:.3f}",
             f"{row['eligible']} of {row['tried']}",
         ]
         for row in _rows(table, retain)
     ]
-    return _table(["method", "weights", "settings", "validation utility", "can be chosen"], lines)
+    head = ["method", "weights", "settings", "at an end of the grid", "validation utility",
+            "can be chosen"]  # fmt: skip
+    return _table(head, lines)
 
 
 def _same_words(config: BenchConfig) -> str:
@@ -288,7 +298,15 @@ def _method(config: BenchConfig) -> str:
             f"- **Choice.** {config.budget} settings per row on validation questions, with seeds "
             "that no test run has; the rows of one method try the same settings of the method. A "
             f"setting must forget to {config.levels[0] - config.margin:g} to be chosen. The test "
-            "questions are read after the last choice.",
+            "questions are read after the last choice. A value at an end of the grid says that a "
+            "better one may lie beyond it.",
+            "- **Headline**: a method has one row for each weighting with TRACE and one for each "
+            "baseline, so that the more of them there are, the more tries the best one had.",
+            "- **Early end.** Where a run's settings end it at a forget accuracy, that is measured "
+            "on the questions of its phase, the test questions in a test run: it decides nothing "
+            "that is compared at a level above it, and does decide “at the end” and the seconds.",
+            "- **Seconds** are those of the wall clock, beside whatever else the machine did; "
+            "compare them only where it did nothing else.",
             f"- **Intervals**: {NINETY_FIVE}, percentiles of {config.resamples:,} resamples of "
             "seeds and questions (pigeonhole bootstrap, Owen 2007), the same for every row, so "
             "that differences are paired. With S seeds their share of the variance is "

@@ -42,7 +42,8 @@ class Table:
     """One line per row, measure, group and level: value, low, high, and the same as a difference to
     the row's `compare_to` weighting, paired."""
     rows: list[dict[str, Any]]
-    """Per row: role, chosen settings, seeds, how many reached the first level, failures."""
+    """Per row: role, chosen settings, whether the compared row has others, which of them lie at an
+    end of the grid, seeds, how many reached the first level, failures."""
     headlines: list[dict[str, Any]]
     """Per retain set the relative utility gain of the best row with TRACE over the strongest
     baseline, both by validation score."""
@@ -72,7 +73,12 @@ def make_table(
             line = {**row._asdict(), "role": config.weightings[row.weighting].role}
             line |= dict(zip(("measure", "group", "level"), key, strict=True))
             line |= _columns("", estimate(sample, draws))
-            paired = row.weighting != config.compare_to and key in reference
+            # Seconds of runs that were made at different hours compare the hours.
+            paired = (
+                row.weighting != config.compare_to
+                and key in reference
+                and key[0] != "train seconds"
+            )
             line |= _columns(
                 "difference_",
                 difference(sample, reference[key], draws) if paired else Interval(None, None, None),
@@ -80,9 +86,7 @@ def make_table(
             lines.append(line | {"seeds": sample.seeds})
     return Table(
         figures=pd.DataFrame(lines, columns=_COLUMNS),
-        rows=[
-            _entry(config, row, choice, runs[row], samples[row]) for row, choice in chosen.items()
-        ],
+        rows=[_entry(config, row, chosen, runs[row], samples[row]) for row in chosen],
         headlines=[_headline(config, retain, chosen, samples, draws) for retain in config.retain],
         curves=_curves(config, runs),
         same=same_settings(config, tuned),
@@ -127,7 +131,8 @@ def _figures(config: BenchConfig, draws: Draws, result: Result) -> dict[Key, tup
     groups = [ALL, *(g for g in draws.weights if g != config.forget_category)]
     keys: list[Key] = [("utility", group, first) for group in groups]
     keys += [("utility", ALL, level) for level in config.levels[1:]]
-    keys += [("area", ALL, None), ("forget at end", config.forget_category, None)]
+    keys += [("area", ALL, None), ("forget", config.forget_category, first)]
+    keys += [("forget at end", config.forget_category, None)]
     keys += [("overlap", "", first), ("steps", "", first), ("train seconds", "", None)]
     if result["failed"]:
         nothing = np.full(draws.resamples, np.nan)
@@ -140,7 +145,8 @@ def _figures(config: BenchConfig, draws: Draws, result: Result) -> dict[Key, tup
         place = matched(forget_BT, utility_BT, first)
         row: list[Floats] = [place.read(shares[group]) for group in groups]
         row += [attained(forget_BT, utility_BT, level) for level in config.levels[1:]]
-        row += [area(forget_BT, utility_BT, *config.area), forget_BT[:, -1]]
+        row += [area(forget_BT, utility_BT, *config.area), place.read(forget_BT)]
+        row.append(forget_BT[:, -1])
         for name in ("overlap", "step"):
             path_T = np.array([float(e[name]) for e in result["evaluations"]])
             row.append(place.read(np.broadcast_to(path_T, forget_BT.shape)))
@@ -155,15 +161,19 @@ def _figures(config: BenchConfig, draws: Draws, result: Result) -> dict[Key, tup
 def _entry(
     config: BenchConfig,
     row: RowId,
-    choice: Choice,
+    chosen: Mapping[RowId, Choice],
     runs: list[Result],
     samples: dict[Key, Sample],
 ) -> dict[str, Any]:
+    choice = chosen[row]
+    compared = chosen.get(row._replace(weighting=config.compare_to), choice)
     at_level = samples.get(("utility", ALL, config.levels[0]))
     return {
         **row._asdict(),
         "role": config.weightings[row.weighting].role,
         "point": choice.point,
+        "own_settings": _of_method(config, row, choice) != _of_method(config, row, compared),
+        "at_the_end": _at_the_end(config, row, choice),
         "validation": choice.score,
         "eligible": sum(score is not None for score in choice.scores),
         "tried": len(choice.scores),
@@ -174,6 +184,22 @@ def _entry(
         "hardness": [run["hardness"] for run in runs if not run["failed"]],
         "failed": [run["failed"] for run in runs if run["failed"]],
     }
+
+
+def _of_method(config: BenchConfig, row: RowId, choice: Choice) -> dict[str, Any]:
+    """The chosen settings of the method, which all its rows search alike."""
+    point = choice.point or {}
+    return {name: point[name] for name in config.methods[row.method].grid if name in point}
+
+
+def _at_the_end(config: BenchConfig, row: RowId, choice: Choice) -> list[str]:
+    """Settings whose chosen value is the least or the largest that was tried."""
+    grid = {**config.methods[row.method].grid, **config.weightings[row.weighting].grid}
+    return [
+        name
+        for name, value in (choice.point or {}).items()
+        if len(grid[name]) > 1 and value in (grid[name][0], grid[name][-1])
+    ]
 
 
 def _headline(

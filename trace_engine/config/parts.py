@@ -139,6 +139,7 @@ class TrainableConfig(Settings):
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Width of the adapters: more can change more, and trains more parameters."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Scale of the adapters: what they add is multiplied by this over the rank."""
 
     @model_validator(mode="after")
     def _layers_are_for_layers(self) -> Self:
