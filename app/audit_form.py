@@ -29,6 +29,9 @@ _FORM_LABELS = {
 }
 
 
+_LICENSED = {"forget": "forget set", "retain": "retain set", "questions": "questions"}
+
+
 def settings() -> tuple[AuditConfig | None, str | None]:
     """Draw the form; the settings, or None and why they are refused."""
     name = st.text_input("Name of the audit", key="audit_name", max_chars=120)
@@ -77,9 +80,43 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "max_questions": int(most),
         "reveal": reveal,
         "parts": None if len(parts) == len(PARTS) else list(parts),
+        **_provenance(),
         "form": _people(),
     }
+    revision = st.session_state.get("audit_revision", "").strip()
+    if revision:
+        values["model"] |= {"revision": revision}
     return forms.build(AuditConfig, values)
+
+
+def _provenance() -> dict[str, Any]:
+    """What else is known of model and sets; everything may stay empty."""
+    with st.expander("Revision, licences, held-out text, earlier runs", icon=":material/folder:"):
+        columns = st.columns(2)
+        columns[0].text_input(
+            "Revision of the audited model", key="audit_revision",
+            help=forms.help_of(ModelConfig, "revision"),
+        )  # fmt: skip
+        holdout = columns[1].text_input(
+            "Held-out set", key="audit_holdout", help=forms.help_of(AuditConfig, "holdout")
+        )
+        thirds = st.columns(3)
+        licences = {
+            name: thirds[place].text_input(
+                f"Licence of the {title}", key=f"audit_licence_{name}",
+                help="As you know it; shown in the report, not checked.",
+            )
+            for place, (name, title) in enumerate(_LICENSED.items())
+        }  # fmt: skip
+        runs = st.text_area(
+            "Runs that led to the model, one a line", key="audit_runs", height=68,
+            help=forms.help_of(AuditConfig, "runs"),
+        )  # fmt: skip
+    return {
+        "holdout": {"source": holdout.strip()} if holdout.strip() else None,
+        "licences": {name: value.strip() for name, value in licences.items()},
+        "runs": [line.strip() for line in runs.splitlines() if line.strip()],
+    }
 
 
 def _people() -> dict[str, str]:
@@ -132,7 +169,8 @@ def _missing(config: AuditConfig) -> list[str]:
     }
     said += [f"{label}: is empty." for label, value in given.items() if not value]
     others = [model.source for model in config.models().values()]
-    for source in [*others, config.forget.source, config.retain.source, config.questions or ""]:
+    sets = [s.source for s in (config.forget, config.retain, config.holdout) if s is not None]
+    for source in [*others, *sets, config.questions or ""]:
         try:
             resolve_source(source)
         except TraceError as error:

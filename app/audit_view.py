@@ -20,6 +20,7 @@ from trace_engine.audit.background import (
 )
 from trace_engine.audit.blocks import figure
 from trace_engine.audit.evidence import excesses, utility_of
+from trace_engine.audit.manifest import NAME, files_of
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
@@ -28,6 +29,8 @@ from trace_engine.errors import TraceError
 from trace_engine.spelling import number
 
 TICK_SECONDS = 1.0
+WHOLE = "audit-report"
+"""Folder and archive of a report that was taken away."""
 _YARDSTICKS = {
     "reference": "the reference, treated alike",
     "chance": "guessing",
@@ -221,8 +224,14 @@ def _files(found: AuditState) -> None:
                 icon=":material/download:", on_click="ignore", key=f"audit_{name}",
             )  # fmt: skip
         st.download_button(
-            "tables and answers (CSV)", _zipped(found.report), file_name="audit-csv.zip",
-            mime="application/zip", icon=":material/download:", on_click="ignore", key="audit_csv",
+            "tables and answers (CSV)", lambda: _zipped(found.report, tables_only=True),
+            file_name="audit-csv.zip", mime="application/zip", icon=":material/download:",
+            on_click="ignore", key="audit_csv",
+        )  # fmt: skip
+        st.download_button(
+            "everything (ZIP)", lambda: _zipped(found.report),
+            file_name=f"{WHOLE}.zip", mime="application/zip", icon=":material/download:",
+            on_click="ignore", key="audit_all", help="What `trace-moe verify` needs.",
         )  # fmt: skip
 
 
@@ -232,13 +241,19 @@ def _checking(found: AuditState) -> None:
     st.caption("SHA-256 of manifest.json, to be kept elsewhere; the folder on this machine:")
     folder = house.shown(str(found.report))
     st.code(f"{found.manifest_sha256}\n{folder}", language=None)
-    st.code(f"trace-moe verify {folder}", language="bash")
+    st.caption("There, and where “everything” was unpacked:")
+    st.code(f"trace-moe verify {folder}\ntrace-moe verify {WHOLE}", language="bash")
 
 
-def _zipped(folder: Path) -> bytes:
-    """Tables and answers in one file."""
+def _zipped(folder: Path, *, tables_only: bool = False) -> bytes:
+    """The report as one archive: all that its manifest covers, or its tables and answers."""
+    names = [NAME, *files_of(folder)]
+    if tables_only:
+        names = [name for name in names if name.startswith(("tables/", "answers/"))]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted([*folder.glob("tables/*.csv"), *folder.glob("answers/*.csv")]):
-            archive.write(path, path.relative_to(folder).as_posix())
+        for name in names:
+            # A link is no file of ours, and what it points to is not the report's.
+            if not (folder / name).is_symlink():
+                archive.write(folder / name, name if tables_only else f"{WHOLE}/{name}")
     return stream.getvalue()

@@ -1,5 +1,7 @@
 """The page Audit: the form's file, what is refused, a finished audit's finding and files."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,10 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from app import audit_view
 from tests.audit.cases import small
 from trace_engine.audit import background
+from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import AuditConfig, parse_audit
 from trace_engine.config import to_yaml
@@ -61,10 +65,17 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     assert not app.exception
     app.text_input(key="audit_name").set_value("Mine")
     app.text_area(key="audit_auditor").set_value("Ada <b>")
+    app.text_input(key="audit_revision").set_value("v2")
+    app.text_input(key="audit_holdout").set_value("held.jsonl")
+    app.text_input(key="audit_licence_forget").set_value("CC BY 4.0")
+    app.text_area(key="audit_runs").set_value("one\n\n two ")
     app.run()
     shown = parse_audit(yaml.safe_load(app.code[0].value))
     assert shown.form.auditor == "Ada <b>"
     assert (shown.model.source, shown.max_questions) == ("demo:target", 200)
+    assert (shown.model.revision, shown.runs) == ("v2", ("one", "two"))
+    assert shown.holdout is not None
+    assert (shown.holdout.source, shown.licences.forget) == ("held.jsonl", "CC BY 4.0")
     app.button(key="audit_launch").click().run()
     assert launched == [shown]
 
@@ -121,9 +132,15 @@ def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
     assert excess["yardstick"][0] == "the reference, treated alike"
     assert list(accuracy["questions"]) == ["hazard", "other", "utility"]
     assert set(accuracy) >= {"audited model", "start model", "reference"}
-    assert [button.label for button in app.get("download_button")][:3] == [
-        "report.html", "report.json", "tables and answers (CSV)",
+    assert [button.label for button in app.get("download_button")][:4] == [
+        "report.html", "report.json", "tables and answers (CSV)", "everything (ZIP)",
     ]  # fmt: skip
+    # What is taken away is the whole folder, and nothing that a link in it points to.
+    (folder / "report" / "parts" / "link").symlink_to(tmp_path / "sets")
+    with zipfile.ZipFile(io.BytesIO(audit_view._zipped(folder / "report"))) as archive:
+        archive.extractall(tmp_path / "taken")
+    taken = tmp_path / "taken" / audit_view.WHOLE
+    assert changed_files(taken, read_manifest(taken)) == []
 
 
 def test_an_ended_audit_can_go_on(

@@ -82,7 +82,10 @@ def test_an_audit_from_the_form_to_a_checked_report(
     with zipfile.ZipFile(io.BytesIO(taken(page, "tables and answers (CSV)"))) as archive:
         assert {"tables/attacks.csv", "answers/questions.csv"} <= set(archive.namelist())
 
-    found = verify_audit(folder, base=app_home, sample=5)
+    # Another person has what the page gives away, and nothing else.
+    with zipfile.ZipFile(io.BytesIO(taken(page, "everything (ZIP)"))) as archive:
+        archive.extractall(tmp_path)
+    found = verify_audit(tmp_path / "audit-report", base=app_home, sample=5)
     assert found.exit_code == 0, [check for check in found.checks if check.state != "agrees"]
     # The person keeps the hash that the page shows.
     expect(page.get_by_text(found.manifest_sha256)).to_be_visible()
