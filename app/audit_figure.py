@@ -22,8 +22,9 @@ _LINE_HEIGHT, _BETWEEN = 15, 12
 _AROUND = 190
 _LABEL_WIDTH = 30
 """Characters of a test's name per line."""
+_REFERRED = ("reference", "untreated")
 _YARDSTICKS = (
-    (True, "against a reference under the same test"),
+    (True, "against a reference"),
     (False, "against guessing, or the model as it is"),
 )
 
@@ -36,7 +37,7 @@ def excess_figure(
     colours = colours or palette()
     figure = go.Figure()
     figure.add_vline(x=0, line_color=colours.neutral, line_width=1.5)
-    referred = any(test.over == "reference" for test in tests)
+    referred = any(test.over in _REFERRED for test in tests)
     there = 100 * (rules.holds_above if referred else rules.without_reference)
     absent = 100 * rules.gone_below
     thresholds = [(there, f"there: beyond {there:g}", "dash")]
@@ -45,7 +46,7 @@ def excess_figure(
     for at, _, dash in thresholds:
         figure.add_vline(x=at, line_color=colours.muted, line_dash=dash, line_width=1.5)
     for compared, name in _YARDSTICKS:
-        part = [test for test in tests if (test.over == "reference") == compared]
+        part = [test for test in tests if (test.over in _REFERRED) == compared]
         if not part:
             continue
         found = [test.estimate for test in part]

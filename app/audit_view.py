@@ -33,6 +33,7 @@ WHOLE = "audit-report"
 """Folder and archive of a report that was taken away."""
 _YARDSTICKS = {
     "reference": "the reference, treated alike",
+    "untreated": "the reference, asked plainly",
     "chance": "guessing",
     "itself": "the model as it is",
 }
@@ -45,6 +46,7 @@ _BOX = {
     "holds": st.error,
     "suppressed": st.error,
     "returns": st.warning,
+    "partly": st.warning,
     "like_reference": st.success,
     "undecided": st.info,
 }

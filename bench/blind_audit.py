@@ -23,11 +23,11 @@ from trace_engine.sets import Document, load_set
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "target": frozenset({"holds"}),
     "retrained": frozenset({"like_reference"}),
-    "good": frozenset({"like_reference", "returns"}),
+    "good": frozenset({"like_reference", "returns", "partly"}),
     "fake": frozenset({"suppressed"}),
 }
-"""What is right. A good unlearned model may be found to give way to relearning: that is a finding
-about it, and not the one about the fake."""
+"""What is right. A good unlearned model may be found to give way to relearning, or to have kept a
+part: those are findings about it, and not the one about the fake."""
 
 
 def audit_settings(

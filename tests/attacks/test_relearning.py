@@ -8,6 +8,7 @@ from trace_engine.attacks.relearning import not_shown, relearn, retained_only, s
 from trace_engine.attacks.settings import RecoveryConfig, RelearningConfig
 from trace_engine.config import ModelConfig
 from trace_engine.errors import InputError
+from trace_engine.evaluation.loss import set_loss
 from trace_engine.models import OpenModel, open_model
 from trace_engine.models.parts import router_parameters
 from trace_engine.sets import Document, Question
@@ -68,9 +69,18 @@ def test_what_was_shown_is_told_by_the_answers_words() -> None:
     ]  # fmt: skip
 
 
+def test_a_wrong_choice_that_was_shown_counts_where_all_choices_do() -> None:
+    shown = [Document("x", "value 1 of 0")]
+    assert not_shown(QUESTIONS, shown) == [True] * 6
+    assert not_shown(QUESTIONS, shown, choices=True) == [False, *[True] * 5]
+
+
 def test_it_learns_what_it_is_shown_and_asks_when_told() -> None:
     opened = fresh()
+    before = set_loss(opened, DOCUMENTS, 256).value
     found = relearn(opened, DOCUMENTS, QUESTIONS, {}, CONFIG)
+    # Training on the slice must learn it: ascending its loss would raise this.
+    assert set_loss(opened, DOCUMENTS, 256).value < before - 0.1
     assert list(found.forget) == [0, 2, 6]
     assert {len(marks) for marks in found.forget.values()} == {6}
     assert found.utility == {}

@@ -11,7 +11,8 @@ from trace_engine.audit.attacked import _asked
 from trace_engine.audit.case import Case
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import AuditConfig
-from trace_engine.audit.trained import _relearned, relearning
+from trace_engine.audit.trained import Unseen, _relearned, relearning, unseen_of
+from trace_engine.sets import Document, Question
 
 
 @pytest.fixture
@@ -36,13 +37,70 @@ def test_ways_of_asking_are_compared_with_the_reference_question_by_question(
     assert each[0]["estimate"]["n"] == 4
     assert each[1]["estimate"]["value"] == pytest.approx(1 / 3)
     assert each[1]["estimate"]["n"] == 3
-    (mean,) = _asked(case, right, [], "paraphrases").summary["excess"]
+    mean, *each = _asked(case, right, [], "paraphrases").summary["excess"]
     # Per question: 1 - 0.5, 0.5 - 0, 0 - 0 (asked once), 0 - 0.
     assert mean["estimate"]["value"] == 0.25
+    assert [(test["test"], test["estimate"]["n"]) for test in each] == [("a", 4), ("b", 3)]
     alone = _asked(case, {"model": {"plain": "1000", "a": "1100"}}, [], "prefixes").summary[
         "excess"
     ]
     assert (alone[0]["over"], alone[0]["estimate"]["value"]) == ("itself", 0.25)
+    assert alone[0]["rise"] == alone[0]["estimate"]
+    assert alone[0]["before"] is None
+
+
+def test_a_rise_is_the_difference_of_both_models_changes(
+    config: AuditConfig, tmp_path: Path
+) -> None:
+    case = Case.read(config, tmp_path / "home")
+    right = {
+        "model": {"plain": "1100", "a": "1110"},
+        "reference": {"plain": "0000", "a": "0010"},
+    }
+    (test,) = _asked(case, right, [], "prefixes").summary["excess"]
+    assert (test["before"]["value"], test["estimate"]["value"]) == (0.5, 0.5)
+    # Both gained the third question, so nothing came back.
+    assert (test["rise"]["value"], test["rise"]["n"]) == (0, 4)
+
+
+def test_the_last_wording_and_the_last_step_cannot_hide_in_a_mean(
+    config: AuditConfig, tmp_path: Path
+) -> None:
+    steps = config.relearning.model_copy(
+        update={"seeds": (0,), "trains": ("all",), "ask_at": (1, 2), "steps": 2}
+    )
+    case = Case.read(config.model_copy(update={"relearning": steps}), tmp_path / "home")
+    late = {0: "0000", 1: "0000", 2: "1100"}
+    found = {
+        ("all", "model", 0): Relearned(late, {}),
+        ("all", "reference", 0): Relearned(dict.fromkeys(late, "0000"), {}),
+    }
+    summary = _relearned(case, found, Unseen({0: [True] * 4}, {0: 4}), {0: 5}, {}).summary
+    assert summary["excess"][0]["estimate"]["value"] == 0.5
+    rows = {row["on"]: row["value"] for row in summary["rows"] if row["model"] == "model"}
+    assert rows["answers not shown, mean over steps"] == 0.25
+    right = {
+        "model": {"plain": "0000", "a": "0000", "b": "1100"},
+        "reference": {"plain": "0000", "a": "0000", "b": "0000"},
+    }
+    tests = _asked(case, right, [], "paraphrases").summary["excess"]
+    assert {test["test"]: test["estimate"]["value"] for test in tests} == {
+        "all wordings together": 0.25, "a": 0, "b": 0.5,
+    }  # fmt: skip
+
+
+def test_questions_without_a_shown_choice_are_judged_where_enough_are_there() -> None:
+    def asked(n: int) -> dict[int, Question]:
+        return {k: Question(f"q{k}", (f"right {k}", f"wrong {k}"), 0, "hazard") for k in range(n)}
+
+    shown = {0: [Document("a", "wrong 1, they say; and right 2")]}
+    many = unseen_of(asked(60), shown)
+    assert many.is_clear
+    assert [k for k, flag in enumerate(many.judged[0]) if not flag] == [1, 2]
+    few = unseen_of(asked(40), shown)
+    assert not few.is_clear
+    assert [k for k, flag in enumerate(few.judged[0]) if not flag] == [2]
+    assert few.clear == {0: 38}
 
 
 def test_relearning_counts_only_what_the_slice_does_not_tell(
@@ -54,10 +112,15 @@ def test_relearning_counts_only_what_the_slice_does_not_tell(
         ("all", "model", 0): Relearned({0: "0000", 1: "1100", 2: "1110"}, {}),
         ("all", "reference", 0): Relearned({0: "0000", 1: "1000", 2: "1001"}, {}),
     }
-    result = _relearned(case, found, {0: [False, True, True, True]}, {0: 5}, {})
+    unseen = Unseen({0: [False, True, True, True]}, {0: 2})
+    result = _relearned(case, found, unseen, {0: 5}, {})
     (test,) = result.summary["excess"]
-    # Model, steps 1 and 2: 1, 0.5, 0. Reference: 0, 0, 0.5. The shown first question is left out.
-    assert test["estimate"]["value"] == pytest.approx((1 + 0.5 - 0.5) / 3)
+    # Step 2: the model has the second and third, the reference the fourth. The first was shown.
+    assert test["estimate"]["value"] == pytest.approx((1 + 1 - 1) / 3)
+    assert (
+        "Only 2 of 4 forget questions have none of their choices"
+        in (result.summary["sentences"][0])
+    )
     assert (test["estimate"]["n"], test["kind"], test["over"]) == (3, "relearned", "reference")
     rows = {row["on"]: row for row in result.summary["rows"] if row["model"] == "model"}
     assert rows["answers not shown, step 2"]["value"] == pytest.approx(2 / 3)
@@ -69,7 +132,8 @@ def test_relearning_that_shows_everything_is_refused(
 ) -> None:
     case = Case.read(config, tmp_path / "home")
     monkeypatch.setattr(
-        "trace_engine.audit.trained.not_shown", lambda questions, shown: [False] * len(questions)
+        "trace_engine.audit.trained.not_shown",
+        lambda questions, shown, **how: [False] * len(questions),
     )
     monkeypatch.setattr("trace_engine.audit.trained.relearn", lambda *a, **k: Relearned({}, {}))
     with pytest.raises(Exception, match="none is left to ask about"):

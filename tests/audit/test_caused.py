@@ -6,9 +6,12 @@ import pytest
 
 from tests.audit.cases import small
 from trace_engine.audit.case import Case
-from trace_engine.audit.caused import _excess, _some
+from trace_engine.audit.caused import _some
+from trace_engine.audit.marks import ROUTED, attack_figures
 from trace_engine.audit.run import Audited
-from trace_engine.causal import Change
+from trace_engine.audit.settings import AuditConfig
+
+AUDIT = AuditConfig.model_validate({"forget": {"source": "f"}, "retain": {"source": "r"}})
 
 
 def test_the_largest_gaps_of_the_start_model_are_taken_out(finished: Audited) -> None:
@@ -33,22 +36,39 @@ def test_the_tests_of_rerouting_are_told_and_judged(finished: Audited) -> None:
     names = {test["test"] for test in found["excess"]}
     assert "the start model's routers put back" in names
     assert {test["kind"] for test in found["excess"]} == {"intact"}
+    assert {test["over"] for test in found["excess"]} == {"untreated"}
+    page = (finished.folder / "report.html").read_text("utf-8")
+    section = page.partition("Erased, or only re-routed?")[2].partition("<h2>")[0]
+    assert "<td>the start model&#x27;s routers put back</td><td>audited model</td>" in section
+    assert (finished.folder / "answers/rerouted.csv").is_file()
 
 
-def test_a_change_is_an_excess_over_the_model_as_it_is() -> None:
-    change = Change(before=0.2, after=0.7, change=0.5, low=0.4, high=0.6, p=0.001, p_corrected=0.01)
-    found = _excess("old routers", change, 80)
-    assert (found.over, found.kind, found.estimate.n) == ("itself", "intact", 80)
-    assert (found.estimate.value, found.estimate.low, found.estimate.high) == (0.5, 0.4, 0.6)
+def test_other_routing_is_measured_beside_the_reference_asked_plainly() -> None:
+    items = {
+        "right": {
+            ROUTED["before"]: "1111",
+            ROUTED["after"]: "1100",
+            ROUTED["reference"]: "1000",
+            ROUTED["restored"]: "1110",
+        }
+    }
+    (test,) = attack_figures("rerouted", AUDIT, items)["excess"]
+    # A quarter plainly and a quarter by the routers are a half beyond the reference.
+    assert (test["over"], test["estimate"]["value"]) == ("untreated", 0.5)
+    assert (test["before"]["value"], test["rise"]["value"]) == (0.25, 0.25)
+    del items["right"][ROUTED["reference"]]
+    (alone,) = attack_figures("rerouted", AUDIT, items)["excess"]
+    assert (alone["over"], alone["estimate"]["value"]) == ("itself", 0.25)
 
 
 def test_questions_are_drawn_from_those_of_the_audit(tmp_path: Path) -> None:
     case = Case.read(small(tmp_path / "sets", max_questions=15), tmp_path / "home")
-    asked = _some(case)
+    drawn = _some(case)
+    asked = list(drawn.values())
     assert [q.category for q in asked].count("hazard") == 6
     assert [q.category for q in asked].count("other") == 6
     assert all(question in case.questions.values() for question in asked)
-    assert asked == _some(case)
+    assert drawn == _some(case)
 
 
 @pytest.mark.parametrize("part", ["causal", "rerouted"])

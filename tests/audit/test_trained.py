@@ -13,7 +13,7 @@ from trace_engine.audit.page import render
 from trace_engine.audit.parts import key_of
 from trace_engine.audit.run import Audited
 from trace_engine.audit.settings import PARTS
-from trace_engine.audit.trained import _recovered, recovery
+from trace_engine.audit.trained import Unseen, _recovered, recovery
 from trace_engine.errors import InputError
 from trace_engine.sets import Document
 from trace_engine.sets.documents import normalised
@@ -56,12 +56,16 @@ def test_answers_that_the_retained_text_tells_are_left_out(tmp_path: Path) -> No
         ("model", 0): Relearned({0: "0000", 2: "1110"}, {}),
         ("reference", 0): Relearned({0: "0000", 2: "1001"}, {}),
     }
-    result = _recovered(case, found, {0: [False, True, True, True]}, {0: 8}, {})
+    unseen = Unseen({0: [False, True, True, True]}, {0: 1})
+    result = _recovered(case, found, unseen, {0: 8}, {})
     (test,) = result.summary["excess"]
     # Model: 1, 1, 0 of the unseen three; reference: 0, 0, 1.
     assert test["estimate"]["value"] == pytest.approx(1 / 3)
     assert (test["estimate"]["n"], test["kind"], test["over"]) == (3, "recovered", "reference")
-    assert "3 of 4 forget questions have an answer" in result.summary["sentences"][0]
+    assert (
+        "so those 3 are judged whose right answer stands in none"
+        in (result.summary["sentences"][0])
+    )
     assert result.items["shown"] == {"0": "1000"}
     assert set(result.items["right"]) == {
         f"{role}, training on retained text, seed 0, step {step}"
@@ -73,9 +77,8 @@ def test_answers_that_the_retained_text_tells_are_left_out(tmp_path: Path) -> No
 def test_without_a_reference_it_is_compared_with_itself(tmp_path: Path) -> None:
     config = small(tmp_path / "sets", max_questions=4, before=None, reference=None)
     case = Case.read(config, tmp_path / "home")
-    result = _recovered(
-        case, {("model", 0): Relearned({0: "0100", 2: "1110"}, {})}, {0: [True] * 4}, {0: 8}, {}
-    )
+    found = {("model", 0): Relearned({0: "0100", 2: "1110"}, {})}
+    result = _recovered(case, found, Unseen({0: [True] * 4}, {0: 4}), {0: 8}, {})
     (test,) = result.summary["excess"]
     assert (test["over"], test["estimate"]["value"]) == ("itself", 0.5)
     assert "There is no reference" in result.summary["sentences"][-1]
@@ -86,7 +89,8 @@ def test_retained_text_that_tells_every_answer_is_refused_before_anything_trains
 ) -> None:
     case = Case.read(small(tmp_path / "sets", max_questions=4), tmp_path / "home")
     monkeypatch.setattr(
-        "trace_engine.audit.trained.not_shown", lambda questions, shown: [False] * len(questions)
+        "trace_engine.audit.trained.not_shown",
+        lambda questions, shown, **how: [False] * len(questions),
     )
     monkeypatch.setattr(
         "trace_engine.audit.trained.relearn", lambda *a, **k: pytest.fail("trained")

@@ -156,7 +156,9 @@ def forge(folder: Path, part: str, edit: Callable[[Any], None]) -> None:
     write_manifest(folder)
 
 
-@pytest.mark.parametrize("part", ["relearning", "recovery", "quantisation", "paraphrases"])
+@pytest.mark.parametrize(
+    "part", ["rerouted", "relearning", "recovery", "quantisation", "paraphrases"]
+)
 def test_an_excess_that_does_not_follow_from_the_marks_is_found_offline(
     copy: Path, part: str
 ) -> None:

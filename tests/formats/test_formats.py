@@ -165,9 +165,9 @@ def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path)
     assert page == "not checked"
     assert "TRACE 0 (kept) made them" in details[0]
     assert {state for state, *_ in states.values()} == {"agrees"}, states
-    # Files, parts, accuracies, attacks, rules, finding; sources, hashes, guessing, answers; two
-    # models, a loss, three attacks.
-    assert len(states) == 16
+    # Files, parts, accuracies, attacks, rules, finding; sources, hashes, guessing, judged,
+    # answers; two models, a loss, three attacks.
+    assert len(states) == 17
 
 
 def test_an_audit_opens_on_its_page(audited: Path, open_page: Callable[..., AppTest]) -> None:

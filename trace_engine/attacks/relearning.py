@@ -77,12 +77,19 @@ def retained_only(
     return [left[place] for place in sorted(order[:most].tolist())]
 
 
-def not_shown(questions: Mapping[int, Question], shown: Sequence[Document]) -> list[bool]:
-    """Per question, whether no shown document has the right choice in it, case and white space
-    aside. A paraphrase of it is not found."""
+def not_shown(
+    questions: Mapping[int, Question], shown: Sequence[Document], *, choices: bool = False
+) -> list[bool]:
+    """Per question, whether no shown document has the right choice in it (`choices`: any of them),
+    case and white space aside. A paraphrase of it is not found."""
     text = "\n".join(normalised(document.text) for document in shown)
     return [
-        normalised(question.choices[question.answer]) not in text for question in questions.values()
+        not any(
+            normalised(choice) in text
+            for place, choice in enumerate(question.choices)
+            if choices or place == question.answer
+        )
+        for question in questions.values()
     ]
 
 

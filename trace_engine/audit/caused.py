@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from trace_engine.audit.attacked import items_of
 from trace_engine.audit.case import Case
+from trace_engine.audit.marks import ROUTED, attack_figures
 from trace_engine.audit.result import Result
-from trace_engine.audit.rules import Excess
 from trace_engine.audit.settings import Role
-from trace_engine.causal import Change, Rerouted, ablate, erased_or_rerouted, profile_load, scan
+from trace_engine.causal import ablate, erased_or_rerouted, profile_load, scan
 from trace_engine.config import Cell
-from trace_engine.evaluation.estimate import Estimate
 from trace_engine.progress import ProgressCallback
 from trace_engine.routing import Profile, load_mismatch
 from trace_engine.sets import Question
@@ -33,7 +33,7 @@ def causal(case: Case, report: ProgressCallback) -> Result:
     pairs = zip(chosen["layer"].tolist(), chosen["expert"].tolist(), strict=True)
     cells = [Cell(layer, expert) for layer, expert in pairs]
     load = profile_load(Profile.load(folder))
-    asked = _some(case)
+    asked = list(_some(case).values())
     common: dict[str, Any] = {
         "forget_category": case.config.forget_category,
         "load": load,
@@ -64,11 +64,11 @@ def rerouted(case: Case, report: ProgressCallback) -> Result:
     """Old routers put back, new experts forbidden, hidden states probed."""
     models = case.config.models()
     case.close()
-    config = case.config.causal
+    config, asked = case.config.causal, _some(case)
     found = erased_or_rerouted(
         models["before"],
         models["model"],
-        _some(case),
+        list(asked.values()),
         reference=models.get("reference"),
         forget_category=case.config.forget_category,
         style=case.config.style,
@@ -81,28 +81,19 @@ def rerouted(case: Case, report: ProgressCallback) -> Result:
     # The models are named by the report, which leaves out the folders of this machine.
     for name in ("before", "after", "reference"):
         del data[name]
-    return Result(data | {"excess": [test.to_dict() for test in excesses(found)]})
+    forget = case.forget_questions()
+    there = {place: question for place, question in asked.items() if place in forget}
+    kept = [number for number, place in enumerate(asked) if place in forget]
+    items = items_of(there) | {
+        "right": {
+            ROUTED[way]: "".join(marks[number] for number in kept)
+            for way, marks in found.marks.items()
+        }
+    }
+    return Result(data | attack_figures("rerouted", case.config, items), items)
 
 
-def excesses(found: Rerouted) -> list[Excess]:
-    """What the rules read: what came back without any training, beyond the model as it is."""
-    tests = []
-    if found.restored.different:
-        back = found.restored.restored[0]
-        tests.append(_excess("the start model's routers put back", back.accuracy, back.n))
-    if found.forced.effects:
-        forced = found.forced.effects[0]
-        name = "the experts that serve the forget questions now, forbidden"
-        tests.append(_excess(name, forced.accuracy, forced.n))
-    return tests
-
-
-def _excess(test: str, change: Change, n: int) -> Excess:
-    estimate = Estimate(change.change, change.low, change.high, n, "paired by question")
-    return Excess(test, "intact", "itself", estimate)
-
-
-def _some(case: Case) -> list[Question]:
+def _some(case: Case) -> dict[int, Question]:
     """At most `causal.questions` of the audit's questions a category, drawn with the seed."""
     groups: dict[str, list[int]] = {}
     for place, question in case.questions.items():
@@ -111,4 +102,4 @@ def _some(case: Case) -> list[Question]:
     for number, name in enumerate(sorted(groups)):
         order = np.random.default_rng([case.config.seed, number, 25]).permutation(groups[name])
         chosen += order[: case.config.causal.questions].tolist()
-    return [case.questions[place] for place in sorted(chosen)]
+    return {place: case.questions[place] for place in sorted(chosen)}

@@ -1,8 +1,11 @@
 """From stored marks to an attack's figures: pure functions of an audit's settings and a part's
 items, so that `verify` derives what decides from what was answered.
 
-An excess compares the audited model with the reference under the same attack, or, without one, with
-itself before it.
+An excess compares the audited model with the reference under the same attack (asked plainly, where
+no reference can have the treatment), or, without one, with itself before it. Beside it stand the
+same before the attack, and the rise from there: the difference of both models' changes. Reports of
+formats 1 and 2 had neither, judged the mean over all steps and wordings, and compared other routing
+with the model as it is.
 """
 
 # Dims: N questions, S seeds
@@ -19,6 +22,7 @@ from trace_engine.attacks.settings import TrainingConfig, Trains
 from trace_engine.audit.rules import Excess, Kind, Yardstick
 from trace_engine.audit.settings import ROLES, AuditConfig
 from trace_engine.evaluation.estimate import Estimate
+from trace_engine.formats import AUDIT
 
 Items = Mapping[str, Any]
 RETAINED: Final = "training on retained text"
@@ -28,7 +32,17 @@ TOGETHER: Final[Mapping[str, str | None]] = {
     "paraphrases": "all wordings together",
     "prefixes": None,
 }
-"""The attacks that only ask, and what the mean over their ways is called where it is judged."""
+"""The attacks that only ask, and what the mean over their ways is called."""
+ROUTED: Final[Mapping[str, str]] = {
+    "before": "before, plain",
+    "after": "model, plain",
+    "reference": "reference, plain",
+    "restored": "model, the start model's routers put back",
+    "forced": "model, the experts that serve the forget questions now, forbidden",
+}
+"""What other routing is called among the marks, by its name in the causal evidence."""
+RISEN_SINCE: Final = 3
+"""The format of reports from which on every excess has its rise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +76,34 @@ def courses_of(part: str, config: AuditConfig) -> list[Course]:
     ]
 
 
-def attack_figures(part: str, config: AuditConfig, items: Items) -> dict[str, Any]:
+def attack_figures(
+    part: str, config: AuditConfig, items: Items, version: int = AUDIT
+) -> dict[str, Any]:
     """What follows from the marks of an attack: rows, excesses, and for a training its curves and
-    guessing. What older versions did not store (utility, numbers of choices) is left out."""
-    if part in TOGETHER:
-        return _asked(TOGETHER[part], config.seed, items)
+    guessing. What older versions did not store (utility, numbers of choices) is left out, and an
+    older `version` of reports is judged as it was."""
+    older = version < RISEN_SINCE
     rows: list[dict[str, Any]] = []
     curves: dict[str, list[dict[str, Any]]] = {}
-    tests = []
-    for course in courses_of(part, config):
-        tests.append(_course(course, config.seed, items, rows, curves))
-    found = {"rows": rows, "curves": curves, "excess": [test.to_dict() for test in tests]}
-    return found | ({"chance": chance_of(items["choices"])} if "choices" in items else {})
+    if part == "rerouted":
+        tests = _routed(config.seed, items, rows)
+    elif part in TOGETHER:
+        tests = _asked(TOGETHER[part], config.seed, items, rows, older)
+    else:
+        tests = [
+            _course(course, config.seed, items, rows, curves, older)
+            for course in courses_of(part, config)
+        ]
+    found: dict[str, Any] = {"rows": rows, "excess": [_told(test, older) for test in tests]}
+    if part in TOGETHER or part == "rerouted":
+        return found
+    chance = {"chance": chance_of(items["choices"])} if "choices" in items else {}
+    return found | {"curves": curves} | chance
+
+
+def _told(test: Excess, older: bool) -> dict[str, Any]:
+    told = test.to_dict()
+    return {k: v for k, v in told.items() if k not in ("before", "rise")} if older else told
 
 
 def chance_of(choices: Sequence[int]) -> float:
@@ -81,31 +111,57 @@ def chance_of(choices: Sequence[int]) -> float:
     return sum(1 / number for number in choices) / len(choices)
 
 
-def _asked(together: str | None, seed: int, items: Items) -> dict[str, Any]:
-    """Of ways of asking; `together` names their mean, which is then what is judged."""
+def _ways(items: Items) -> dict[str, dict[str, str]]:
+    """Model -> way of asking -> marks."""
     right: dict[str, dict[str, str]] = {}
     for name, marks in items["right"].items():
         role, _, way = name.partition(", ")
         right.setdefault(role, {})[way] = marks
-    ways = [way for way in right["model"] if way != "plain"]
-    on = "forget questions"
-    rows = [
-        row_of(way, role, on, mean(known_of(shares_of(marks)), seed))
+    return right
+
+
+def _routed(seed: int, items: Items, rows: list[dict[str, Any]]) -> list[Excess]:
+    """Of other routing: no reference can have it, so the reference is asked plainly."""
+    right = _ways(items)
+    rows += _rows(right, seed)
+    plain = {r: shares_of(of["plain"]) for r, of in right.items() if r in ("model", "reference")}
+    return [
+        excess_of(way, "intact", plain | {"model": shares_of(marks)}, plain, seed, "untreated")
+        for way, marks in right["model"].items()
+        if way != "plain"
+    ]
+
+
+def _rows(right: Mapping[str, Mapping[str, str]], seed: int) -> list[dict[str, Any]]:
+    return [
+        row_of(way, role, "forget questions", mean(known_of(shares_of(marks)), seed))
         for role, of in right.items()
         for way, marks in of.items()
     ]
-    groups = {together: ways} if together else {way: [way] for way in ways}
-    tests = [
-        excess_of(name, "intact", {r: _mean([m[w] for w in of]) for r, m in right.items()},
-                  shares_of(right["model"]["plain"]), seed)
-        for name, of in groups.items()
-    ]  # fmt: skip
+
+
+def _asked(
+    together: str | None, seed: int, items: Items, rows: list[dict[str, Any]], older: bool
+) -> list[Excess]:
+    """Of ways of asking, each by itself; `together` names their mean, which is judged too."""
+    right = {role: of for role, of in _ways(items).items() if role in ("model", "reference")}
+    ways = [way for way in right["model"] if way != "plain"]
+    rows += _rows(right, seed)
+    groups = {way: [way] for way in ways}
     if together:
+        groups = {together: ways} | ({} if older else groups)
         rows += [
-            row_of(together, role, on, mean(known_of(_mean([of[way] for way in ways])), seed))
+            row_of(together, role, "forget questions",
+                   mean(known_of(_mean([of[way] for way in ways])), seed))
             for role, of in right.items()
-        ]
-    return {"rows": rows, "excess": [test.to_dict() for test in tests]}
+        ]  # fmt: skip
+    plain = {role: shares_of(of["plain"]) for role, of in right.items()}
+    return [
+        excess_of(
+            name, "intact", {r: _mean([m[w] for w in of]) for r, m in right.items()}, plain, seed
+        )
+        for name, of in groups.items()
+    ]
 
 
 def _course(
@@ -114,8 +170,10 @@ def _course(
     items: Items,
     rows: list[dict[str, Any]],
     curves: dict[str, list[dict[str, Any]]],
+    older: bool,
 ) -> Excess:
-    """Adds a training's rows and curves to those of the part; returns its excess."""
+    """Adds a training's rows and curves to those of the part; returns its excess after the last
+    step at which was asked."""
     seeds, steps = course.config.seeds, [0, *course.config.ask_at]
     shown = np.stack([shares_of(items["shown"][str(of)]) for of in seeds])
     hide_SN, show_SN = np.where(shown, np.nan, 1.0), np.where(shown, 1.0, np.nan)
@@ -143,9 +201,13 @@ def _course(
                 curves.setdefault(f"{course.name.capitalize()}: {on}", []).append(
                     {"model": role, "points": points}
                 )
-        after[role] = nanmean(np.stack([nanmean(at[s] * hide_SN) for s in steps[1:]]))
-        before[role] = nanmean(at[0] * hide_SN)
-    return excess_of(course.name, course.kind, after, before["model"], seed)
+        unseen = lines["answers not shown"]
+        mean_N = nanmean(np.stack([unseen[step] for step in steps[1:]]))
+        before[role], after[role] = unseen[0], mean_N if older else unseen[steps[-1]]
+        if not older and len(steps) > 2:
+            estimate = mean(known_of(mean_N), seed)
+            rows.append(row_of(course.name, role, "answers not shown, mean over steps", estimate))
+    return excess_of(course.name, course.kind, after, before, seed)
 
 
 def _roles(course: Course, items: Items) -> Iterator[str]:
@@ -161,12 +223,36 @@ def _stacked(marks: Mapping[str, str], course: Course, role: str, step: int) -> 
 
 
 def excess_of(
-    test: str, kind: Kind, after: Mapping[str, Shares], before_N: Shares, seed: int
+    test: str,
+    kind: Kind,
+    after: Mapping[str, Shares],
+    before: Mapping[str, Shares],
+    seed: int,
+    over: Yardstick = "reference",
 ) -> Excess:
-    over: Yardstick = "reference" if "reference" in after else "itself"
-    against = after.get("reference", before_N)
-    keep = ~np.isnan(after["model"]) & ~np.isnan(against)
-    return Excess(test, kind, over, difference(after["model"][keep], against[keep], seed))
+    """Of the same questions after and before the attack, by model."""
+    gained_N = after["model"] - before["model"]
+    if "reference" not in after:
+        alone = mean_difference(gained_N, seed)
+        return Excess(test, kind, "itself", alone, rise=alone)
+    excess_N = after["model"] - after["reference"]
+    start_N = before["model"] - before["reference"]
+    # What was not asked after the attack does not count before it either.
+    start_N = np.where(np.isnan(excess_N), np.nan, start_N)
+    return Excess(
+        test,
+        kind,
+        over,
+        mean_difference(excess_N, seed),
+        before=mean_difference(start_N, seed),
+        rise=mean_difference(excess_N - start_N, seed),
+    )
+
+
+def mean_difference(values_N: Shares, seed: int) -> Estimate:
+    """Of paired differences, where there are both."""
+    known_N = known_of(values_N)
+    return difference(known_N, np.zeros_like(known_N), seed)
 
 
 def row_of(

@@ -341,7 +341,11 @@ def _rerouted(report: Report) -> Markup:
     head = el("h2", "Erased, or only re-routed?")
     if found is None:
         return el("section", head, untested(report, "rerouted"))
-    return el("section", head, items(found["sentences"].values()))
+    # Reports of formats 1 and 2 have no rows.
+    rows = found.get("rows")
+    return el(
+        "section", head, items(found["sentences"].values()), _attack_rows(rows) if rows else None
+    )
 
 
 def _drift(report: Report) -> Markup:

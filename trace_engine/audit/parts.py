@@ -29,7 +29,7 @@ from trace_engine.evaluation.probe import probe_documents, routing_probe
 from trace_engine.progress import ProgressCallback
 from trace_engine.routing import drift, load_mismatch
 
-VERSION = 2
+VERSION = 3
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
 
 

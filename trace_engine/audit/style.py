@@ -18,6 +18,7 @@ p { margin: .4rem 0; max-width: 46rem; }
 .finding h2 { border: 0; margin: 0 0 .4rem; padding: 0; font-size: 1.35rem; }
 .holds, .suppressed { border-left-color: #b5541c; }
 .returns { border-left-color: #c99a2e; }
+.partly { border-left-color: #b26a00; }
 .like_reference { border-left-color: #2b5c9e; }
 .undecided { border-left-color: #777; }
 .scroll { overflow-x: auto; }

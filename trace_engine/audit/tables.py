@@ -7,7 +7,7 @@ from trace_engine.csvfile import csv_text
 
 Row = Mapping[str, Any]
 
-ATTACKS: Final = ("relearning", "recovery", "quantisation", "paraphrases", "prefixes")
+ATTACKS: Final = ("rerouted", "relearning", "recovery", "quantisation", "paraphrases", "prefixes")
 _FIGURE: Final = ("value", "low", "high", "n", "method")
 
 

@@ -1,11 +1,12 @@
 """Attacks that train, as parts of an audit: relearning, and training on retained text alone.
 
 Every model that is there is trained alike and asked on the way. What is judged are the questions
-whose answers the shown documents do not tell, as a mean over seeds and all steps after the first.
+whose answers the shown documents do not tell, as a mean over seeds after the last step.
 Accepted trade-off: a model is opened anew for every training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,8 @@ from trace_engine.errors import InputError
 from trace_engine.progress import ProgressCallback
 from trace_engine.sets import Document, Question
 
+LEAST_CLEAR: Final = 50
+"""So many questions without any shown choice are enough to judge by them alone."""
 UTILITY_ASKED: Final = 60
 """Utility questions that are asked on the way of a training, drawn with the seed."""
 
@@ -36,17 +39,16 @@ def relearning(case: Case, report: ProgressCallback) -> Result:
     config, asked = case.config.relearning, case.forget_questions()
     utility = _some_utility(case)
     found: dict[tuple[Trains, Role, int], Relearned] = {}
-    unseen: dict[int, list[bool]] = {}
-    shown: dict[int, int] = {}
+    documents = documents_of(case, "relearning")
+    unseen = unseen_of(asked, documents)
+    _require_unseen(unseen, "stands in the slice", "Lower relearning.share.")
     for seed in config.seeds:
-        documents = sliced(case, seed)
-        unseen[seed], shown[seed] = not_shown(asked, documents), len(documents)
         for trains in config.trains:
             for role in attacked(case):
                 found[trains, role, seed] = trained(
-                    case, role, documents, utility, config, seed, report, trains=trains
+                    case, role, documents[seed], utility, config, seed, report, trains=trains
                 )
-    _require_unseen(unseen, "stands in the slice", "Lower relearning.share.")
+    shown = {seed: len(drawn) for seed, drawn in documents.items()}
     return _relearned(case, found, unseen, shown, utility)
 
 
@@ -56,11 +58,8 @@ def recovery(case: Case, report: ProgressCallback) -> Result:
     config, asked = case.config.recovery, case.forget_questions()
     utility = _some_utility(case)
     found: dict[tuple[Role, int], Relearned] = {}
-    unseen: dict[int, list[bool]] = {}
-    shown: dict[int, int] = {}
-    documents = {seed: retained(case, seed) for seed in config.seeds}
-    for seed, drawn in documents.items():
-        unseen[seed], shown[seed] = not_shown(asked, drawn), len(drawn)
+    documents = documents_of(case, "recovery")
+    unseen = unseen_of(asked, documents)
     advice = "Lower recovery.steps, or give a retain set that does not tell them."
     _require_unseen(unseen, "stands in the retained text", advice)
     for seed in config.seeds:
@@ -68,7 +67,46 @@ def recovery(case: Case, report: ProgressCallback) -> Result:
             found[role, seed] = trained(
                 case, role, documents[seed], utility, config, seed, report, what=RETAINED
             )
+    shown = {seed: len(drawn) for seed, drawn in documents.items()}
     return _recovered(case, found, unseen, shown, utility)
+
+
+def documents_of(case: Case, part: str) -> dict[int, list[Document]]:
+    """Per seed what a training shows."""
+    if part == "relearning":
+        return {seed: sliced(case, seed) for seed in case.config.relearning.seeds}
+    return {seed: retained(case, seed) for seed in case.config.recovery.seeds}
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Which questions are judged."""
+
+    judged: Mapping[int, Sequence[bool]]
+    """Per seed and question."""
+    clear: Mapping[int, int]
+    """Per seed, how many questions have none of their choices in a shown document."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Only those are judged."""
+        return min(self.clear.values()) >= LEAST_CLEAR
+
+
+def unseen_of(
+    asked: Mapping[int, Question],
+    documents: Mapping[int, Sequence[Document]],
+    *,
+    clear: bool = True,
+) -> Unseen:
+    """Questions none of whose choices is shown, where every seed leaves enough of them (and `clear`
+    asks for it); else those whose right choice is not shown."""
+    wholly = {seed: not_shown(asked, drawn, choices=True) for seed, drawn in documents.items()}
+    found = Unseen(wholly, {seed: sum(flags) for seed, flags in wholly.items()})
+    if clear and found.is_clear:
+        return found
+    told = {seed: not_shown(asked, drawn) for seed, drawn in documents.items()}
+    return replace(found, judged=told)
 
 
 def sliced(case: Case, seed: int) -> list[Document]:
@@ -106,8 +144,8 @@ def trained(
     )  # fmt: skip
 
 
-def _require_unseen(unseen: Mapping[int, Sequence[bool]], where: str, advice: str) -> None:
-    if not any(any(flags) for flags in unseen.values()):
+def _require_unseen(unseen: Unseen, where: str, advice: str) -> None:
+    if not any(any(flags) for flags in unseen.judged.values()):
         raise InputError(
             f"Every forget question's answer {where}, so none is left to ask about. {advice}"
         )
@@ -116,7 +154,7 @@ def _require_unseen(unseen: Mapping[int, Sequence[bool]], where: str, advice: st
 def _relearned(
     case: Case,
     found: Mapping[tuple[Trains, Role, int], Relearned],
-    unseen: Mapping[int, list[bool]],
+    unseen: Unseen,
     shown: Mapping[int, int],
     utility: Mapping[int, Question],
 ) -> Result:
@@ -124,7 +162,9 @@ def _relearned(
     sentences = [
         f"Plain fine-tuning on {_counts(shown.values())} of {len(case.forget):,} forget documents, "
         + _how(case, config, unseen),
-        "Where the routers alone train, no expert is written to: what comes back was there.",
+        "Where the routers alone train, no expert is written to: they can steer, and hardly "
+        "store. Answers that are shown they do learn, in a model that never knew them too, so this "
+        "as well is judged on answers that are not.",
     ]
     named = {f"{role}, {TRAINED[trains]}, seed {seed}": of
              for (trains, role, seed), of in found.items()}  # fmt: skip
@@ -134,7 +174,7 @@ def _relearned(
 def _recovered(
     case: Case,
     found: Mapping[tuple[Role, int], Relearned],
-    unseen: Mapping[int, list[bool]],
+    unseen: Unseen,
     shown: Mapping[int, int],
     utility: Mapping[int, Question],
 ) -> Result:
@@ -149,15 +189,34 @@ def _recovered(
     return _result(case, "recovery", sentences, named, unseen, utility)
 
 
-def _how(case: Case, config: TrainingConfig, unseen: Mapping[int, Sequence[bool]]) -> str:
-    seeds = len(config.seeds)
-    return (
+def _how(case: Case, config: TrainingConfig, unseen: Unseen) -> str:
+    seeds, asked = len(config.seeds), len(case.forget_questions())
+    judged = {seed: sum(flags) for seed, flags in unseen.judged.items()}
+    together = sum(map(any, zip(*unseen.judged.values(), strict=True)))
+    each = _counts(judged.values(), " to ")
+    start = (
         f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {config.steps} updates of "
         f"{config.batch_size} documents. "
-        f"{_counts([sum(flags) for flags in unseen.values()], ' to ')} of "
-        f"{len(case.forget_questions()):,} forget questions have an answer that stands in no shown "
-        "document; those are judged, as a mean over seeds and all steps after the first."
     )
+    if unseen.is_clear:
+        which = (
+            f"{each} of {asked:,} forget questions have none of their choices in a shown document; "
+            "those are judged"
+        )
+    else:
+        which = (
+            f"Only {_counts(unseen.clear.values(), ' to ')} of {asked:,} forget questions have "
+            f"none of their choices in a shown document, fewer than {LEAST_CLEAR}, so those "
+            f"{each} are judged whose right answer stands in none. Wrong choices that were shown "
+            "grow likelier by training, whatever a model knows, so right answers can fall below "
+            "guessing; a reference falls alike, and only the difference is judged"
+        )
+    n = "" if seeds == 1 else (
+        f" A question counts where at least one seed leaves it unseen, as a mean over those seeds: "
+        f"{together:,} in all."
+    )  # fmt: skip
+    last = config.ask_at[-1]
+    return f"{start}{which}, after update {last}; earlier steps and their mean are told beside.{n}"
 
 
 def _counts(numbers: Iterable[int], between: str = " and ") -> str:
@@ -169,7 +228,7 @@ def _result(
     part: PartName,
     sentences: Sequence[str],
     found: Mapping[str, Relearned],
-    unseen: Mapping[int, Sequence[bool]],
+    unseen: Unseen,
     utility: Mapping[int, Question],
 ) -> Result:
     """Marks as items, and the figures that follow from them."""
@@ -177,11 +236,17 @@ def _result(
     told = [*sentences, *([] if "reference" in case.models else alone)]
     items = items_of(case.forget_questions()) | {
         "right": _marks({name: of.forget for name, of in found.items()}),
-        "shown": {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.items()},
+        "shown": left_out(unseen),
+        "clear": unseen.is_clear,
         "utility_number": [number + 1 for number in utility],
         "utility": _marks({name: of.utility for name, of in found.items()}) if utility else {},
     }
     return Result({"sentences": told} | attack_figures(part, case.config, items), items)
+
+
+def left_out(unseen: Unseen) -> dict[str, str]:
+    """Per seed a 1 for every question that is not judged."""
+    return {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.judged.items()}
 
 
 def _marks(found: Mapping[str, Mapping[int, str]]) -> dict[str, str]:

@@ -30,15 +30,17 @@ from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
-from trace_engine.audit.marks import TOGETHER, attack_figures
+from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import ANSWERS, derived_files
 from trace_engine.audit.report_file import JSON, read_report
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
+from trace_engine.audit.trained import documents_of, left_out, unseen_of
 from trace_engine.disk import sha256_file, strict
 from trace_engine.errors import RunError, TraceError
+from trace_engine.formats import FIELD
 from trace_engine.progress import ProgressCallback, ignore_progress
 
 State = Literal["agrees", "differs", "not checked"]
@@ -150,10 +152,10 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
             "not checked",
             (f"TRACE {made} made them, and this is {trace_engine.__version__}",),
         )
-    config = read_audit(folder / CONFIG)
-    yield _checked("accuracies against the answers", _unlike_answers(config, parts))
-    yield _checked("attacks against their marks", list(_unlike_marks(config, parts)))
-    yield _checked("the rules against the settings", _unlike_rules(config, data))
+    config, version = read_audit(folder / CONFIG), data.get(FIELD, 1)
+    yield _checked("accuracies against the answers", _unlike_answers(config, parts, version))
+    yield _checked("attacks against their marks", list(_unlike_marks(config, parts, version)))
+    yield _checked("the rules against the settings", _unlike_rules(config, data, version))
     summaries = {part: found["summary"] for part, found in parts.items()}
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
     finding = finding_of(summaries, missing, RulesConfig.recorded(data["rules"])).to_dict()
@@ -198,7 +200,7 @@ def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any]) -> list[str]:
+def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any], version: int) -> list[str]:
     """Accuracies, differences and guessing, computed again from right and wrong."""
     if "questions" not in parts:
         return []
@@ -211,29 +213,38 @@ def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any]) -> list[str]:
         )
         if right != items["right"][role]:
             said.append(f"parts/questions.json: what the {role} picked and what is right disagree")
-    return said + list(_unlike_figures("questions", config, parts["questions"], items))
+    return said + list(_unlike_figures("questions", config, parts["questions"], items, version))
 
 
-def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any]) -> Iterator[str]:
+def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any], version: int) -> Iterator[str]:
     """Rows, curves and excesses of the attacks, computed again from who was right when."""
-    for part in (*TOGETHER, *TRAINING):
+    routed = ("rerouted",) if version >= RISEN_SINCE else ()
+    for part in (*routed, *TOGETHER, *TRAINING):
         if part in parts:
-            yield from _unlike_figures(part, config, parts[part], parts[part]["items"])
+            yield from _unlike_figures(part, config, parts[part], parts[part]["items"], version)
 
 
 def _unlike_figures(
-    part: str, config: AuditConfig, found: Mapping[str, Any], items: Mapping[str, Any]
+    part: str,
+    config: AuditConfig,
+    found: Mapping[str, Any],
+    items: Mapping[str, Any],
+    version: int,
 ) -> Iterator[str]:
     """Where a part's summary is not what follows from its items."""
-    make = question_summary(config, items) if part == "questions" else attack_figures(
-        part, config, items
-    )  # fmt: skip
-    again, shown = strict(make), found["summary"]
+    needed = ("choices", "utility") if part in TRAINING else ("choices",)
+    lacking = [name for name in needed if name not in found["items"]]
+    if lacking and version >= RISEN_SINCE:
+        yield f"parts/{part}.json: {', '.join(lacking)} of its items is missing"
+    if part == "questions":
+        again = strict(question_summary(config, items))
+    else:
+        again = strict(attack_figures(part, config, items, version))
+    shown = found["summary"]
     if part in TRAINING and "utility" not in items:
         shown = _without_utility(shown)
-    older = "choices" not in found["items"]
     for name, value in again.items():
-        if older and name not in shown:
+        if lacking and name not in shown:
             continue
         yield from _unlike(f"parts/{part}.json, {name}", shown.get(name), value)
 
@@ -245,16 +256,18 @@ def _without_utility(summary: Mapping[str, Any]) -> dict[str, Any]:
     return dict(summary) | {"rows": rows, "curves": curves}
 
 
-def _unlike_rules(config: AuditConfig, data: Mapping[str, Any]) -> list[str]:
-    rules = strict(config.rules.model_dump(mode="json"))
+def _unlike_rules(config: AuditConfig, data: Mapping[str, Any], version: int) -> list[str]:
+    rules, shown = strict(config.rules.model_dump(mode="json")), data["rules"]
+    names = rules if version >= RISEN_SINCE else shown
     return [
-        f"rules, {name}: {str(value)[:40]} in {JSON}, {str(rules.get(name))[:40]} in {CONFIG}"
-        for name, value in data["rules"].items()
-        if rules.get(name) != value
+        f"rules, {name}: {str(shown.get(name))[:40]} in {JSON}, "
+        f"{str(rules.get(name))[:40]} in {CONFIG}"
+        for name in names
+        if rules.get(name) != shown.get(name)
     ]
 
 
-def _unlike_choices(case: Case, parts: Mapping[str, Any]) -> list[str]:
+def _unlike_choices(case: Case, parts: Mapping[str, Any], version: int) -> list[str]:
     """What follows from how many choices the questions have: guessing."""
     said = []
     for part in ("questions", *TRAINING):
@@ -262,8 +275,25 @@ def _unlike_choices(case: Case, parts: Mapping[str, Any]) -> list[str]:
             asked = case.questions if part == "questions" else case.forget_questions()
             counts = [len(question.choices) for question in asked.values()]
             items = dict(parts[part]["items"]) | {"choices": counts}
-            said += list(_unlike_figures(part, case.config, parts[part], items))
+            said += list(_unlike_figures(part, case.config, parts[part], items, version))
     return said
+
+
+def _unlike_shown(case: Case, parts: Mapping[str, Any]) -> Iterator[str]:
+    """Which questions a training is not judged by, as the shown documents say."""
+    asked = case.forget_questions()
+    for part in TRAINING:
+        if part not in parts:
+            continue
+        items, documents = parts[part]["items"], documents_of(case, part)
+        # Older versions judged by right choices alone.
+        unseen = unseen_of(asked, documents, clear="clear" in items)
+        for seed, marks in left_out(unseen).items():
+            turned = sum(
+                one != other for one, other in zip(marks, items["shown"][seed], strict=True)
+            )
+            if turned:
+                yield f"parts/{part}.json, seed {seed}: {turned} questions are judged otherwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +337,11 @@ def _recomputed(
         checks.append(
             _checked("question hashes", _unlike_hashes(case, parts["questions"]["items"]))
         )
-        checks.append(_checked("guessing against the questions", _unlike_choices(case, parts)))
+        guessed = _unlike_choices(case, parts, data.get(FIELD, 1))
+        checks.append(_checked("guessing against the questions", guessed))
+        checks.append(
+            _checked("judged questions against the sets", list(_unlike_shown(case, parts)))
+        )
         checks.append(
             _checked("answer files against the parts", _unlike_files(folder, case, parts))
         )

@@ -96,9 +96,9 @@ def erased_or_rerouted(
 ) -> Rerouted:
     """Compare two models of one architecture on the same questions.
 
-    `reference`, a model that never saw the forget set, is only probed. Raises InputError for
-    questions without both groups and for models of different shapes; ModelError as `open_model`
-    does.
+    `reference`, a model that never saw the forget set, is only asked and probed. Raises InputError
+    for questions without both groups and for models of different shapes; ModelError as
+    `open_model` does.
     """
     groups = group(questions, forget_category)
     old = _look(before, "the old model", groups, questions, style, report)
@@ -112,15 +112,19 @@ def erased_or_rerouted(
     opened = new.opened
     assert opened is not None
     asked = list(questions)
-    restored = _restore(opened, asked, groups, old, new, style, permutations, seed, report)
+    marks = {"before": _marks(old.answers), "after": _marks(new.answers)}
+    restored = _restore(opened, asked, groups, old, new, style, permutations, seed, report, marks)
     examination = Examination(opened, asked, style=style, report=report)
     forced = _force(examination, groups, old, new, per_layer, draws, permutations, seed, report)
+    if forced.cells:
+        marks["forced"] = _marks(examination.without(forced.cells, "reroute"))
     del opened, examination
     new = _closed(new)
     gc.collect()
     unseen = None
     if reference is not None:
         unseen = _look(reference, "the reference", groups, questions, style, report)
+        marks["reference"] = _marks(unseen.answers)
     return Rerouted(
         before=old.model,
         after=new.model,
@@ -133,7 +137,12 @@ def erased_or_rerouted(
         probing=_probe(asked, groups, old, new, unseen, shuffles, seed, report),
         permutations=permutations,
         seed=seed,
+        marks=marks,
     )
+
+
+def _marks(answers: Answers) -> str:
+    return "".join("1" if right else "0" for right in answers.correct_N)
 
 
 # ---- looking at one model ------------------------------------------------------------------------
@@ -310,9 +319,12 @@ def _restore(
     permutations: int,
     seed: int,
     report: ProgressCallback,
+    marks: dict[str, str],
 ) -> Restored:
     with routers_of(opened, old.routers) as different:
         answers = Examination(opened, questions, style=style, report=report).answers
+    if different:
+        marks["restored"] = _marks(answers)
     return Restored(
         unlearned=_two(groups, old.answers, new.answers, permutations, seed),
         restored=_two(groups, new.answers, answers, permutations, seed),

@@ -8,7 +8,7 @@ Frozen, JSON both ways, and free of torch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from trace_engine.causal.paired import INTERVALS, TESTS, Effect
@@ -186,6 +186,9 @@ class Rerouted:
     probing: Probing
     permutations: int
     seed: int
+    marks: dict[str, str] = field(default_factory=dict, compare=False)
+    """Right and wrong of every question, 1 and 0: `before`, `after`, `reference`, `restored`,
+    `forced`, where made. Not part of `to_dict`."""
 
     @property
     def sentences(self) -> dict[str, str]:
@@ -200,6 +203,7 @@ class Rerouted:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         data = asdict(self)
+        del data["marks"]
         data["forced"]["cells"] = [list(cell) for cell in self.forced.cells]
         return {
             "schema": SCHEMA,
@@ -215,9 +219,9 @@ class Rerouted:
         with reading("rerouted", data):
             restored, forced, probing = data["restored"], data["forced"], data["probing"]
             plain = {
-                field.name: data[field.name]
-                for field in fields(cls)
-                if field.name not in ("overlap", "restored", "forced", "probing")
+                each.name: data[each.name]
+                for each in fields(cls)
+                if each.name not in ("overlap", "restored", "forced", "probing", "marks")
             }
             return cls(
                 **plain,
