@@ -16,13 +16,14 @@ from app import wording
 from app.curves import escape, lay_out, series_colours
 from app.theme import Palette, palette
 from trace_engine.audit.names import ROLE_WORDS
-from trace_engine.audit.rules import Excess, RulesConfig
+from trace_engine.audit.rules import Excess, RulesConfig, threshold
 
 _LINE_HEIGHT, _BETWEEN = 15, 12
 _AROUND = 190
 _LABEL_WIDTH = 30
 """Characters of a test's name per line."""
 _REFERRED = ("reference", "untreated")
+_WHERE = {True: ", against a reference", False: ", against the model as it is"}
 _YARDSTICKS = (
     (True, "against a reference"),
     (False, "against guessing, or the model as it is"),
@@ -38,9 +39,14 @@ def excess_figure(
     figure = go.Figure()
     figure.add_vline(x=0, line_color=colours.neutral, line_width=1.5)
     referred = any(test.over in _REFERRED for test in tests)
-    there = 100 * (rules.holds_above if referred else rules.without_reference)
+    beyond: dict[float, bool] = {}
+    for test in tests:
+        beyond[100 * threshold(test, rules)] = test.over in _REFERRED
     absent = 100 * rules.gone_below
-    thresholds = [(there, f"there: beyond {there:g}", "dash")]
+    thresholds = [
+        (at, f"there: beyond {at:g}" + ("" if len(beyond) == 1 else _WHERE[compared]), "dash")
+        for at, compared in sorted(beyond.items())
+    ]
     if referred:  # without one, absence is never claimed
         thresholds.append((absent, f"absent: below {absent:g}", "dot"))
     for at, _, dash in thresholds:

@@ -21,22 +21,16 @@ from trace_engine.audit.background import (
 from trace_engine.audit.blocks import figure
 from trace_engine.audit.evidence import excesses, utility_of
 from trace_engine.audit.manifest import NAME, files_of
-from trace_engine.audit.names import ROLE_WORDS
+from trace_engine.audit.names import BESIDE, ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
-from trace_engine.audit.rules import Excess, RulesConfig, told_utility
+from trace_engine.audit.rules import Excess, RulesConfig, threshold, told_utility
 from trace_engine.errors import TraceError
 from trace_engine.spelling import number
 
 TICK_SECONDS = 1.0
 WHOLE = "audit-report"
 """Folder and archive of a report that was taken away."""
-_YARDSTICKS = {
-    "reference": "the reference, treated alike",
-    "untreated": "the reference, asked plainly",
-    "chance": "guessing",
-    "itself": "the model as it is",
-}
 _TRAINING = (
     ("relearning", "Relearning", "the slice"),
     ("recovery", "Retained text alone", "retained text"),
@@ -166,9 +160,9 @@ def _draw_tests(tests: list[Excess], rules: RulesConfig) -> None:
         name="audit-tests",
         alt="One dot per test: what the model answers beyond its yardstick, with its interval.",
         caption="What the model answers of the forget questions beyond its yardstick, in "
-        f"percentage points. There: the whole interval above {100 * rules.holds_above:g} (without "
-        f"a reference {100 * rules.without_reference:g}). Absent: the whole interval below "
-        f"{100 * rules.gone_below:g}.",
+        f"percentage points. There: the whole interval above {100 * rules.holds_above:g} (beside "
+        f"guessing or the model as it is {100 * rules.without_reference:g}). Absent: the whole "
+        f"interval below {100 * rules.gone_below:g}. Rise: what the attack added.",
     )
     table = pd.DataFrame(
         [
@@ -176,8 +170,10 @@ def _draw_tests(tests: list[Excess], rules: RulesConfig) -> None:
                 "test": test.test,
                 "beyond": number(100 * test.estimate.value, "+.1f"),
                 "95 % interval": _points(test.estimate.low, test.estimate.high),
+                "rise": "" if test.rise is None else number(100 * test.rise.value, "+.1f"),
+                "there above": f"{100 * threshold(test, rules):g}",
                 "n": test.estimate.n,
-                "yardstick": _YARDSTICKS[test.over],
+                "yardstick": BESIDE[test.over],
             }
             for test in tests
         ]

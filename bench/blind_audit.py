@@ -1,8 +1,9 @@
 """Four models, four audits, and whether the findings tell them apart.
 
 `python -m bench.blind_audit --target MODEL --retrained MODEL --reference MODEL --work DIR` makes a
-good and a fake unlearned model of the target, audits all four under names that say nothing, and
-prints what each was found to be, with every test's excess. The rules are those of the settings;
+good and a fake unlearned model of the target, audits all four in an order drawn by chance, and
+prints what each was found to be, with every test's excess. Blind are the rules, which read figures
+alone; the reports name the models' folders. The rules are those of the settings;
 they were fixed on the bundled models (seed 0). The reference should be a model that is none of the
 four. A finished audit in DIR is kept, so that a stopped test goes on.
 """
@@ -59,7 +60,7 @@ def blind(
     seed: int,
     **changed: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Audit every model under a name drawn by chance; returns the findings by what it is. The start
+    """Audit every model, in an order drawn by chance; returns the findings by what it is. The start
     model is the target, and none for the target itself."""
     names = list(models)
     random.Random(f"{seed}-blind").shuffle(names)

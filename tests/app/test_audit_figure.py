@@ -40,8 +40,12 @@ def test_every_test_stands_where_the_report_says() -> None:
     assert list(figure.layout.yaxis.categoryarray)[::-1] == [
         "plain &lt;b&gt;", "routers put back", "4 bits",
     ]  # fmt: skip
-    assert [shape.x0 for shape in figure.layout.shapes] == [0, 10, 15]
-    assert list(lines(figure)) == ["there: beyond 10", "absent: below 15"]
+    assert [shape.x0 for shape in figure.layout.shapes] == [0, 10, 20, 15]
+    assert list(lines(figure)) == [
+        "there: beyond 10, against a reference",
+        "there: beyond 20, against the model as it is",
+        "absent: below 15",
+    ]
 
 
 def test_without_a_reference_absence_has_no_line() -> None:

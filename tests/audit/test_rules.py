@@ -14,6 +14,8 @@ from trace_engine.audit.rules import (
     Utility,
     Yardstick,
     judge,
+    share_known,
+    threshold,
 )
 from trace_engine.evaluation.estimate import Estimate
 
@@ -160,10 +162,14 @@ def test_other_routing_adds_to_what_is_answered_plainly() -> None:
     )
 
 
-def test_changed_thresholds_are_named() -> None:
-    assert RULES.changed() == []
-    changed = RulesConfig(holds_above=0.3)
-    assert changed.changed() == ["holds_above 0.3 (TRACE's own: 0.1)"]
+def test_what_suppression_needs_is_half_of_what_there_was() -> None:
+    assert share_known(0.6, RULES) == pytest.approx(0.3)
+    assert share_known(None, RULES) == pytest.approx(0.375)
+
+
+def test_the_threshold_is_that_of_the_tests_yardstick() -> None:
+    yards: tuple[Yardstick, ...] = ("reference", "untreated", "chance", "itself")
+    assert [threshold(excess(0, over=over), RULES) for over in yards] == [0.1, 0.1, 0.2, 0.2]
 
 
 def test_few_questions_and_none_decide_nothing() -> None:

@@ -96,7 +96,9 @@ def test_probes_have_baselines_and_a_reference(compared: Rerouted) -> None:
     for row in compared.probing.layers:
         assert row.before.n == 6
         assert row.reference == row.before  # the reference is the old model here
-        assert 0 <= row.shuffled <= row.shuffled_high <= 1
+        # 19 shuffles of 6 questions vary, and lie about what guessing gets.
+        assert row.shuffled < row.shuffled_high <= 1
+        assert row.shuffled == pytest.approx(compared.probing.chance, abs=0.2)
     assert compared.probing.p_reference == compared.probing.p_before
 
 

@@ -38,6 +38,8 @@ class Wording:
 
     name: str
     questions: dict[int, Question]
+    words: str = ""
+    """What it is, for whoever repeats it."""
 
 
 def paraphrases(
@@ -60,7 +62,7 @@ def paraphrases(
             )
             for place, question in questions.items()
         }
-        found.append(Wording(f"template {number}", asked))
+        found.append(Wording(f"template {number}", asked, f"“{template}”"))
     if config.paraphrases is not None:
         found += _from_file(questions, config.paraphrases)
     return found
@@ -78,6 +80,7 @@ def prefixes(questions: Mapping[int, Question], config: AskingConfig) -> list[Wo
                 place: replace(question, question=text + question.question)
                 for place, question in questions.items()
             },
+            f"“{text}” before every question",
         )
         for name, text in chosen.items()
     ]
@@ -105,6 +108,7 @@ def _from_file(questions: Mapping[int, Question], source: str) -> list[Wording]:
         Wording(
             f"paraphrase {depth + 1}",
             {place: wordings[depth] for place, wordings in asked.items() if depth < len(wordings)},
+            f"number {depth + 1} of a question's wordings in {path.name}",
         )
         for depth in range(deepest)
     ]

@@ -44,13 +44,13 @@ def other_words(case: Case, report: ProgressCallback) -> Result:
     """The questions paraphrased."""
     asked = case.forget_questions()
     wordings = paraphrases(asked, case.config.asking, case.config.questions)
-    return _worded(case, wordings, "paraphrases", report, ())
+    return _worded(case, wordings, "paraphrases", report)
 
 
 def behind_prefixes(case: Case, report: ProgressCallback) -> Result:
     """The questions behind jailbreak-style prefixes."""
     wordings = prefixes(case.forget_questions(), case.config.asking)
-    return _worded(case, wordings, "prefixes", report, ())
+    return _worded(case, wordings, "prefixes", report)
 
 
 def _worded(
@@ -58,7 +58,6 @@ def _worded(
     wordings: Sequence[Wording],
     part: PartName,
     report: ProgressCallback,
-    sentences: Sequence[str],
 ) -> Result:
     if not wordings:
         raise InputError("There is no other wording: give asking.paraphrases or asking.templates.")
@@ -67,7 +66,10 @@ def _worded(
         role: ask_in_other_words(case.open(role), asked, wordings, style, report)
         for role in attacked(case)
     }
-    return _asked(case, right, sentences, part)
+    told = [
+        f"{wording.name}: {wording.words} (n={len(wording.questions):,})" for wording in wordings
+    ]
+    return _asked(case, right, told, part)
 
 
 def _asked(case: Case, right: Right, sentences: Sequence[str], part: PartName) -> Result:

@@ -12,6 +12,13 @@ ROLE_WORDS: Final[Mapping[str, str]] = {
     "before": "start model",
     "reference": "reference",
 }
+BESIDE: Final[Mapping[str, str]] = {
+    "reference": "the reference, treated alike",
+    "untreated": "the reference, asked plainly",
+    "chance": "guessing",
+    "itself": "the model as it is",
+}
+"""What an excess is measured against."""
 
 
 def shown_source(source: str) -> str:

@@ -19,9 +19,10 @@ from trace_engine.audit.blocks import (
     table,
     untested,
 )
-from trace_engine.audit.evidence import excesses
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
+from trace_engine.audit.judged import how
+from trace_engine.audit.redact import SHORTEST, WORDS
 from trace_engine.audit.style import STYLE
 from trace_engine.spelling import NBSP, number, size
 
@@ -40,7 +41,7 @@ def render(report: Report) -> str:
     sections = (
         _head,
         _finding,
-        _rules,
+        how,
         _subject,
         _knowledge,
         _measures,
@@ -85,66 +86,6 @@ def _finding(report: Report) -> Markup:
         el("p", el("strong", "Not tested:"), None if untold else " nothing of what TRACE tests."),
         items(untold) if untold else None,
         class_=f"finding {found['verdict']}",
-    )
-
-
-def _rules(report: Report) -> Markup:
-    rules, found = report["rules"], report["finding"]
-    return el(
-        "section",
-        el("h2", "How the finding was made"),
-        el(
-            "p",
-            "An excess is the share of the forget questions that the model answers beyond its "
-            "yardstick (the reference under the same treatment; guessing or the model itself where "
-            "there is none), with a 95" + NBSP + "% interval over questions. The rules were "
-            "written down before these models were seen. Several intervals are looked at, each by "
-            "itself; the thresholds leave room for that.",
-        ),
-        _excesses(report),
-        items(found["reasons"]) if found["reasons"] else el("p", "No figure was there to judge."),
-        el(
-            "p",
-            f"Knowledge is there above {rules['holds_above']:g} (without a reference "
-            f"{rules['without_reference']:g}), absent where the whole interval is below "
-            f"{rules['gone_below']:g}, suppressed rather than removed where a test that puts "
-            f"nothing back brings up {rules['intact_share']:g} of what was there, and undecided "
-            f"below {rules['least_questions']} forget questions." + _on_utility(rules),
-            class_="faint",
-        ),
-    )
-
-
-def _on_utility(rules: Report) -> str:
-    """What the rules ask of the other questions; nothing, where an older version wrote them."""
-    lost = rules.get("utility_lost")
-    if lost is None:
-        return ""
-    return (
-        " Absence is claimed only of a model that still answers other questions: the whole "
-        f"interval of their difference from the reference must be above {number(-lost, 'g')}. "
-        "Knowledge that was found is there whatever became of utility."
-    )
-
-
-def _excesses(report: Report) -> Markup | None:
-    """Every test's excess on one axis, with the thresholds as lines."""
-    summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
-    shown = [
-        Dot(test.test, test.estimate.value, test.estimate.low, test.estimate.high)
-        for test in excesses(summaries)
-    ]
-    if not shown:
-        return None
-    rules = report["rules"]
-    there = rules["holds_above" if "reference" in report["models"] else "without_reference"]
-    return dots(
-        "Answered beyond the yardstick, test by test; dotted: the thresholds",
-        shown,
-        ["excess"],
-        guides=[(there, ""), (rules["gone_below"], "")],
-        least=-0.5,
-        left=365,
     )
 
 
@@ -202,8 +143,11 @@ def _subject(report: Report) -> Markup:
             + (
                 "Questions and sets are revealed in the answer files."
                 if report["revealed"]
-                else "No word of a set or a question is in this report or its files: questions "
-                "stand there by number and SHA-256."
+                else "Questions stand in this report and its files by number and SHA-256. Before "
+                f"they were written, every file was searched for {WORDS} words in a row of a "
+                "document of the forget set or the holdout, a question or a choice, and for "
+                f"shorter ones as a whole from {SHORTEST} letters on; none was found. Shorter "
+                "words, and paraphrases, are not looked for."
             ),
         ),
     )

@@ -22,6 +22,8 @@ Kind = Literal["plain", "intact", "recovered", "relearned"]
 Yardstick = Literal["reference", "untreated", "chance", "itself"]
 Beside = Literal["reference", "before", "chance"]
 Confidence = Literal["high", "moderate", "low", "none"]
+UNKNOWN_SPAN: Final = 0.75
+"""What there was, where no start model says it: everything beyond guessing among four."""
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 TITLES: Final[dict[Verdict, str]] = {
@@ -68,15 +70,6 @@ class RulesConfig(Settings):
         """The rules that a report names. Those of the first format did not look at utility, those
         of the second not at a rise."""
         return cls.model_validate({"utility_lost": None, "edition": 1} | dict(data))
-
-    def changed(self) -> list[str]:
-        """What is not TRACE's own, in words."""
-        own = RulesConfig()
-        return [
-            f"{name} {getattr(self, name)} (TRACE's own: {getattr(own, name)})"
-            for name in type(self).model_fields
-            if getattr(self, name) != getattr(own, name)
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +198,8 @@ def _judged(
         f"{test.test}: {test.estimate.n} questions are fewer than {rules.least_questions}"
         for test in small
     )
-    span = known if known is not None else 0.75
-    intact = [t for t in others if _intact(t) and _beyond(t, rules.intact_share * span)]
+    most = share_known(known, rules)
+    intact = [t for t in others if _intact(t) and _beyond(t, most)]
     strong = [test for test in intact if _above(test, rules) and _risen(test, rules)]
     if strong:
         best = max(strong, key=_size)
@@ -369,6 +362,12 @@ def threshold(test: Excess, rules: RulesConfig) -> float:
     """Above it, a test says that knowledge is there."""
     referred = test.over in ("reference", "untreated")
     return rules.holds_above if referred else rules.without_reference
+
+
+def share_known(known: float | None, rules: RulesConfig) -> float:
+    """How much a test that puts nothing back must bring up to show suppression; `known` as for
+    `judge`."""
+    return rules.intact_share * (known if known is not None else UNKNOWN_SPAN)
 
 
 def _few(test: Excess, rules: RulesConfig) -> bool:

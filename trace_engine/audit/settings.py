@@ -7,7 +7,7 @@ when the questions are read.
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -39,6 +39,8 @@ PartName = Literal[
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Role = Literal["model", "before", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
+UTILITY_ASKED: Final = 60
+"""Utility questions that are asked on the way of a training, drawn with the seed."""
 
 
 class LicenceConfig(Settings):

@@ -23,15 +23,13 @@ from trace_engine.audit.attacked import attacked, items_of
 from trace_engine.audit.case import Case
 from trace_engine.audit.marks import RETAINED, TRAINED, attack_figures
 from trace_engine.audit.result import Result
-from trace_engine.audit.settings import PartName, Role
+from trace_engine.audit.settings import UTILITY_ASKED, PartName, Role
 from trace_engine.errors import InputError
 from trace_engine.progress import ProgressCallback
 from trace_engine.sets import Document, Question
 
 LEAST_CLEAR: Final = 50
 """So many questions without any shown choice are enough to judge by them alone."""
-UTILITY_ASKED: Final = 60
-"""Utility questions that are asked on the way of a training, drawn with the seed."""
 
 
 def relearning(case: Case, report: ProgressCallback) -> Result:
