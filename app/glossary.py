@@ -137,8 +137,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "excess",
         "Share of the forget questions that a model answers beyond its yardstick: a reference "
-        "under the same treatment, or without one guessing, or the model itself before the "
-        "attack. Every finding of an audit rests on it.",
+        "under the same treatment (asked plainly beside other routing), or without one guessing, "
+        "or the model itself before the attack. Every finding of an audit rests on it.",
         ("audit",),
     ),
     Term(
@@ -159,8 +159,9 @@ TERMS: tuple[Term, ...] = (
     ),
     Term(
         "finding",
-        "What an audit may claim, by rules fixed beforehand: holds the knowledge; suppressed or "
-        "re-routed; returns under attack; does not hold it, as far as was tested; undecided.",
+        "What an audit may claim, by rules that stand in its settings: holds the knowledge; "
+        "suppressed or re-routed; returns under attack; still holds part of it; does not hold it, "
+        "as far as was tested; undecided.",
         ("audit",),
     ),
     Term(
@@ -354,6 +355,12 @@ TERMS: tuple[Term, ...] = (
         "A model trained from scratch without the forget data: what perfect forgetting would look"
         " like.",
         ("compare",),
+    ),
+    Term(
+        "rise",
+        "How much of an excess an attack added: the audited model's change less the reference's, "
+        "question by question. Knowledge returns only where there is one.",
+        ("audit",),
     ),
     Term(
         "router",
