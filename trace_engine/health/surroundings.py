@@ -184,10 +184,10 @@ def processors() -> Check:
 def workers() -> Check:
     """Whether the queue's size can be read."""
     try:
-        train, profile = (capacity(kind) for kind in KINDS)
+        found = ", ".join(f"{capacity(kind)} for {name}" for kind, name in KINDS.items())
     except TraceError as error:
         return Check("Workers", "fault", str(error), "Correct or remove TRACE_WORKERS.")
-    return Check("Workers", "ok", f"{train} run and {profile} profile may compute at once.")
+    return Check("Workers", "ok", f"At once: {found}.")
 
 
 def runs(base: Path | None) -> Check:
