@@ -90,7 +90,9 @@ def test_questions_that_the_report_leaves_out_of_an_attack_are_found(copy: Path)
 
     change(copy / "parts/prefixes.json", edit)
     write_manifest(copy)
-    assert "disagree on whether the reference was asked" in differing(check(copy, sample=2))
+    said = differing(check(copy, sample=2))
+    assert "parts/prefixes.json: no figure follows from its marks" in said
+    assert "disagree on whether the reference was asked" in said
 
 
 def test_changed_missing_and_added_files_are_named(copy: Path) -> None:

@@ -39,7 +39,7 @@ from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
 from trace_engine.audit.trained import documents_of, left_out, unseen_of
 from trace_engine.disk import sha256_file, strict
-from trace_engine.errors import RunError, TraceError
+from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.formats import FIELD
 from trace_engine.progress import ProgressCallback, ignore_progress
 
@@ -236,10 +236,15 @@ def _unlike_figures(
     lacking = [name for name in needed if name not in found["items"]]
     if lacking and version >= RISEN_SINCE:
         yield f"parts/{part}.json: {', '.join(lacking)} of its items is missing"
-    if part == "questions":
-        again = strict(question_summary(config, items))
-    else:
-        again = strict(attack_figures(part, config, items, version))
+    try:
+        if part == "questions":
+            again = strict(question_summary(config, items))
+        else:
+            again = strict(attack_figures(part, config, items, version))
+    except InputError as error:
+        # Marks of which nothing follows; the other checks go on.
+        yield f"parts/{part}.json: no figure follows from its marks ({error})"
+        return
     shown = found["summary"]
     if part in TRAINING and "utility" not in items:
         shown = _without_utility(shown)
