@@ -157,5 +157,6 @@ def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:
         assert bench_view.headline(found).split(":")[0] in page
     shown = bench_view.lines(*loaded)
     for _, row in shown.iterrows():
-        cells = f"| {row['method']} | {row['weighting']} | {row['utility']:.3f}"
+        utility = "–" if pd.isna(row["utility"]) else f"{row['utility']:.3f}"
+        cells = f"| {row['method']} | {row['weighting']} | {utility}"
         assert cells in page, cells

@@ -89,7 +89,8 @@ def test_a_visitor_takes_the_card_and_the_report_instead(
     run = open_page("unlearn", **address)
     assert f"$TRACE_HOME/exports/{address['run']}-merged" in [block.value for block in run.code]
     audit = open_page("audit", **address)
-    assert f"trace-moe verify $TRACE_HOME/audits/{AUDIT}/report" in [b.value for b in audit.code]
+    lines = [line for block in audit.code for line in block.value.splitlines()]
+    assert f"trace-moe verify $TRACE_HOME/audits/{AUDIT}/report" in lines
     for page, key in ((run, "export_card"), (audit, "audit_report.html")):
         assert any(button.proto.id.endswith(key) for button in page.get("download_button"))
 

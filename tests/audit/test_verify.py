@@ -65,7 +65,15 @@ def test_attacks_are_made_again(copy: Path) -> None:
     assert not any("--attacks" in what for what in found.not_again)
 
 
-@pytest.mark.parametrize("part", ["quantisation", "paraphrases", "prefixes", *TRAINING])
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param("quantisation", marks=pytest.mark.slow),
+        "paraphrases",
+        pytest.param("prefixes", marks=pytest.mark.slow),
+        *TRAINING,
+    ],
+)
 def test_attacks_that_came_out_otherwise_are_found(copy: Path, part: str) -> None:
     turned = str.maketrans("01", "10")
 

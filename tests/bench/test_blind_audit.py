@@ -36,6 +36,7 @@ def test_the_fake_has_every_weight_but_the_routers(tmp_path: Path) -> None:
         assert torch.equal(one, other) == (id(one) not in routers), name
 
 
+@pytest.mark.slow
 def test_models_are_audited_under_names_that_say_nothing(tmp_path: Path) -> None:
     paths = write_sets(tmp_path / "sets")
     models = {name: str(tiny_olmoe(seed=n)) for n, name in enumerate(ALLOWED)}

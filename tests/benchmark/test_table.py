@@ -75,6 +75,7 @@ def test_unreadable_test_questions_do_not_disturb_the_choice(tmp_path: Path) -> 
     assert len(json.loads((tmp_path / "out" / "choices.json").read_text())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_killed_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)

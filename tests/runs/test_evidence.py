@@ -54,6 +54,7 @@ def kept(home: Path) -> int:
     return len(list((home / "ablations").rglob("*expert*.json")))
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_job_is_interrupted_and_goes_on_to_the_same_result(
     config: CausalConfig, tmp_path: Path

@@ -49,7 +49,7 @@ def summary(config: BenchConfig, table: Table) -> dict[str, Any]:
 def _csv(frame: pd.DataFrame) -> str:
     columns = [str(name) for name in frame.columns]
     rows = frame.itertuples(index=False, name=None)
-    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns, form="%.5g")
+    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns, form="%.7g")
 
 
 def markdown(config: BenchConfig, table: Table) -> str:

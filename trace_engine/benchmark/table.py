@@ -172,7 +172,8 @@ def _entry(
         **row._asdict(),
         "role": config.weightings[row.weighting].role,
         "point": choice.point,
-        "own_settings": _of_method(config, row, choice) != _of_method(config, row, compared),
+        "own_settings": None not in (choice.point, compared.point)
+        and _of_method(config, row, choice) != _of_method(config, row, compared),
         "at_the_end": _at_the_end(config, row, choice),
         "validation": choice.score,
         "eligible": sum(score is not None for score in choice.scores),
