@@ -139,7 +139,7 @@ def same_lines(same: pd.DataFrame) -> pd.DataFrame:
 def _interval(figure: Any, prefix: str) -> str:
     if figure is None or pd.isna(figure[f"{prefix}low"]):
         return ""
-    return f"{figure[f'{prefix}low']:.3f} to {figure[f'{prefix}high']:.3f}"
+    return " to ".join(number(figure[f"{prefix}{end}"], ".3f") for end in ("low", "high"))
 
 
 def not_computed(summary: dict[str, Any], plan: BenchConfig) -> str:
