@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app import wording
-from app.curves import escape, lay_out, series_colours
+from app.curves import chance_line, escape, interval_bars, lay_out, series_colours
 from app.theme import Palette, palette
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.rules import Excess, RulesConfig, threshold
@@ -59,16 +59,12 @@ def excess_figure(
         figure.add_scatter(
             x=[100 * estimate.value for estimate in found],
             y=[_label(test) for test in part],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                # An estimate without an interval is a mark alone.
-                "array": [_beside(estimate.value, estimate.high) for estimate in found],
-                "arrayminus": [_beside(estimate.value, estimate.low) for estimate in found],
-                "color": colours.forget,
-                "thickness": 1.5,
-                "width": 3,
-            },
+            error_x=interval_bars(
+                [100 * estimate.value for estimate in found],
+                [_points(estimate.low) for estimate in found],
+                [_points(estimate.high) for estimate in found],
+                colours.forget,
+            ),
             mode="markers",
             name=name,
             marker={
@@ -106,8 +102,8 @@ def _label(test: Excess) -> str:
     return "<br>".join(textwrap.wrap(escape(test.test), _LABEL_WIDTH))
 
 
-def _beside(value: float, end: float | None) -> float:
-    return 0.0 if end is None else 100 * abs(end - value)
+def _points(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def training_figure(
@@ -129,14 +125,9 @@ def training_figure(
         figure.add_scatter(
             x=points["step"],
             y=points["value"],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": (points["high"] - points["value"]).fillna(0.0),
-                "arrayminus": (points["value"] - points["low"]).fillna(0.0),
-                "thickness": 1.2,
-                "width": 3,
-            },
+            error_y=interval_bars(
+                points["value"], points["low"], points["high"], color, thickness=1.2
+            ),
             mode="lines+markers",
             name=ROLE_WORDS.get(curve["model"], escape(str(curve["model"]))),
             line={
@@ -146,14 +137,7 @@ def training_figure(
             },
             hovertemplate="after %{x}: %{y:.3f}",
         )
-    if chance is not None:
-        figure.add_hline(
-            y=chance,
-            line_dash="dot",
-            line_color=colours.neutral,
-            annotation_text=f"chance {chance:.3g}",
-            annotation_position="bottom left",
-        )
+    chance_line(figure, chance, colours, position="bottom left")
     heading = name.removeprefix("Relearning, ")
     heading = f"{heading[:1].upper()}{heading[1:]}"
     return lay_out(

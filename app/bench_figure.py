@@ -8,7 +8,7 @@ per row of the table, so a large table is a tall figure.
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.curves import escape, lay_out
+from app.curves import escape, interval_bars, lay_out
 from app.theme import Palette, palette
 
 ROLES = {"trace": "TRACE weights", "control": "control"}
@@ -34,15 +34,7 @@ def difference_figure(
         figure.add_scatter(
             x=part["value"],
             y=[escape(label) for label in part["label"]],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": (part["high"] - part["value"]).fillna(0.0),
-                "arrayminus": (part["value"] - part["low"]).fillna(0.0),
-                "color": colour,
-                "thickness": 1.5,
-                "width": 3,
-            },
+            error_x=interval_bars(part["value"], part["low"], part["high"], colour),
             mode="markers",
             name=name,
             marker={

@@ -287,14 +287,7 @@ def curve_figure(
     # Bands first, the forget line last: it must not be tinted by what lies over it.
     figure = go.Figure([*reversed(bands), *reversed(lines)])
     figure.update_layout(legend_traceorder="reversed")
-    if chance is not None:
-        figure.add_hline(
-            y=chance,
-            line_dash="dot",
-            line_color=colours.neutral,
-            annotation_text=f"chance {chance:.3g}",
-            annotation_position="bottom left",
-        )
+    chance_line(figure, chance, colours, position="bottom left")
     if saved is not None:
         figure.add_vline(
             x=saved,
@@ -382,6 +375,48 @@ def drift_figure(
         )
     figure.update_yaxes(ticksuffix=f"{wording.NBSP}%")
     return lay_out(figure, heading, "optimizer step", "experts unchanged", height)
+
+
+def interval_bars(
+    values: Iterable[float],
+    lows: Iterable[float | None],
+    highs: Iterable[float | None],
+    colour: str,
+    *,
+    thickness: float = 1.5,
+    width: float = 3,
+) -> dict[str, Any]:
+    """plotly's error bars of intervals; a missing end (None or NaN) is no bar."""
+    ends = list(zip(values, lows, highs, strict=True))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [0.0 if pd.isna(high) else high - value for value, _, high in ends],
+        "arrayminus": [0.0 if pd.isna(low) else value - low for value, low, _ in ends],
+        "color": colour,
+        "thickness": thickness,
+        "width": width,
+    }
+
+
+def chance_line(
+    figure: go.Figure,
+    chance: float | None,
+    colours: Palette,
+    *,
+    upright: bool = False,
+    position: str = "top right",
+) -> None:
+    """Where guessing is, across the figure, or `upright` where accuracy runs along x; None is no
+    line."""
+    if chance is None:
+        return
+    line = {"line_dash": "dot", "line_color": colours.neutral, "annotation_position": position}
+    line["annotation_text"] = f"chance {chance:.3g}"
+    if upright:
+        figure.add_vline(x=chance, **line)
+    else:
+        figure.add_hline(y=chance, **line)
 
 
 def escape(text: str) -> str:

@@ -17,8 +17,10 @@ import plotly.graph_objects as go
 from app.curves import (
     Row,
     accuracy_frame,
+    chance_line,
     escape,
     held_out_frame,
+    interval_bars,
     is_held_out,
     last_per_step,
     lay_out,
@@ -160,13 +162,7 @@ def pareto_figure(
             hovertemplate=f"{escape(point.label)}<br>forget {escape(point.forget.sentence())}"
             f"<br>utility {escape(point.utility.sentence())}<extra></extra>",
         )
-    if chance is not None:
-        figure.add_vline(
-            x=chance,
-            line_dash="dot",
-            line_color=colours.neutral,
-            annotation_text=f"chance {chance:.3g}",
-        )
+    chance_line(figure, chance, colours, upright=True)
     return lay_out(
         figure,
         heading,
@@ -177,15 +173,8 @@ def pareto_figure(
 
 
 def _bars(figure: Figure, color: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [figure.high - figure.value],
-        "arrayminus": [figure.value - figure.low],
-        "color": color,
-        "thickness": 1,
-        "width": 4,
-    }
+    ends = [figure.value], [figure.low], [figure.high]
+    return interval_bars(*ends, color, thickness=1, width=4)
 
 
 def finding(points: Sequence[Point]) -> str:

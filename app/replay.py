@@ -14,7 +14,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.curves import DASHES, Row, accuracy_frame, chance_of, escape, lay_out, series_colours
+from app.curves import (
+    DASHES,
+    Row,
+    accuracy_frame,
+    chance_line,
+    chance_of,
+    escape,
+    lay_out,
+    series_colours,
+)
 from app.theme import Palette, palette
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
@@ -101,13 +110,7 @@ def replay_figure(
     figure.frames = [go.Frame(data=traces(step), name=str(step)) for step in steps]
     move = {"frame": {"duration": 500, "redraw": False}, "transition": {"duration": 200}}
     chance = chance_of(rows, forget_category)
-    if chance is not None:
-        figure.add_hline(
-            y=chance,
-            line_dash="dot",
-            line_color=colours.neutral,
-            annotation_text=f"chance {chance:.3g}",
-        )
+    chance_line(figure, chance, colours)
     figure.update_xaxes(range=[steps[0] - 1, steps[-1] + 1])
     figure.update_yaxes(range=[0, 1.02])
     lay_out(figure, heading, "optimizer step", "accuracy", 540)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.curves import escape, lay_out, series_colours
+from app.curves import chance_line, escape, interval_bars, lay_out, series_colours
 from app.pareto import SYMBOLS
 from app.theme import Palette, palette
 from trace_engine.evaluation.outcome import Figure
@@ -63,13 +63,7 @@ def sweep_figure(
             # The side from which no point beats the front is the side that is free.
             free = "top left" if measure == "accuracy" else "bottom right"
             figure.add_trace(trace.update(textposition=free))
-    if chance is not None:
-        figure.add_vline(
-            x=chance,
-            line_dash="dot",
-            line_color=colours.neutral,
-            annotation_text=f"chance {chance:.3g}",
-        )
+    chance_line(figure, chance, colours, upright=True)
     laid_out = lay_out(figure, heading, *AXES[measure], HEIGHT)
     return laid_out.update_layout(clickmode="event+select")
 
@@ -135,15 +129,8 @@ def key_of(points: Sequence[Outcome]) -> str:
 
 
 def _bars(figures: Sequence[Figure], colour: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [figure.high - figure.value for figure in figures],
-        "arrayminus": [figure.value - figure.low for figure in figures],
-        "color": colour,
-        "thickness": 0.7,
-        "width": 2,
-    }
+    values, lows, highs = ([getattr(f, e) for f in figures] for e in ("value", "low", "high"))
+    return interval_bars(values, lows, highs, colour, thickness=0.7, width=2)
 
 
 def finding(points: Sequence[Outcome]) -> str:
