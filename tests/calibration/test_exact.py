@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trace_engine.calibration.activity import unique_patterns
-from trace_engine.calibration.exact import ELASTIC_BOUND, DualSolution, EntropyBalance
+from trace_engine.calibration.exact import (
+    ELASTIC_BOUND,
+    DualSolution,
+    EntropyBalance,
+    _unreachable,
+)
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -135,6 +140,32 @@ def test_impossible_targets_are_detected_named_and_relaxed(case: str) -> None:
     assert abs(found_S[2] - 0.5) <= 1e-6
     assert np.abs(found_S - wanted_S).max() < 0.25
     assert np.abs(solution.lambda_S).max() <= 2 * ELASTIC_BOUND
+
+
+def test_many_impossible_targets_are_relaxed_in_fewer_than_20_steps() -> None:
+    active_NS = np.random.default_rng(0).random((20_000, 64)) < np.linspace(0.05, 0.3, 64)
+    solution = EntropyBalance(unique_patterns(active_NS)).solve_relaxed(np.full(64, 0.9))
+    assert solution.relaxed_S.all()
+    assert solution.steps < 20
+    assert np.abs(reached(active_NS, solution) - solution.target_S).max() <= 1e-6
+
+
+@given(seed=st.integers(0, 10**6), cells=st.integers(1, 8), tokens=st.integers(2, 60))
+def test_no_direction_proves_that_targets_which_are_met_cannot_be(
+    seed: int, cells: int, tokens: int
+) -> None:
+    active_NS = random_activity(seed, tokens, cells).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    w_N, lambda_S = rng.exponential(size=tokens), rng.normal(0, 10, cells)
+    met_S = w_N @ active_NS / w_N.sum()
+    assert not _unreachable(met_S, lambda_S, active_NS @ lambda_S)
+
+
+def test_a_direction_in_which_targets_lie_beyond_every_token_proves_it() -> None:
+    active_NS = np.array([[1.0, 0.0], [0.0, 1.0]])
+    both_S = np.array([1.0, 1.0])
+    assert _unreachable(np.array([0.7, 0.6]), both_S, active_NS @ both_S)
+    assert not _unreachable(np.array([0.7, 0.3]), both_S, active_NS @ both_S)
 
 
 @given(seed=st.integers(0, 10**6), cells=st.integers(1, 8), tokens=st.integers(1, 60))

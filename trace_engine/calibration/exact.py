@@ -84,7 +84,8 @@ class EntropyBalance:
 
         The elastic dual (penalty ρ/2‖λ‖²: residuals are ρλ) with the smallest ρ that bounds λ
         shows what can be reached. The cells with the largest residuals, as few as will do, are
-        relaxed to what it reached and the others solved exactly; where that fails too, all are.
+        relaxed to what it reached and the others solved exactly, from there on; where that fails
+        too, all are.
         """
         first = self.solve(target_S)
         if first.solved:
@@ -93,7 +94,8 @@ class EntropyBalance:
         residual_S = np.abs(elastic.achieved_S - first.target_S)
         for share in _WORST:
             worst_S = residual_S >= share * residual_S.max()
-            second = self.solve(np.where(worst_S, elastic.achieved_S, first.target_S))
+            nearer_S = np.where(worst_S, elastic.achieved_S, first.target_S)
+            second = self.solve(nearer_S, elastic.lambda_S)
             steps += second.steps
             if second.solved and np.abs(second.lambda_S).max() <= 2 * ELASTIC_BOUND:
                 break
@@ -103,13 +105,20 @@ class EntropyBalance:
         return replace(second, relaxed_S=relaxed_S, solved=True, steps=steps)
 
     def _elastic(self, first: DualSolution) -> tuple[DualSolution, int]:
-        steps, start_S = first.steps, np.zeros(len(first.target_S))
-        for penalty in _PENALTIES:  # at 1, |λ| is a residual, so the last one is always bounded
-            found = self._newton(first.target_S, start_S, first.relaxed_S, penalty)
+        """The smallest penalty that bounds λ, by bisection: where one does, all larger ones do."""
+        steps, lowest, highest = first.steps, 0, len(_PENALTIES)
+        bounded: DualSolution | None = None
+        while lowest < highest:
+            # At the last penalty, 1, |λ| is a residual and so always bounded.
+            place = min((lowest + highest) // 2, len(_PENALTIES) - 1)
+            start_S = np.zeros(len(first.target_S)) if bounded is None else bounded.lambda_S
+            found = self._newton(first.target_S, start_S, first.relaxed_S, _PENALTIES[place])
             steps += found.steps
             if found.solved and np.abs(found.lambda_S).max() <= ELASTIC_BOUND:
-                break
-        return found, steps
+                bounded, highest = found, place
+            else:
+                lowest = place + 1
+        return (found if bounded is None else bounded), steps
 
     def _newton(
         self, target_S: Floats, start_S: Floats, relaxed_S: Bools, penalty: float = 0.0
@@ -125,6 +134,8 @@ class EntropyBalance:
                 break
             move_S = self._direction(covariance_SS, slope_S, penalty)
             if move_S is None or np.ptp(score_P) > MAX_SPREAD:
+                break
+            if not penalty and _unreachable(target_S, lambda_S, score_P):
                 break
             decrease = -float(slope_S @ move_S)
             step = 1.0
@@ -176,6 +187,14 @@ class EntropyBalance:
 
     def _project(self, vector_S: Floats) -> Floats:
         return np.asarray(self._range_SR @ (self._range_SR.T @ vector_S), dtype=np.float64)
+
+
+def _unreachable(target_S: Floats, lambda_S: Floats, score_P: Floats) -> bool:
+    """Whether λ proves that no weights meet the targets: f*·λ is a mean of a·λ (`score_P`) under
+    any that do, and so at most the largest.
+    """
+    rounding = 1e-9 * max(1.0, float(np.abs(score_P).max(initial=0.0)))
+    return float(target_S @ lambda_S) > float(score_P.max()) + rounding
 
 
 def _range_of(covariance_SS: Floats) -> Floats:
