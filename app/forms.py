@@ -135,7 +135,7 @@ def unlearn_python(file_name: str) -> str:
         "from trace_engine import unlearn\n"
         "from trace_engine.config import read_config\n\n"
         f'result = unlearn(read_config("{file_name}"), out="result")\n'
-        'print(result.rows[-1]["accuracy"])\n'
+        "print(result.rows[-1])\n"
     )
 
 

@@ -27,6 +27,11 @@ TEST_WARNING = (
     "Settings that are chosen by looking at test questions make their score too good. Choose on "
     "validation questions, and ask these once."
 )
+STYLES = {
+    "continuation": "each choice's own words",
+    "letters": "the letters A–D, after an MMLU prompt",
+}
+"""How a question is answered, in words."""
 NO_PATH = (
     "A question file of your own is chosen and no path is given. Give its path, or choose other "
     "questions."
@@ -114,6 +119,7 @@ def draw(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
             persist_state="session",
         )
         trouble = question_trouble(questions, category)
+    style = EvaluationConfig().style if questions is None else _style()
     every, limit = st.columns(2)
     with every:
         steps = fields.number("Evaluate every", "every", int, EvaluationConfig, min_value=1, step=5)
@@ -130,7 +136,18 @@ def draw(base: ProfileConfig) -> tuple[EvaluationConfig, str | None]:
                 key="u_most",
                 help="0 asks all. Fewer is faster, and the intervals get wider.",
             )
-    settings = EvaluationConfig(
-        every=steps, questions=questions, forget_category=category, max_questions=most or None
+    settings = {
+        "every": steps,
+        "questions": questions,
+        "forget_category": category,
+        "style": style,
+        "max_questions": most or None,
+    }
+    return EvaluationConfig.model_validate(settings), trouble
+
+
+def _style() -> str:
+    state.bound("u_style", "continuation", list(STYLES))
+    return forms.option(
+        "What is scored", STYLES, key="u_style", help=forms.help_of(EvaluationConfig, "style")
     )
-    return settings, trouble

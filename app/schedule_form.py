@@ -1,4 +1,4 @@
-"""The Unlearn form's *More settings*: learning rate, memory, when a run ends and what it saves.
+"""The Unlearn form's *More settings*: optimizer, memory, when a run ends and what it saves.
 
 Everything here starts at what most runs want, so it is folded away. An empty field is off, in the
 address as `off`. Accepted trade-off: thresholds of accuracy and of loss are widgets of their own,
@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import forms, state
+from app import fields, forms, state
 from trace_engine.config import KeepConfig, StopConfig, UnlearnConfig
 
 SCHEDULES = {
@@ -34,7 +34,7 @@ def draw(asked: bool) -> dict[str, Any]:
     with st.expander("More settings", icon=":material/tune:"):
         rate, memory, end = st.columns(3, gap="medium")
         with rate:
-            st.markdown("**Learning rate**")
+            st.markdown("**Optimizer**")
             values = _rate()
         with memory:
             st.markdown("**Memory and speed**")
@@ -58,6 +58,9 @@ def _rate() -> dict[str, Any]:
             low=1e-6,
             step=0.5,
         ),
+        "weight_decay": fields.number(
+            "Weight decay", "weight_decay", float, UnlearnConfig, min_value=0.0, step=0.01
+        ),
     }
 
 
@@ -71,8 +74,12 @@ def _memory() -> dict[str, Any]:
         step=1,
         read=int,
     )
+    length = fields.number(
+        "Tokens per document", "max_length", int, UnlearnConfig, min_value=8, step=64
+    )
     return {
         "micro_batch_size": size,
+        "max_length": length,
         "mixed_precision": _choice("Mixed precision", "mixed_precision", MIXED),
     }
 

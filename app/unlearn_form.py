@@ -152,6 +152,9 @@ def draw(
         anchor = _anchor() if trainable.kind == "top_experts" else {}
         if METHODS[values["method"]].retains:
             selection_controls.rule()
+        else:  # nothing to weight, whatever Selection & weights has chosen for other methods
+            uniform = state.weights_config().model_copy(update={"rule": "uniform"})
+            values["weights"] = uniform
         control = _control()
         evaluation, trouble = question_form.draw(base)
     more = schedule_form.draw(evaluation.questions is not None)

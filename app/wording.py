@@ -18,6 +18,7 @@ ABOUT = (
 )
 SET_NAMES = {
     "demo:forget": "hazard facts",
+    "demo:forget_pairs": "hazard facts as answers",
     "demo:retain": "prose with some facts",
     "demo:retain_prose": "prose",
     "demo:retain_facts": "retained general facts",

@@ -464,12 +464,40 @@ def test_seufs_expert_and_anchor_reach_the_launched_run(
     assert "u_anchor" not in {box.key for box in open_page("unlearn").number_input}
 
 
-def test_ga_with_token_weights_is_refused_in_a_sentence(
+def test_ga_weights_nothing_whatever_rule_other_methods_have(
     own_sets: dict[str, Path], open_page: Callable[..., AppTest]
 ) -> None:
-    app = open_page("unlearn", u_method="ga")
+    app = open_page("unlearn")
+    app.selectbox(key="wts_rule").set_value("mean").run()
+    app.selectbox(key="u_method").set_value("ga").run()
     assert not app.exception
-    assert any("has no retain loss for the token weights" in said for said in troubles(app))
+    assert not troubles(app)
+    app.button(key="u_launch").click().run()
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.method, config.weights.rule) == ("ga", "uniform")
+    app.selectbox(key="u_method").set_value("npo").run()
+    assert app.selectbox(key="wts_rule").value == "mean"
+    sweep = open_page("unlearn", u_method="ga", u_mode="a sweep")
+    assert not sweep.exception
+    assert not troubles(sweep)
+
+
+def test_style_length_and_weight_decay_reach_the_settings(
+    own_sets: dict[str, Path], open_page: Callable[..., AppTest]
+) -> None:
+    path = own_sets["forget"].with_name("questions.jsonl")
+    path.write_text(json.dumps({**GOOD, "category": "hazard"}) + "\n", encoding="utf-8")
+    app = open_page("unlearn", u_style="letters", u_max_length="96", u_weight_decay="0.05")
+    assert "u_style" not in {box.key for box in app.selectbox}, "without questions none is scored"
+    app = with_question_file(app, str(path))
+    app.selectbox(key="u_style").set_value("letters").run()
+    app.button(key="u_launch").click().run()
+    assert not app.exception
+    config = open_run(list_runs()[0].id).config()
+    assert isinstance(config, UnlearnConfig)
+    assert (config.max_length, config.weight_decay) == (96, 0.05)
+    assert config.evaluation.style == "letters"
 
 
 def test_a_profile_without_settings_cannot_be_unlearned(

@@ -69,7 +69,7 @@ def table(tmp_path: Path) -> Table:
     for number, ((method, weighting), (right, score, alpha)) in enumerate(ROWS.items()):
         row, point = RowId("plain", method, weighting), {"alpha": alpha}
         chosen[row] = Choice(0, point, score, (score, None), (0.4, 0.6))
-        trial = Trial(row, "test", 0, point, 0, settings, f"{number}")
+        trial = Trial(row, "test", 0, point, 0, settings, f"{number}", {})
         measured.append((trial, result(right, 10.0 * (number + 1))))
     facts = {
         "questions": {"hazard": 10, "general": 10},

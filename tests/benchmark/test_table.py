@@ -16,13 +16,19 @@ import yaml
 
 from tests.benchmark.cases import tiny_bench, without_clock
 from trace_engine.benchmark import plan, pool, run_table
+from trace_engine.benchmark.materials import contents
 from trace_engine.benchmark.report import _steps
 from trace_engine.benchmark.run import select
 from trace_engine.benchmark.settings import bundled_bench, checked, read_bench
 from trace_engine.benchmark.store import TrialStore
 from trace_engine.cli.main import main
-from trace_engine.config import UnlearnConfig
+from trace_engine.config import SetConfig, UnlearnConfig
 from trace_engine.errors import InputError
+from trace_engine.models import inspection
+from trace_engine.models.memory import Machine
+from trace_engine.sets import load_set
+
+ALPHAS = {"alpha": [1, 2]}
 
 
 def test_a_table_is_written_and_never_computed_twice(
@@ -98,6 +104,22 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_table(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_as_many_processes_as_processors_and_memory_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_bench(tmp_path)
+    alone, two = (
+        config.model_copy(update={"settings": {"model": config.settings["model"], **threads}})
+        for threads in ({}, {"threads": 2})
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(inspection, "machine_memory", lambda: Machine(main=64 * 2**30))
+    assert pool.fitting_workers(alone) == 1
+    assert pool.fitting_workers(two) == 4
+    monkeypatch.setattr(inspection, "machine_memory", lambda: Machine(main=2 * 2**30))
+    assert 1 <= pool.fitting_workers(two) < 4
+
+
 def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)
     run_table(config, tmp_path / "two", workers=2)
@@ -212,6 +234,18 @@ def test_every_row_tries_as_many_settings_and_a_method_the_same_ones() -> None:
         ({"retain": {}}, "retain is empty"),
         ({"settings": {"seed": 1}}, "sets seed, which the table itself decides"),
         ({"bugdet": 3}, "did you mean budget"),
+        (
+            {
+                "weightings": {
+                    "uniform": {"role": "baseline", "settings": {"forget": {"source": "f"}}}
+                }
+            },
+            "a forget set of its own is for a method's settings",
+        ),
+        (
+            {"methods": {"npo": {"settings": {"model": {"dtype": "bfloat16"}}, "grid": ALPHAS}}},
+            "methods.npo sets model.dtype: a table has one model",
+        ),
     ],
 )
 def test_impossible_tables_are_refused(tmp_path: Path, changes: dict, sentence: str) -> None:
@@ -237,6 +271,28 @@ def test_an_address_follows_contents_and_settings_not_places(tmp_path: Path) -> 
 
     assert key() == key(place="b")
     assert len({key(), key(seed=1), key(fingerprints=prints | {"retain": "other"})}) == 3
+
+
+def test_a_forget_set_of_a_methods_own_has_its_own_address(tmp_path: Path) -> None:
+    config = tiny_bench(tmp_path)
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "the seed grows"}\n{"text": "the leaf falls"}\n')
+    row = plan.rows_of(config)[0]
+    method = config.methods[row.method]
+    own = method.model_copy(
+        update={"settings": {**method.settings, "forget": {"source": str(other)}}}
+    )
+    changed = config.model_copy(update={"methods": {**config.methods, row.method: own}})
+    (tmp_path / "out").mkdir()
+    first, second = (
+        plan.trial(asked, contents(asked, tmp_path / "out", "test"), row, "test", 0, 0)
+        for asked in (config, changed)
+    )
+    assert first.config.forget.source != second.config.forget.source == str(other)
+    assert second.fingerprints["forget"] == load_set(SetConfig(source=str(other))).fingerprint
+    assert {name for name in first.fingerprints
+            if first.fingerprints[name] != second.fingerprints[name]} == {"forget"}  # fmt: skip
+    assert first.key != second.key
 
 
 def test_a_table_that_was_read_back_is_the_same(tmp_path: Path) -> None:

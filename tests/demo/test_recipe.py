@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trace_engine.config import UnlearnConfig
 from trace_engine.demo.pack import (
     BOOK_FILES,
     PACK_MODELS,
@@ -21,6 +22,7 @@ from trace_engine.demo.recipe.build_sets import build, gives_itself_away, traini
 from trace_engine.demo.recipe.extract import hazard_matcher
 from trace_engine.demo.recipe.wordnet import LEXNAMES, definition
 from trace_engine.errors import InputError
+from trace_engine.sets import check_answers
 from trace_engine.sets.questions import read_questions
 
 EXTRACT = pack_dir() / "extract"
@@ -60,11 +62,28 @@ def test_every_named_part_is_there_and_an_unknown_one_is_refused() -> None:
 def test_only_the_forget_set_and_flagged_passages_name_a_hazard(facts) -> None:
     """With the pack's own headings: the recipe uses WordNet's whole list, a superset."""
     names_hazard = hazard_matcher(f["lemma"] for f in facts.values() if f["kind"] == "hazard")
-    for name in set(PACK_SETS) - {"forget", "book_forget", "book_holdout"}:
+    for name in set(PACK_SETS) - {"forget", "forget_pairs", "book_forget", "book_holdout"}:
         assert not [row["id"] for row in rows(set_path(name)) if names_hazard(row["text"])], name
     for name in ("book_forget", "book_holdout"):
         for row in rows(set_path(name)):
             assert row["names_hazard"] or not names_hazard(row["text"]), row["id"]
+
+
+def test_pairs_are_the_forget_set_with_retained_answers_to_prefer() -> None:
+    pairs = rows(set_path("forget_pairs"))
+    plain = [(row["id"], row["text"]) for row in rows(set_path("forget"))]
+    assert [(row["id"], row["text"]) for row in pairs] == plain
+    assert all(row["text"].startswith(f"{row['prompt']} ") for row in pairs)
+    retained = {row["text"].partition(": ")[2] for row in rows(set_path("retain_facts"))}
+    assert {row["preferred"] for row in pairs} <= retained
+    config = UnlearnConfig.model_validate(
+        {
+            "method": "dpo",
+            "forget": {"source": "demo:forget_pairs"},
+            "retain": {"source": "demo:retain"},
+        }
+    )
+    check_answers(config)
 
 
 def test_variants_leave_out_what_they_should() -> None:

@@ -60,8 +60,6 @@ def test_what_is_the_same_run_is_made_once_and_said() -> None:
 def test_no_method_draws_on_the_selection_by_itself(tmp_path: Path, method: str) -> None:
     """Under uniform weights no method may depend on which experts are selected: the plan says
     so."""
-    if METHODS[method].pairs:  # type: ignore[index]
-        pytest.skip("learns from pairs, which these sets are not")
     settings = tiny_config(
         tmp_path, method=method, weights={"rule": "uniform"}, max_steps=2, evaluation={"every": 2}
     )

@@ -49,7 +49,7 @@ class ProfileFolder:
             shutil.rmtree(beside)
 
 
-def execute(trial: Trial, fingerprints: dict[str, str], profiles: ProfileFolder) -> Result:
+def execute(trial: Trial, profiles: ProfileFolder) -> Result:
     """Run a trial to its end. Raises a TraceError when the table itself cannot go on."""
     started = time.monotonic()
     rows: list[Row] = []
@@ -57,7 +57,7 @@ def execute(trial: Trial, fingerprints: dict[str, str], profiles: ProfileFolder)
         "schema": SCHEMA,
         "key": trial.key,
         "settings": content(trial.config.model_dump(mode="json")),
-        "fingerprints": fingerprints,
+        "fingerprints": trial.fingerprints,
         "failed": None,
     }
     try:

@@ -17,7 +17,8 @@ from trace_engine.disk import sha256_file, write_text
 from trace_engine.errors import InputError
 from trace_engine.models import inspect_model
 from trace_engine.runs.preflight import require_one_way
-from trace_engine.sets import DocumentSet, Question, load_set, read_questions, to_jsonl
+from trace_engine.sets import DocumentSet, Question, load_questions, load_set, to_jsonl
+from trace_engine.sets.load import HUB_PREFIX
 
 
 def contents(config: BenchConfig, folder: Path, phase: Phase) -> Contents:
@@ -29,6 +30,11 @@ def contents(config: BenchConfig, folder: Path, phase: Phase) -> Contents:
         _ask(config, config.test, config.test_per_group, questions)
     model = inspect_model(ModelConfig.model_validate(config.settings.get("model", {})))
     forget = load_set(SetConfig.model_validate(config.settings.get("forget", {})))
+    own = {
+        name: load_set(SetConfig.model_validate(config.forget_of(name))).fingerprint
+        for name, method in config.methods.items()
+        if "forget" in method.settings
+    }
     common = {
         "model": model.fingerprint,
         "forget": forget.fingerprint,
@@ -38,15 +44,16 @@ def contents(config: BenchConfig, folder: Path, phase: Phase) -> Contents:
     for name in config.retain:
         retain[name], documents = _retain(config, folder, name)
         fingerprints[name] = common | {"retain": documents.fingerprint}
-    return Contents(retain, str(questions), fingerprints)
+    return Contents(retain, str(questions), fingerprints, own)
 
 
 def check_sources(config: BenchConfig) -> None:
     """Refuse a missing questions file, and runs that would not be alike, before anything runs."""
     require_one_way(ModelConfig.model_validate(config.settings.get("model", {})), "table")
     for source in (config.validation, config.test):
-        if not Path(resolve_source(source)).is_file():
-            raise InputError(f"{source}: no such questions file. Nothing was computed.")
+        if source.startswith(HUB_PREFIX) or Path(resolve_source(source)).exists():
+            continue  # read, and refused where it must be, with the phase that asks it
+        raise InputError(f"{source}: no such questions file or folder. Nothing was computed.")
 
 
 def _retain(config: BenchConfig, folder: Path, name: str) -> tuple[dict[str, Any], DocumentSet]:
@@ -64,7 +71,7 @@ def _retain(config: BenchConfig, folder: Path, name: str) -> tuple[dict[str, Any
 
 def _ask(config: BenchConfig, source: str, per_group: int | None, path: Path) -> None:
     """Write the questions to ask: at most `per_group` a group, drawn with the table's seed."""
-    questions = read_questions(resolve_source(source))
+    questions = load_questions(source)
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(question.category, []).append(question)

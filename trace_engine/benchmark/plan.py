@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from trace_engine.benchmark.settings import BenchConfig, flat, merged, nested
@@ -53,6 +53,13 @@ class Contents:
     """Path of the phase's questions."""
     fingerprints: dict[str, dict[str, str]]
     """Per retain set: fingerprints of `model`, `forget`, `retain` and `questions`."""
+    forget: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of forget sets by method, for those that have one of their own."""
+
+    def prints(self, row: RowId) -> dict[str, str]:
+        """Fingerprints of what a row's runs read."""
+        own = self.forget.get(row.method)
+        return self.fingerprints[row.retain] | ({} if own is None else {"forget": own})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Trial:
     config: UnlearnConfig
     key: str
     """Its content address."""
+    fingerprints: dict[str, str]
+    """Of what it reads: `model`, `forget`, `retain` and `questions`."""
 
 
 def rows_of(config: BenchConfig) -> list[RowId]:
@@ -118,8 +127,9 @@ def trial(
     settings = parse_config(asked, f"Row {row}")
     if not isinstance(settings, UnlearnConfig):
         raise InputError(f"Row {row}: kind must be unlearn, found {settings.kind}.")
-    key = address(settings, contents.fingerprints[row.retain])
-    return Trial(row, phase, number, point, seed, settings, key)
+    prints = contents.prints(row)
+    key = address(settings, prints)
+    return Trial(row, phase, number, point, seed, settings, key, prints)
 
 
 def tuning(config: BenchConfig, contents: Contents, row: RowId) -> Iterator[Trial]:

@@ -15,10 +15,12 @@ from typing import Any
 
 from trace_engine.benchmark.execute import ProfileFolder, execute
 from trace_engine.benchmark.plan import RowId, Trial
+from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.store import Result, TrialStore
-from trace_engine.config import UnlearnConfig, parse_config
+from trace_engine.config import ModelConfig, UnlearnConfig, parse_config
 from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
+from trace_engine.models import inspect_closely
 from trace_engine.progress import Meter, ProgressCallback
 from trace_engine.runs.detach import environment_of_children
 
@@ -26,14 +28,30 @@ QUEUE = "queue.json"
 REFUSED = 2
 _LOOK_AGAIN_SECONDS = 0.5
 _PATIENCE_SECONDS = 10.0
+_PROCESS_BYTES = 700 * 2**20
+"""Of a worker on the bundled model, most of it torch (measured: 683 to 749 MB)."""
 
-Fingerprints = dict[str, dict[str, str]]
+
+def fitting_workers(config: BenchConfig) -> int:
+    """How many processes suit this machine: as many as its processors hold of the threads that
+    each run has, as far as free memory goes; 1 where runs name no `threads`, or use a GPU.
+    """
+    threads = config.settings.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        return 1
+    model = ModelConfig.model_validate(config.settings.get("model", {}))
+    found = inspect_closely(model, hashed=False)
+    if found.info.device != "cpu":
+        return 1
+    affine = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
+    each = _PROCESS_BYTES + found.need.training + found.need.batch
+    return max(1, min(usable // threads, found.machine.main // each))
 
 
 def run_trials(
     store: TrialStore,
     trials: Sequence[Trial],
-    fingerprints: Fingerprints,
     workers: int,
     report: ProgressCallback,
     phase: str,
@@ -46,14 +64,14 @@ def run_trials(
     meter = Meter(phase, len(todo), "runs", report)
     if todo:
         if workers == 1:
-            work(store, todo, fingerprints, on_done=lambda: meter.add(1))
+            work(store, todo, on_done=lambda: meter.add(1))
         else:
-            _spread(store, todo, fingerprints, workers, meter)
+            _spread(store, todo, workers, meter)
     results = [store.find(trial) for trial in trials]
     while any(result is None for result in results):
         # A worker of a parent that was killed may still be at one of them.
         time.sleep(_LOOK_AGAIN_SECONDS)
-        work(store, [t for t in trials if store.find(t) is None], fingerprints)
+        work(store, [t for t in trials if store.find(t) is None])
         results = [store.find(trial) for trial in trials]
     return [result for result in results if result is not None]
 
@@ -61,7 +79,6 @@ def run_trials(
 def work(
     store: TrialStore,
     trials: Sequence[Trial],
-    fingerprints: Fingerprints,
     *,
     on_done: Any = None,
     parent: int | None = None,
@@ -73,17 +90,13 @@ def work(
             return
         with store.claim(trial) as mine:
             if mine and store.find(trial) is None:
-                prints = fingerprints[trial.row.retain]
-                store.keep(trial, execute(trial, prints, profiles))
+                store.keep(trial, execute(trial, profiles))
         if on_done is not None:
             on_done()
 
 
-def _spread(
-    store: TrialStore, todo: list[Trial], fingerprints: Fingerprints, workers: int, meter: Meter
-) -> None:
-    queue = {"fingerprints": fingerprints, "trials": [_packed(trial) for trial in todo]}
-    write_json(store.folder / QUEUE, queue)
+def _spread(store: TrialStore, todo: list[Trial], workers: int, meter: Meter) -> None:
+    write_json(store.folder / QUEUE, {"trials": [_packed(trial) for trial in todo]})
     command = [sys.executable, "-m", "trace_engine.benchmark.worker", str(store.folder)]
     logs = [store.folder / f"worker-{number}.log" for number in range(min(workers, len(todo)))]
     started: list[subprocess.Popen[bytes]] = []
@@ -142,6 +155,7 @@ def _packed(trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "config": trial.config.model_dump(mode="json"),
         "key": trial.key,
+        "fingerprints": trial.fingerprints,
     }
 
 
@@ -150,7 +164,14 @@ def _unpacked(data: dict[str, Any]) -> Trial:
     assert isinstance(config, UnlearnConfig)
     row = RowId(*data["row"])
     return Trial(
-        row, data["phase"], data["number"], data["point"], data["seed"], config, data["key"]
+        row,
+        data["phase"],
+        data["number"],
+        data["point"],
+        data["seed"],
+        config,
+        data["key"],
+        data["fingerprints"],
     )
 
 
@@ -160,7 +181,7 @@ def serve(folder: Path) -> int:
     try:
         queue = read_json(folder / QUEUE)
         trials = [_unpacked(data) for data in queue["trials"]]
-        work(TrialStore(folder), trials, queue["fingerprints"], parent=parent)
+        work(TrialStore(folder), trials, parent=parent)
     except TraceError as error:
         print(error, flush=True)
         return REFUSED

@@ -87,7 +87,18 @@ def _marker(config: BenchConfig, table: Table) -> str:
         f"Model {_name(source)} (`{model}`). Test "
         f"questions: {asked}. Seeds per row: {', '.join(map(str, seeds)) or 'none'}. Settings "
         f"tried per row: {config.budget}, {config.tuning_seeds} run(s) each. Steps: "
-        f"{_steps(config)}. Intervals: {NINETY_FIVE}."
+        f"{_steps(config)}. Intervals: {NINETY_FIVE}.{_own_forget(config)}"
+    )
+
+
+def _own_forget(config: BenchConfig) -> str:
+    """Which methods read another forget set than the table's."""
+    sources: dict[str, list[str]] = {}
+    for name, method in config.methods.items():
+        if "forget" in method.settings:
+            sources.setdefault(str(config.forget_of(name).get("source", "")), []).append(name)
+    return "".join(
+        f" Forget set of {', '.join(names)}: {_name(source)}." for source, names in sources.items()
     )
 
 
@@ -310,9 +321,9 @@ def _method(config: BenchConfig) -> str:
             f"- **Intervals**: {NINETY_FIVE}, percentiles of {config.resamples:,} resamples of "
             "seeds and questions (pigeonhole bootstrap, Owen 2007), the same for every row, so "
             "that differences are paired. With S seeds their share of the variance is "
-            "underestimated by (S − 1)/S. No interval where more than 5 % of the resamples lack "
-            "the number. No correction for the number of rows: one in twenty differences without "
-            "an effect lies outside zero.",
+            "underestimated by the factor (S − 1)/S. No interval where more than 5 % of the "
+            "resamples lack the number. No correction for the number of rows: one in twenty "
+            "differences without an effect lies outside zero.",
             "- **At the same settings**: intervals resample pairs and questions; pairs that share "
             "a seed or a setting are treated as independent.",
             "- **Drift**: share of chosen experts that are still those of the start model, mean "

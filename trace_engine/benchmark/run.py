@@ -93,9 +93,7 @@ def run_table(
             if choice.number is not None
             for trial in plan.testing(config, materials, row, choice.number)
         ]
-        results = run_trials(
-            store, trials, materials.fingerprints, workers, report, "measuring on test questions"
-        )
+        results = run_trials(store, trials, workers, report, "measuring on test questions")
         measured = list(zip(trials, results, strict=True))
         facts = _facts(config, materials) | {"not_computed": [list(row) for row in left_out]}
         table = make_table(config, chosen, measured, facts, tuned)
@@ -116,9 +114,7 @@ def select(
     """Hyperparameters of `rows`, from validation questions; also written as `choices.json`."""
     materials = contents(config, store.folder, "validation")
     trials = [trial for row in rows for trial in plan.tuning(config, materials, row)]
-    results = run_trials(
-        store, trials, materials.fingerprints, workers, report, "tuning on validation questions"
-    )
+    results = run_trials(store, trials, workers, report, "tuning on validation questions")
     finished = list(zip(trials, results, strict=True))
     chosen = {
         row: choose(config, [(trial, result) for trial, result in finished if trial.row == row])
@@ -213,4 +209,9 @@ def _facts(config: BenchConfig, materials: Contents) -> dict[str, Any]:
             "documents": len(documents),
             "covered": covered(questions, documents),
         }
-    return {"questions": counts, "retain": retain, "fingerprints": materials.fingerprints}
+    return {
+        "questions": counts,
+        "retain": retain,
+        "fingerprints": materials.fingerprints,
+        "own_forget": dict(materials.forget),
+    }

@@ -127,7 +127,21 @@ class BenchConfig(_Settings):
             taken = [name for name in _DECIDED_HERE if name in given]
             if taken:
                 raise ValueError(f"{where} sets {taken[0]}, which the table itself decides")
+            for name in given if where != "settings" else ():
+                self._reads_what_its_method_does(where, name)
         return self
+
+    def _reads_what_its_method_does(self, where: str, name: str) -> None:
+        """Refuse rows of one table on other models, and of one method on other forget sets."""
+        kind, _, method = where.partition(".")
+        whole, own = name.partition(".")[0], kind == "methods"
+        if whole == "model":
+            raise ValueError(f"{where} sets {name}: a table has one model, that of its settings")
+        if whole == "forget" and not (own and name not in self.methods[method].grid):
+            raise ValueError(
+                f"{where} sets {name}: a forget set of its own is for a method's settings, not "
+                "for a grid or a weighting"
+            )
 
     def _given(self) -> list[tuple[str, set[str]]]:
         parts = [("settings", flat(self.settings))]
@@ -137,6 +151,10 @@ class BenchConfig(_Settings):
                 for name, part in getattr(self, kind).items()
             ]
         return [(where, set(found)) for where, found in parts]
+
+    def forget_of(self, method: str) -> dict[str, Any]:
+        """Settings of the forget set that a method's runs read: its own, or everybody's."""
+        return dict(merged(self.settings, self.methods[method].settings).get("forget", {}))
 
     @property
     def forget_category(self) -> str:

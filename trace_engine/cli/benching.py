@@ -3,6 +3,7 @@
 import argparse
 
 from trace_engine.benchmark import read_bench
+from trace_engine.benchmark.pool import fitting_workers
 from trace_engine.benchmark.run import progress, run_table
 from trace_engine.benchmark.settings import BenchConfig, bundled_bench, checked
 from trace_engine.cli.output import ProgressLine, emit_json, note
@@ -11,14 +12,14 @@ from trace_engine.errors import InputError
 
 def bench(options: argparse.Namespace) -> int:
     config = _config(options)
-    if options.workers < 1:
+    if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, found {options.workers}.")
     if options.plan:
         return _plan(config, options)
     finished = run_table(
         config,
         options.out,
-        workers=options.workers,
+        workers=options.workers or fitting_workers(config),
         report=ProgressLine(),
         tell=note,
         computed=options.computed,

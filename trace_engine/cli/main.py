@@ -321,7 +321,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--seeds", type=_count, help="test runs per row, instead of the file's")
     bench.add_argument("--budget", type=_count, help="settings tried per row, likewise")
-    bench.add_argument("--workers", type=_count, default=1, help="processes (default 1)")
+    bench.add_argument(
+        "--workers", type=_count, help="processes (default: as many as processors and memory hold)"
+    )
     for name, text in (
         ("retain", "retain sets"),
         ("methods", "methods"),

@@ -99,6 +99,7 @@ class UnlearnConfig(Settings):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Size of a step of AdamW: larger forgets sooner and breaks more."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's: the share, times the learning rate, by which each step shrinks what trains."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer updates over which the learning rate rises to its value."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"

@@ -16,6 +16,7 @@ PACK_MODELS: tuple[str, ...] = MODELS
 
 PACK_SETS: dict[str, str] = {
     "forget": "Hazard facts: weapons, poisons, pathogens, infectious diseases, narcotics",
+    "forget_pairs": "The same facts as answers to prompts, each with one to prefer: for CE-U, DPO",
     "retain": "Default retain corpus: prose and general facts, 85 to 15 documents",
     "retain_prose": "Retain corpus in another style: WordNet's example sentences only",
     "retain_facts": "Retain corpus in the forget set's style: general facts only",

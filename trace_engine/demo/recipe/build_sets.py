@@ -92,6 +92,7 @@ def build(extract: Path, out: Path) -> Row:
     retain = _shuffled(retain_prose + general_in, "retain")
     sets = {
         "forget": hazard,
+        "forget_pairs": _pairs(hazard, general_in),
         "retain": retain,
         "retain_prose": retain_prose,
         "retain_facts": general_in,
@@ -158,6 +159,18 @@ def _assign_categories(facts: list[Row], retained: int) -> None:
             fact["category"] = "general_retain" if fact["id"] in inside else "general_other"
         else:
             fact["category"] = fact["kind"]
+
+
+def _pairs(hazard: list[Row], general: list[Row]) -> list[Row]:
+    """The hazard facts as answers to their headings, each with another fact's gloss to prefer: one
+    of those that are retained, so that preferring it teaches no hazard."""
+    random_ = random.Random(f"{SEED}-forget-pairs")
+    rows = []
+    for row in hazard:
+        heading, _, _ = row["text"].partition(": ")
+        other = random_.choice(general)["text"].partition(": ")[2]
+        rows.append({**row, "prompt": f"{heading}:", "preferred": other})
+    return rows
 
 
 def _write_questions(questions: list[Row], folder: Path) -> None:
