@@ -40,6 +40,7 @@ from trace_engine.progress import Progress
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.places import subfolder
+from trace_engine.sets import check_answers
 from trace_engine.spelling import NBSP, size
 
 
@@ -159,6 +160,7 @@ def test_config_of_a_method_is_a_run_of_it(
     assert settings.method == method
     for field, value in TUNED.get(method, UNTUNED).items():
         assert getattr(settings, field) == value
+    check_answers(settings)
 
 
 def test_a_method_belongs_to_a_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def bundled_run(
     name: str = "", steps: int | None = None, method: MethodName = TUNED_METHOD
 ) -> UnlearnConfig:
     """A method with TRACE weights over the bundled sets, judged on the validation questions; plain
-    where the method has no retain term to weigh."""
+    where the method has no retain term to weigh, on prompts with answers where it needs them."""
     values = TUNED.get(method, UNTUNED)
     values = values if steps is None else values | {"max_steps": steps}
     if not METHODS[method].retains:
@@ -49,7 +49,7 @@ def bundled_run(
     return UnlearnConfig(
         name=name,
         method=method,
-        forget=SetConfig(source="demo:forget"),
+        forget=SetConfig(source="demo:forget_pairs" if METHODS[method].pairs else "demo:forget"),
         retain=SetConfig(source="demo:retain"),
         evaluation=EvaluationConfig(
             questions="demo:questions/validation", max_questions=QUESTIONS_PER_GROUP

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
+from trace_engine.bundled import is_bundled
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import InputError
 from trace_engine.methods import METHODS
@@ -60,7 +61,7 @@ def require_answers(config: UnlearnConfig, name: str, documents: Iterable[Docume
             raise InputError(
                 f"{config.method} works on answers to prompts, and document {document.id[:40]} of "
                 f"the forget set ({name}) has no prompt. Give a set of question and answer, or of "
-                "prompt and text, or choose a method for plain text, such as npo."
+                f"prompt and text{_bundled(config)}, or choose a method for plain text, such as npo."
             )
         if method.preferred == "set" and document.preferred is None:
             raise InputError(
@@ -68,6 +69,11 @@ def require_answers(config: UnlearnConfig, name: str, documents: Iterable[Docume
                 f"set, and document {document.id[:40]} of {name} has no field preferred. Add it, "
                 "or choose idkdpo, which brings answers of its own."
             )
+
+
+def _bundled(config: UnlearnConfig) -> str:
+    """Where a bundled set is asked for, the one that would do."""
+    return " (bundled: demo:forget_pairs)" if is_bundled(config.forget.source) else ""
 
 
 def check_answers(config: UnlearnConfig) -> None:
