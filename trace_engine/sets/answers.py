@@ -61,7 +61,8 @@ def require_answers(config: UnlearnConfig, name: str, documents: Iterable[Docume
             raise InputError(
                 f"{config.method} works on answers to prompts, and document {document.id[:40]} of "
                 f"the forget set ({name}) has no prompt. Give a set of question and answer, or of "
-                f"prompt and text{_bundled(config)}, or choose a method for plain text, such as npo."
+                f"prompt and text{_bundled(config)}, or choose a method for plain text, such as "
+                "npo."
             )
         if method.preferred == "set" and document.preferred is None:
             raise InputError(
