@@ -15,6 +15,7 @@ from trace_engine import formats
 from trace_engine.benchmark import BenchConfig, bundled_bench
 from trace_engine.benchmark.plan import rows_of as plan_rows
 from trace_engine.benchmark.report import left_out
+from trace_engine.benchmark.settings import checked
 from trace_engine.bundled import PACK
 from trace_engine.disk import read_json
 from trace_engine.errors import RunError
@@ -33,7 +34,7 @@ EXPLORED = {
 ALL = "all but forget"
 OWN = "†"
 """Marks a row whose chosen settings of the method are not those of the compared row."""
-COMMAND = "trace-moe bench --pack demo --seeds 5 --workers 2 --out benchmark"
+COMMAND = "trace-moe bench --pack demo --seeds 5 --out benchmark"
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
@@ -213,6 +214,9 @@ def _draw_differences(
             f" {OWN}: chosen at other settings of the method than {config['compare_to']}, so the "
             "difference is one of settings too; “at the same settings” has it without."
         )
+    rules = sorted(set(checked(config, "the table").controlled.values()))
+    if rules and "control" in set(found["role"]):
+        told += f" Controls stand in the place of {' and '.join(rules)}, and not of other rules."
     if found.empty:
         st.markdown(told)
         return

@@ -130,6 +130,15 @@ def test_without_a_table_the_page_says_how_to_make_one(
     assert any(block.value == bench_view.COMMAND for block in app.code)
 
 
+def test_what_a_control_is_a_control_of_is_said(
+    bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("compare")
+    assert not app.exception
+    words = "Controls stand in the place of exact, and not of other rules."
+    assert any(words in block.value for block in [*app.caption, *app.markdown])
+
+
 def test_what_the_bundled_table_lacks_is_said() -> None:
     plan = bundled_bench()
     loaded = bench_view.read(bench_view.FOLDER)

@@ -273,6 +273,12 @@ def test_an_address_follows_contents_and_settings_not_places(tmp_path: Path) -> 
     assert len({key(), key(seed=1), key(fingerprints=prints | {"retain": "other"})}) == 3
 
 
+def test_every_control_of_the_bundled_table_is_one_of_exact() -> None:
+    config = bundled_bench()
+    names = {name for name, found in config.weightings.items() if found.role == "control"}
+    assert config.controlled == dict.fromkeys(names, "exact")
+
+
 def test_a_forget_set_of_a_methods_own_has_its_own_address(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)
     other = tmp_path / "other.jsonl"

@@ -293,6 +293,18 @@ def _missing(config: BenchConfig, table: Table, retain: str) -> str:
     return "Missing numbers:\n" + "\n".join(lines) if lines else ""
 
 
+def _controls(config: BenchConfig) -> list[str]:
+    """What each control says something about: rows of another rule have none."""
+    found: dict[str, list[str]] = {}
+    for name, rule in config.controlled.items():
+        found.setdefault(rule, []).append(name)
+    return [
+        f"- **Controls** of `{rule}`: {', '.join(names)} stand in its place, with its settings. "
+        "They are no controls of other rules."
+        for rule, names in found.items()
+    ]
+
+
 def _method(config: BenchConfig) -> str:
     low, high = config.area
     first = f"{config.levels[0]:g}"
@@ -313,6 +325,7 @@ def _method(config: BenchConfig) -> str:
             "better one may lie beyond it.",
             "- **Headline**: a method has one row for each weighting with TRACE and one for each "
             "baseline, so that the more of them there are, the more tries the best one had.",
+            *_controls(config),
             "- **Early end.** Where a run's settings end it at a forget accuracy, that is measured "
             "on the questions of its phase, the test questions in a test run: it decides nothing "
             "that is compared at a level above it, and does decide “at the end” and the seconds.",

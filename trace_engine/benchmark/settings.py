@@ -157,6 +157,16 @@ class BenchConfig(_Settings):
         return dict(merged(self.settings, self.methods[method].settings).get("forget", {}))
 
     @property
+    def controlled(self) -> dict[str, str]:
+        """By control, the rule in whose place it stands, where its settings name one."""
+        rules = {
+            name: flat(weighting.settings).get("weights.rule")
+            for name, weighting in self.weightings.items()
+            if weighting.role == "control"
+        }
+        return {name: str(rule) for name, rule in rules.items() if rule}
+
+    @property
     def forget_category(self) -> str:
         """Group of the questions that should be forgotten."""
         return str(self.settings.get("evaluation", {}).get("forget_category", "hazard"))
