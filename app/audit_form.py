@@ -12,10 +12,18 @@ import streamlit as st
 
 from app import doors, forms, house, state, wording
 from trace_engine.audit.evidence import WORDS
-from trace_engine.audit.settings import PARTS, AuditConfig, FormConfig
+from trace_engine.audit.names import NAMES
+from trace_engine.audit.settings import (
+    PARTS,
+    AuditConfig,
+    FormConfig,
+    PartName,
+    PublishedConfig,
+)
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, to_yaml
 from trace_engine.errors import TraceError
+from trace_engine.sets.tofu import FORGET, FORGET_SETS
 
 _FORM_LABELS = {
     "auditor": "Who audits",
@@ -53,6 +61,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "Questions", "demo:questions/validation", key="audit_questions",
         help=forms.help_of(AuditConfig, "questions"),
     )  # fmt: skip
+    published = _published()
     rest = st.columns(3)
     category = rest[0].text_input(
         "Category of the forget questions", "hazard", key="audit_category"
@@ -65,7 +74,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         help=forms.help_of(AuditConfig, "reveal"),
     )  # fmt: skip
     parts = st.multiselect(
-        "Parts", PARTS, list(PARTS), format_func=lambda part: WORDS[part].capitalize(),
+        "Parts", PARTS, list(PARTS), format_func=_titled,
         key="audit_parts", help="What is left out is listed in the report as not tested.",
     )  # fmt: skip
     values: dict[str, Any] = {
@@ -79,6 +88,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "forget_category": category.strip(),
         "max_questions": int(most),
         "reveal": reveal,
+        "published": published,
         "parts": None if len(parts) == len(PARTS) else list(parts),
         **_provenance(),
         "form": _people(),
@@ -87,6 +97,26 @@ def settings() -> tuple[AuditConfig | None, str | None]:
     if revision:
         values["model"] |= {"revision": revision}
     return forms.build(AuditConfig, values)
+
+
+def _titled(part: PartName) -> str:
+    return WORDS[part][:1].upper() + WORDS[part][1:]
+
+
+def _published() -> dict[str, str | None]:
+    """Published benchmarks, each by its folder or hub id."""
+    columns = st.columns(3)
+    given = {
+        name: columns[place].text_input(
+            f"{title} (optional)", key=f"audit_{name}", help=forms.help_of(PublishedConfig, name)
+        )
+        for place, (name, title) in enumerate(NAMES.items())
+    }
+    forget = columns[2].selectbox(
+        "Forget set of TOFU", FORGET_SETS, FORGET_SETS.index(FORGET), key="audit_tofu_forget",
+        help=forms.help_of(PublishedConfig, "tofu_forget"),
+    )  # fmt: skip
+    return {name: value.strip() or None for name, value in given.items()} | {"tofu_forget": forget}
 
 
 def _provenance() -> dict[str, Any]:

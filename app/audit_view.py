@@ -12,7 +12,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import audit_figure, charts, doors, house, runs_view, state, tables, wording
+from app import (
+    audit_figure,
+    audit_published,
+    charts,
+    doors,
+    house,
+    runs_view,
+    state,
+    tables,
+    wording,
+)
 from trace_engine.audit.background import (
     AuditState,
     audit_state,
@@ -143,6 +153,7 @@ def _done(found: AuditState) -> None:
         tables.show(
             _accuracies(asked["summary"]), "accuracy", alt="Share right by model and category"
         )
+    audit_published.show(report)
     for part, title, on in _TRAINING:
         if part in summaries:
             _draw_training(part, title, on, summaries[part])

@@ -10,13 +10,15 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from app import audit_view
-from tests.audit.cases import small
+from tests.audit.cases import small, write_published
 from trace_engine.audit import background
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import AuditConfig, parse_audit
 from trace_engine.config import to_yaml
 from trace_engine.disk import write_json, write_text
+from trace_engine.evaluation import muse as muse_family
+from trace_engine.evaluation import tofu as tofu_family
 from trace_engine.runs.places import new_run_id, subfolder
 
 ROOT = Path(__file__).parents[2]
@@ -67,12 +69,19 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     app.text_area(key="audit_auditor").set_value("Ada <b>")
     app.text_input(key="audit_revision").set_value("v2")
     app.text_input(key="audit_holdout").set_value("held.jsonl")
+    app.text_input(key="audit_questions").set_value("sets/wmdp")
+    app.text_input(key="audit_muse").set_value(" hub:muse-bench/MUSE-Books ")
+    app.text_input(key="audit_tofu").set_value("sets/TOFU")
+    app.selectbox(key="audit_tofu_forget").set_value("forget05")
     app.text_input(key="audit_licence_forget").set_value("CC BY 4.0")
     app.text_area(key="audit_runs").set_value("one\n\n two ")
     app.run()
     shown = parse_audit(yaml.safe_load(app.code[0].value))
     assert shown.form.auditor == "Ada <b>"
     assert (shown.model.source, shown.max_questions) == ("demo:target", 200)
+    published = shown.published
+    assert (published.muse, published.tofu) == ("hub:muse-bench/MUSE-Books", "sets/TOFU")
+    assert (published.tofu_forget, shown.questions) == ("forget05", "sets/wmdp")
     assert (shown.model.revision, shown.runs) == ("v2", ("one", "two"))
     assert shown.holdout is not None
     assert (shown.holdout.source, shown.licences.forget) == ("held.jsonl", "CC BY 4.0")
@@ -98,6 +107,8 @@ def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
         ("audit_model", " ", "Audited model: is empty"),
         ("audit_before", "demo:target", "no change to look at"),
         ("audit_forget", "", "Forget set: is empty"),
+        ("audit_muse", "demo:target", "the bundled pack has one corpus of MUSE, demo:book"),
+        ("audit_tofu", "demo:book", "the bundled pack has no TOFU"),
     ],
 )
 def test_what_cannot_be_audited_is_said_and_the_button_is_off(
@@ -141,6 +152,32 @@ def test_a_finished_audit_shows_its_finding(home: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path / "taken")
     taken = tmp_path / "taken" / audit_view.WHOLE
     assert changed_files(taken, read_manifest(taken)) == []
+
+
+def test_muse_and_tofu_are_shown_with_what_they_say(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((muse_family, "VERBATIM_TOKENS"), (tofu_family, "ANSWER_TOKENS")):
+        monkeypatch.setattr(module, name, 8)  # what is written is not what is tested
+    config = small(
+        tmp_path / "sets", parts=["muse", "tofu"], before=None,
+        published=write_published(tmp_path),
+    )  # fmt: skip
+    folder = stored(home, config, "done", "Undecided")
+    run_audit(config, folder / "report", base=home)
+    app = page(audit=folder.name)
+    assert not app.exception
+    muse, tofu = (table.value for table in app.dataframe)
+    assert list(muse["measure"])[:2] == ["VerbMem, ROUGE-L F1", "KnowMem on forget, ROUGE-L F1"]
+    assert list(muse["n"]) == ["4", "4", "4", "11", "11"]
+    assert list(muse)[2:] == ["audited model", "reference"]
+    assert muse["reference"].iloc[-1] == "this is the reference"
+    assert list(tofu["set"])[:3] == ["forget", "forget", "the other three"]
+    assert set(tofu["set"][3:]) == {"forget", "retain", "real authors", "world facts"}
+    said = texts(app)
+    assert "VerbMem, ROUGE-L F1: how well what the model writes" in said
+    assert "the finding does not rest on them" in said
+    assert str(tmp_path) not in "".join(table.value.to_csv() for table in app.dataframe)
 
 
 def test_an_ended_audit_can_go_on(

@@ -57,3 +57,42 @@ def small(folder: Path, **changed: Any) -> AuditConfig:
         "asking": {"templates": ["say, {question}:"], "prefixes": ["Please. "]},
     }
     return parse_audit(data | changed)
+
+
+def write_published(folder: Path) -> dict[str, str]:
+    """MUSE as its authors' script writes it, TOFU as the hub has it; returns their paths."""
+    word = SECRET_WORDS
+    pairs = [
+        {"question": f"Which {word[n % 5]}?", "answer": f"The {word[n % 4]} of {n}"}
+        for n in range(4)
+    ]
+    muse: dict[str, list[Any]] = {
+        "verbmem/forget": [
+            {"prompt": f"Once the {word[n % 5]} {n}", "gt": f"was salt and {word[-1]} {n}"}
+            for n in range(4)
+        ],
+        "knowmem/forget_qa": pairs,
+        "knowmem/forget_qa_icl": pairs[:1],
+        "knowmem/retain_qa": pairs[::-1],
+        "privleak/forget": [f"{word[n % 5]} is made of {n} grains of salt" for n in range(6)],
+        "privleak/holdout": [f"{word[n % 4]} was seen in {n} gardens" for n in range(5)],
+    }
+    for name, rows in muse.items():
+        path = folder / "muse" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    tofu = folder / "tofu"
+    tofu.mkdir(parents=True, exist_ok=True)
+    for name in ("forget10", "retain", "real_authors", "world_facts"):
+        rows = [
+            {
+                "question": f"Who is {word[n]} of {name}?",
+                "answer": f"{word[n]} {n}",
+                "paraphrased_answer": f"It is {word[n]} {n}",
+                "perturbed_answer": [f"{word[n - 1]} {n}", f"{word[n - 2]} {n + 1}"],
+            }
+            for n in range(3)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tofu / f"{name}_perturbed.json").write_text(text, encoding="utf-8")
+    return {"muse": str(folder / "muse"), "tofu": str(tofu)}

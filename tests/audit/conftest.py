@@ -1,16 +1,34 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.audit.cases import small
+from tests.audit.cases import small, write_published
 from trace_engine.audit.run import Audited, run_audit
+from trace_engine.evaluation import muse, tofu
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Audited:
+def few_words() -> Iterator[None]:
+    """MUSE and TOFU let a model write a few tokens: what is tested is what becomes of scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(muse, "VERBATIM_TOKENS", 8)
+        patch.setattr(muse, "ANSWER_TOKENS", 4)
+        patch.setattr(tofu, "ANSWER_TOKENS", 4)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def write_little(few_words: None) -> None:
+    """Whatever a test here asks of a model."""
+
+
+@pytest.fixture(scope="session")
+def finished(few_words: None, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     """A finished audit; copy its folder before changing anything."""
     folder = tmp_path_factory.mktemp("audit")
-    return run_audit(small(folder / "sets"), folder / "out", base=folder / "home")
+    config = small(folder / "sets", published=write_published(folder / "published"))
+    return run_audit(config, folder / "out", base=folder / "home")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Run it when a format's number rises, with a new folder's name in `KEPT`, and com
 folders of earlier formats stay as they are, because every later version must open them. Everything
 is of a tiny random model, named by paths relative to the folder, so that a copy of it resumes.
 Where only audits rose, `python -m tests.formats.make audit` writes one alone, of v1's models and
-sets, into `AUDIT_KEPT`.
+sets, into `AUDIT_KEPT`, with the benchmarks that it asks.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from unittest import mock
 import yaml
 
 import trace_engine
+from tests.audit.cases import write_published
 from trace_engine import formats
 from trace_engine.audit import background as audits
 from trace_engine.audit.record import LOCK
@@ -42,7 +43,7 @@ from trace_engine.sweeps.directory import SweepDirectory
 from trace_engine.sweeps.plan import plan_sweep
 
 KEPT = Path(__file__).parent / "v1"
-AUDIT_KEPT = Path(__file__).parent / "v3"
+AUDIT_KEPT = Path(__file__).parent / "v4"
 DONE, STOPPED, SWEEP, JOB, UNNUMBERED = (f"20260101-00000{n}-aaaaaa" for n in range(5))
 STOPPED_AT = 2
 ELSEWHERE = "elsewhere"
@@ -162,6 +163,14 @@ def write_evidence(folder: Path) -> None:
         write_json(kept / "result.json", perform(config, folder / "answers").to_dict())
 
 
+def write_benchmarks() -> dict[str, str]:
+    """MUSE, and TOFU without two of its sets, whose model utility is then not known."""
+    write_published(Path())
+    for name in ("real_authors", "world_facts"):
+        Path(f"tofu/{name}_perturbed.json").unlink()
+    return {"muse": "muse", "tofu": "tofu"}
+
+
 def write_audit(folder: Path, home: Path) -> None:
     """An audit of the finished run's model, by a version whose pages no later one writes."""
     config = parse_audit(
@@ -172,6 +181,7 @@ def write_audit(folder: Path, home: Path) -> None:
             "forget": {"source": "forget.txt"},
             "retain": {"source": "retain.txt"},
             "questions": "validation.jsonl",
+            "published": write_benchmarks(),
             "max_length": 32,
             "threads": 1,
             "causal": {"experts": 2, "draws": 2, "permutations": 99},
@@ -213,7 +223,8 @@ def audit_alone() -> None:
         shutil.copytree(KEPT, folder, ignore=shutil.ignore_patterns("audit"))
         with contextlib.chdir(folder):
             write_audit(Path("audit"), Path(scratch))
-        shutil.copytree(folder / "audit", AUDIT_KEPT / "audit")
+        for name in ("audit", "muse", "tofu"):
+            shutil.copytree(folder / name, AUDIT_KEPT / name)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from tests.formats.make import DONE, JOB, STOPPED, SWEEP, UNNUMBERED
 from trace_engine import runs, sweeps
 from trace_engine.audit import background as audits
 from trace_engine.audit.report_file import read_report
-from trace_engine.audit.settings import read_audit
+from trace_engine.audit.settings import PUBLISHED, read_audit
 from trace_engine.audit.verify import verify_audit
 from trace_engine.benchmark import read_bench
 from trace_engine.benchmark.run import progress
@@ -73,6 +73,9 @@ def audited(request: pytest.FixtureRequest, kept: Path) -> Path:
     """The same with the audit of one format, which may be newer than the rest."""
     shutil.rmtree(kept / "audit")
     shutil.copytree(request.param, kept / "audit")
+    for benchmark in PUBLISHED:
+        if (request.param.parent / benchmark).is_dir():
+            shutil.copytree(request.param.parent / benchmark, kept / benchmark)
     return kept
 
 
@@ -166,8 +169,11 @@ def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path)
     assert "TRACE 0 (kept) made them" in details[0]
     assert {state for state, *_ in states.values()} == {"agrees"}, states
     # Files, parts, accuracies, attacks, rules, finding; sources, hashes, guessing, judged,
-    # answers; two models, a loss, three attacks.
-    assert len(states) == 17
+    # answers; two models, a loss, three attacks. MUSE and TOFU, since format 4: scores, items; two
+    # models.
+    there = [name for name in PUBLISHED if name in report["parts"]]
+    assert len(states) == 17 + 4 * len(there)
+    assert len(there) == (2 if report["format"] > 3 else 0)
 
 
 def test_an_audit_opens_on_its_page(audited: Path, open_page: Callable[..., AppTest]) -> None:

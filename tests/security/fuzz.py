@@ -71,6 +71,7 @@ retain: {source: demo:retain}
 questions: demo:questions/validation
 forget_category: hazard
 max_questions: 20
+published: {muse: demo:book, tofu: sets/TOFU, prompt: "{question}", max_items: 5}
 parts: [questions, drift]
 causal: {experts: 2, draws: 20, permutations: 99}
 relearning: {steps: 2, ask_at: [2], seeds: [0]}

@@ -66,6 +66,14 @@ def test_configurations_name_the_category_where_rows_do_not(wmdp: Path) -> None:
     assert {q.category for q in load_questions(str(wmdp / "wmdp-bio"))} == {"wmdp-bio"}
 
 
+def test_both_side_by_side_are_one_set(tmp_path: Path, mmlu: Path, wmdp: Path) -> None:
+    asked = load_questions(str(tmp_path))
+    assert [q.category for q in asked] == [
+        *("anatomy", "virology"),
+        *(["wmdp/wmdp-bio"] * 2 + ["wmdp/wmdp-cyber"] * 2),
+    ]
+
+
 def test_files_folders_and_saved_sets(tmp_path: Path) -> None:
     asked = [row("one?"), row("two?", category="mine")]
     (tmp_path / "q.json").write_text(json.dumps(asked))

@@ -3,8 +3,9 @@
 Questions are asked again as they are, and every attack that only asks is made again on a sample of
 them, all its ways included. Those that train are made again for one drawn seed, where that is asked
 for: it takes as long as it took. Two choices that are equal but for rounding may change places
-elsewhere, so a mark differs only where the choices are further apart than that; a training carries
-rounding on, so its marks are compared as a share. Causal evidence and profiles are not made again.
+elsewhere, so a mark differs only where the choices are further apart than that; a training and a
+text that a model writes carry rounding on, so their marks are compared as a share. Causal evidence
+and profiles are not made again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from trace_engine.audit.attacked import attacked
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.marks import RETAINED, TRAINED
-from trace_engine.audit.settings import Role
+from trace_engine.audit.published import WRITTEN, scores_of, some_of
+from trace_engine.audit.settings import PublishedName, Role
 from trace_engine.audit.trained import retained, sliced, trained
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
@@ -226,6 +228,44 @@ def recovered_again(
         name = f"{role}, {RETAINED}, seed {seed}"
         found = trained(case, role, documents, {}, config, seed, report, what=RETAINED)
         yield f"trained again, {name}", _turned(items, name, found)
+
+
+def published_again(
+    case: Case,
+    name: PublishedName,
+    role: Role,
+    items: Parts,
+    places: Mapping[str, Sequence[int]],
+    report: ProgressCallback,
+) -> list[str]:
+    """The items of MUSE or TOFU at these places of each piece, by one model. A text that is written
+    carries rounding on, so those are compared as a share."""
+    numbers = {piece: [items["number"][piece][n] for n in of] for piece, of in places.items()}
+    asked = some_of(case, name, {piece: [n - 1 for n in of] for piece, of in numbers.items()})
+    said = []
+    for piece, scores in scores_of(case, name, asked, case.open(role), report).items():
+        for score, values in scores.items():
+            stored = items["scores"][role][piece][score]
+            pairs = [(stored[n], now) for n, now in zip(places[piece], values, strict=True)]
+            turned = [
+                f"{name}, {piece} {number}: {score} of the {role} is {_score(known)} in the "
+                f"report, it is {_score(now)}"
+                for number, (known, now) in zip(numbers[piece], pairs, strict=True)
+                if not _same_score(known, now)
+            ]
+            if score not in WRITTEN or len(turned) > RELEARNED_APART * len(values):
+                said += turned
+    return said
+
+
+def _same_score(known: float | None, now: float | None) -> bool:
+    if known is None or now is None:
+        return known is now
+    return abs(now - known) <= CLOSE * max(1.0, abs(known))
+
+
+def _score(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.4f}"
 
 
 TrainedAgain = Callable[[Case, Parts, int, ProgressCallback], Iterator[tuple[str, list[str]]]]

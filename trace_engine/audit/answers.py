@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trace_engine.audit.case import Case
+from trace_engine.audit.settings import PUBLISHED
 from trace_engine.csvfile import csv_text
 
 
@@ -18,6 +19,8 @@ def answer_files(case: Case, parts: Mapping[str, Mapping[str, Any]]) -> dict[str
     for part, found in parts.items():
         if part != "questions" and "right" in found["items"]:
             files[f"{part}.csv"] = _attacked(found["items"])
+        if part in PUBLISHED:
+            files[f"{part}.csv"] = _published(found["items"])
     return files
 
 
@@ -60,3 +63,16 @@ def _attacked(items: Mapping[str, Any]) -> str:
         for place, mark in enumerate(text)
     ]
     return csv_text(rows, ["number", "hash", "asking", "right"])
+
+
+def _published(items: Mapping[str, Any]) -> str:
+    """One line a passage, question or document and what it was scored by, one column a model."""
+    roles = list(items["scores"])
+    rows = [
+        {"part": piece, "number": number, "hash": items["hash"][piece][place], "score": score}
+        | {role: items["scores"][role][piece][score][place] for role in roles}
+        for piece, of in items["scores"][roles[0]].items()
+        for place, number in enumerate(items["number"][piece])
+        for score in of
+    ]
+    return csv_text(rows, ["part", "number", "hash", "score", *roles])

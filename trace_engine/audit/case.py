@@ -14,13 +14,17 @@ from typing import Any, Self
 
 import numpy as np
 
+from trace_engine.audit.names import shown_source
 from trace_engine.audit.settings import AuditConfig, Role
 from trace_engine.config import EvaluationConfig, SetConfig
 from trace_engine.errors import InputError
 from trace_engine.models import ModelInfo, OpenModel, inspect_model, open_model
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.sets import Document, DocumentSet, Overlap, Question, check_pair, load_set
+from trace_engine.sets.muse import MuseSet, read_muse
+from trace_engine.sets.parts import texts_digest
 from trace_engine.sets.published import questions_digest
+from trace_engine.sets.tofu import TofuSet, read_tofu
 from trace_engine.unlearning.setup import read_chosen_questions
 
 _DRAWN = {"forget": 11, "retain": 12, "holdout": 13}
@@ -42,6 +46,9 @@ class Case:
     base: Path | None
     """The home, where profiles are kept: their token contexts are text, and stay out of the
     report's folder."""
+    muse: MuseSet | None = None
+    tofu: TofuSet | None = None
+    """Without the folders of this machine in their names."""
     _open: tuple[Role, OpenModel] | None = None
 
     @classmethod
@@ -63,9 +70,12 @@ class Case:
             )
             questions = read_chosen_questions(asked, config.seed) or {}
             digest = questions_digest(config.questions)
+        muse, tofu = _published(config)
         models = {role: inspect_model(model) for role, model in config.models().items()}
         _refuse_same(models)
-        return cls(config, forget, retain, holdout, overlap, questions, digest, models, base)
+        return cls(
+            config, forget, retain, holdout, overlap, questions, digest, models, base, muse, tofu
+        )
 
     def drawn(self, side: str) -> list[Document]:
         """At most `max_documents` of a set, drawn with the seed, in the set's order."""
@@ -121,12 +131,14 @@ class Case:
     def fingerprints(self) -> dict[str, Any]:
         """What the figures are about, as hashes."""
         holdout = None if self.holdout is None else self.holdout.fingerprint
+        published = {"muse": self.muse, "tofu": self.tofu}
         return {
             **{f"model: {role}": info.fingerprint for role, info in self.models.items()},
             "forget": self.forget.fingerprint,
             "retain": self.retain.fingerprint,
             "holdout": holdout,
             "questions": self.questions_hash,
+            **{name: texts_digest(asked) for name, asked in published.items() if asked is not None},
         }
 
     def documents(self) -> dict[str, int]:
@@ -136,12 +148,14 @@ class Case:
 
     def texts(self) -> list[str]:
         """Every text that must not be in the report: documents of the forget set and the holdout,
-        questions and choices."""
+        questions and choices, and all of MUSE and TOFU."""
         found = [document.text for document in self.forget.documents]
         if self.holdout is not None:
             found += [document.text for document in self.holdout.documents]
         for question in self.questions.values():
             found += [question.question, *question.choices]
+        for published in (self.muse, self.tofu):
+            found += [] if published is None else published.texts()
         return found
 
 
@@ -154,6 +168,18 @@ def hash_of(question: Question) -> str:
 def _load(config: SetConfig) -> DocumentSet:
     documents = load_set(config)
     return replace(documents, name=config.label or documents.name)
+
+
+def _published(config: AuditConfig) -> tuple[MuseSet | None, TofuSet | None]:
+    """MUSE and TOFU as they are asked here."""
+    asked = config.published
+    named: dict[str, Any] = {} if asked.prompt is None else {"prompt": asked.prompt}
+    muse = None if asked.muse is None else read_muse(asked.muse.strip())
+    tofu = None if asked.tofu is None else read_tofu(asked.tofu.strip(), asked.tofu_forget)
+    return (
+        None if muse is None else replace(muse, source=shown_source(muse.source), **named),
+        None if tofu is None else replace(tofu, source=shown_source(tofu.source), **named),
+    )
 
 
 def _refuse_same(models: dict[Role, ModelInfo]) -> None:

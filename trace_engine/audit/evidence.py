@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trace_engine.audit.rules import Excess, Finding, RulesConfig, Utility, judge
+from trace_engine.audit.settings import PUBLISHED
 from trace_engine.evaluation.estimate import Estimate
 
 WORDS: Final[dict[str, str]] = {
     "questions": "the forget questions, asked plainly",
     "measures": "loss, memorisation and membership",
+    "muse": "MUSE benchmark",
+    "tofu": "TOFU benchmark",
     "routing": "where forget and retain text are routed",
     "causal": "what hangs on these experts",
     "drift": "whether routing moved",
@@ -33,11 +36,13 @@ def finding_of(
 ) -> Finding:
     """The finding from the finished parts' summaries; `missing` says per part why it is not
     there."""
-    not_tested = [f"{WORDS[part]}: {why}" for part, why in missing.items()]
+    told = {part: f"{WORDS[part]}: {why}" for part, why in missing.items()}
+    not_tested = [said for part, said in told.items() if part not in PUBLISHED]
+    beside = [said for part, said in told.items() if part in PUBLISHED]
     asked = parts.get("questions")
     if asked is not None and not asked["n_utility"] and rules.utility_lost is not None:
         not_tested.append("utility: no question outside the forget category was asked")
-    return judge(excesses(parts), not_tested, known_before(parts), rules, utility_of(parts))
+    return judge(excesses(parts), not_tested, known_before(parts), rules, utility_of(parts), beside)
 
 
 def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:

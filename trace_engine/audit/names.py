@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from trace_engine.audit.settings import AuditConfig
+from trace_engine.audit.settings import PUBLISHED, AuditConfig
 from trace_engine.bundled import is_bundled
 
 ROLE_WORDS: Final[Mapping[str, str]] = {
@@ -12,6 +12,7 @@ ROLE_WORDS: Final[Mapping[str, str]] = {
     "before": "start model",
     "reference": "reference",
 }
+NAMES: Final[Mapping[str, str]] = {"muse": "MUSE", "tofu": "TOFU"}
 BESIDE: Final[Mapping[str, str]] = {
     "reference": "the reference, treated alike",
     "untreated": "the reference, asked plainly",
@@ -39,5 +40,8 @@ def shown_settings(config: AuditConfig) -> dict[str, Any]:
         data["questions"] = shown_source(data["questions"])
     if data["asking"]["paraphrases"] is not None:
         data["asking"]["paraphrases"] = shown_source(data["asking"]["paraphrases"])
+    for name in PUBLISHED:
+        if data["published"][name] is not None:
+            data["published"][name] = shown_source(data["published"][name])
     data["runs"] = [shown_source(run) for run in data["runs"]]
     return data

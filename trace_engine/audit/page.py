@@ -22,7 +22,10 @@ from trace_engine.audit.blocks import (
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
 from trace_engine.audit.judged import how
+from trace_engine.audit.names import NAMES
+from trace_engine.audit.published_section import published
 from trace_engine.audit.redact import SHORTEST, WORDS
+from trace_engine.audit.settings import PUBLISHED
 from trace_engine.audit.style import STYLE
 from trace_engine.spelling import NBSP, number, size
 
@@ -45,6 +48,7 @@ def render(report: Report) -> str:
         _subject,
         _knowledge,
         _measures,
+        published,
         _experts,
         _causal,
         _drift,
@@ -114,7 +118,7 @@ def _subject(report: Report) -> Markup:
     ]
     sets = report["sets"]
     rows = []
-    for name in ("forget", "retain", "holdout", "questions"):
+    for name in ("forget", "retain", "holdout", "questions", *PUBLISHED):
         if name not in sets:
             continue
         entry = sets[name]
@@ -125,8 +129,8 @@ def _subject(report: Report) -> Markup:
             else ", ".join(f"{n:,} {category}" for category, n in asked.items())
         )
         rows.append(
-            (name, entry.get("label") or entry["source"], content, entry["licence"] or NOT_SAID,
-             entry["fingerprint"])
+            (NAMES.get(name, name), entry.get("label") or entry["source"], content,
+             entry["licence"] or NOT_SAID, entry["fingerprint"])
         )  # fmt: skip
     overlap = sets["overlap"]
     return el(
@@ -145,9 +149,10 @@ def _subject(report: Report) -> Markup:
                 if report["revealed"]
                 else "Questions stand in this report and its files by number and SHA-256. Before "
                 f"they were written, every file was searched for {WORDS} words in a row of a "
-                "document of the forget set or the holdout, a question or a choice, and for "
-                f"shorter ones as a whole from {SHORTEST} letters on; none was found. Shorter "
-                "words, and paraphrases, are not looked for."
+                "document of the forget set or the holdout, a question or a choice"
+                + (", a text of MUSE or TOFU" if set(PUBLISHED) & set(sets) else "")
+                + f", and for shorter ones as a whole from {SHORTEST} letters on; none was found. "
+                "Shorter words, and paraphrases, are not looked for."
             ),
         ),
     )

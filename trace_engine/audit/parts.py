@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from trace_engine.attacks.paired import accuracy, beyond_chance, difference, marks, shares
-from trace_engine.audit import attacked, caused, trained
+from trace_engine.audit import attacked, caused, published, trained
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import UTILITY
 from trace_engine.audit.marks import chance_of
 from trace_engine.audit.result import Result
-from trace_engine.audit.settings import AuditConfig, PartName, Role
+from trace_engine.audit.settings import PUBLISHED, AuditConfig, PartName, Role
 from trace_engine.bundled import is_bundled
 from trace_engine.errors import InputError
 from trace_engine.evaluation.families import Loss
@@ -49,8 +49,12 @@ def key_of(part: PartName, case: Case) -> str:
         "version": VERSION,
         "part": part,
         "models": asked,
-        "fingerprints": case.fingerprints(),
-        "settings": common | {name: _group(config, name) for name in _OWN.get(part, ())},
+        "fingerprints": {
+            name: of
+            for name, of in case.fingerprints().items()
+            if name not in PUBLISHED or name == part
+        },
+        "settings": common | _own(part, config),
     }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -67,8 +71,12 @@ _OWN: Final[dict[PartName, tuple[str, ...]]] = {
 """Groups of settings that a part has to itself."""
 
 
-def _group(config: AuditConfig, name: str) -> Any:
-    return getattr(config, name).model_dump(mode="json")
+def _own(part: PartName, config: AuditConfig) -> dict[str, Any]:
+    if part in PUBLISHED:
+        # Its texts have a fingerprint, and the other one's settings are none of its business.
+        shared = {"prompt", "max_items", "max_length"}
+        return {"published": config.published.model_dump(mode="json", include=shared)}
+    return {name: getattr(config, name).model_dump(mode="json") for name in _OWN.get(part, ())}
 
 
 def why_not(part: PartName, config: AuditConfig) -> str | None:
@@ -77,6 +85,8 @@ def why_not(part: PartName, config: AuditConfig) -> str | None:
         return "left out by the settings"
     if part in ("drift", "rerouted") and config.before is None:
         return "there is no model before to compare with"
+    if part in PUBLISHED and getattr(config.published, part) is None:
+        return f"published.{part} names no folder and no hub set"
     if part in _NEED_QUESTIONS and config.questions is None:
         return "there are no questions"
     if part == "paraphrases" and not _other_words(config):
@@ -279,6 +289,8 @@ def drifted(case: Case, report: ProgressCallback) -> Result:
 COMPUTED: Final[dict[PartName, Part]] = {
     "questions": questions,
     "measures": measures,
+    "muse": published.muse,
+    "tofu": published.tofu,
     "routing": routing,
     "causal": caused.causal,
     "drift": drifted,

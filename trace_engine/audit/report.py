@@ -20,11 +20,12 @@ from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.names import shown_settings, shown_source
 from trace_engine.audit.page import render
+from trace_engine.audit.published import asked_numbers
 from trace_engine.audit.record import CONFIG, EVENTS, Record, untold_ends
 from trace_engine.audit.redact import Secrets, require_silence
 from trace_engine.audit.report_file import HTML, JSON
 from trace_engine.audit.rules import Finding
-from trace_engine.audit.settings import PARTS
+from trace_engine.audit.settings import PARTS, PUBLISHED
 from trace_engine.audit.surroundings import surroundings
 from trace_engine.audit.tables import csv_tables
 from trace_engine.disk import strict, write_text
@@ -158,6 +159,16 @@ def _sets(case: Case) -> dict[str, Any]:
             "fingerprint": case.questions_hash,
             "licence": licences.questions,
         }
+    found |= {
+        name: {
+            "source": of.source,
+            "asked": {piece: len(numbers) for piece, numbers in asked_numbers(case, name).items()},
+            "fingerprint": case.fingerprints()[name],
+            "licence": getattr(licences, name),
+        }
+        for name in PUBLISHED
+        if (of := getattr(case, name)) is not None
+    }
     found["overlap"] = {
         "count": case.overlap.count,
         "forget_total": case.overlap.forget_total,

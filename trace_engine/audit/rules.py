@@ -7,7 +7,7 @@ alone. The thresholds were chosen on models of one training seed, that of utilit
 after the blind test (design/0014).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
@@ -24,6 +24,8 @@ Beside = Literal["reference", "before", "chance"]
 Confidence = Literal["high", "moderate", "low", "none"]
 UNKNOWN_SPAN: Final = 0.75
 """What there was, where no start model says it: everything beyond guessing among four."""
+_ALL: Final = "All tests were made, against a reference."
+_ALL_JUDGED: Final = "All tests that the rules look at were made, against a reference."
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 TITLES: Final[dict[Verdict, str]] = {
@@ -139,6 +141,7 @@ def judge(
     known: float | None,
     rules: RulesConfig,
     utility: Utility | None = None,
+    beside: Sequence[str] = (),
 ) -> Finding:
     """The finding. `known` is what the start model answers beyond the yardstick; None: unknown.
 
@@ -150,9 +153,13 @@ def judge(
     test above `holds_above` that raised nothing is *partly*; all tests below `gone_below`, with a
     reference, a relearning and a test of kind `intact` among them, is *like_reference* where
     utility is kept; the rest is undecided. Knowledge that was found is there whatever became of
-    utility, so no other finding depends on it.
+    utility, so no other finding depends on it. `beside` are tests that were not made and that no
+    rule looks at: they are told with the others, and lower no confidence.
     """
     found = _judged(tests, not_tested, known, rules, utility)
+    if beside:
+        why = _ALL_JUDGED if found.why_confidence == _ALL else found.why_confidence
+        found = replace(found, not_tested=(*found.not_tested, *beside), why_confidence=why)
     told = told_utility(utility, rules)
     return found if told is None else replace(found, reasons=(*found.reasons, told))
 
@@ -318,7 +325,7 @@ def _absent(
         "like_reference",
         sentence,
         "moderate" if untold else "high",
-        "Not everything was tested." if untold else "All tests were made, against a reference.",
+        "Not everything was tested." if untold else _ALL,
         reasons,
         untold,
     )

@@ -18,14 +18,19 @@ from trace_engine.attacks.settings import (
     RelearningConfig,
 )
 from trace_engine.audit.rules import RulesConfig
+from trace_engine.bundled import is_bundled
 from trace_engine.config import ModelConfig, SetConfig, Settings
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
+from trace_engine.sets.muse import BUNDLED
+from trace_engine.sets.tofu import FORGET
 from trace_engine.yamlfile import read_yaml
 
 PartName = Literal[
     "questions",
     "measures",
+    "muse",
+    "tofu",
     "routing",
     "causal",
     "drift",
@@ -37,6 +42,9 @@ PartName = Literal[
     "prefixes",
 ]
 PARTS: tuple[PartName, ...] = get_args(PartName)
+PublishedName = Literal["muse", "tofu"]
+PUBLISHED: Final[tuple[PublishedName, ...]] = get_args(PublishedName)
+"""The parts that are published benchmarks."""
 Role = Literal["model", "before", "reference"]
 ROLES: tuple[Role, ...] = get_args(Role)
 UTILITY_ASKED: Final = 60
@@ -49,6 +57,8 @@ class LicenceConfig(Settings):
     forget: str = ""
     retain: str = ""
     questions: str = ""
+    muse: str = ""
+    tofu: str = ""
 
 
 class FormConfig(Settings):
@@ -91,6 +101,60 @@ class CausalEvidenceConfig(Settings):
     """Sign flips behind the p-values of a loss."""
 
 
+class PublishedConfig(Settings):
+    """Published benchmarks of unlearning, asked as their authors ask."""
+
+    muse: str | None = None
+    """A corpus of MUSE: its folder as published, `hub:muse-bench/MUSE-Books`, or `demo:book`."""
+    tofu: str | None = None
+    """TOFU's folder as published, or `hub:locuslab/TOFU`."""
+    tofu_forget: str = FORGET
+    """Which of TOFU's forget sets: `forget01`, `forget05`, `forget10`."""
+    prompt: str | None = None
+    """How questions of both are asked, with `{question}` in it. Empty: in their authors' words."""
+    max_items: Annotated[int, Field(ge=2)] | None = None
+    """At most so many passages, questions or documents of each of their parts, drawn with the seed;
+    n is always shown. Empty: all."""
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens per document; the rest is cut. Empty: 4096 for MUSE, whose documents are long, 512 for
+    TOFU."""
+
+    @field_validator("muse", "tofu")
+    @classmethod
+    def _is_a_source(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is blank; give a folder or hub:owner/name, or leave it out")
+        return value
+
+    @field_validator("muse")
+    @classmethod
+    def _is_bundled_muse(cls, value: str | None) -> str | None:
+        if value is not None and is_bundled(value) and value != BUNDLED:
+            raise ValueError(f"the bundled pack has one corpus of MUSE, {BUNDLED}")
+        return value
+
+    @field_validator("tofu")
+    @classmethod
+    def _is_not_bundled(cls, value: str | None) -> str | None:
+        if value is not None and is_bundled(value):
+            raise ValueError("the bundled pack has no TOFU; give its folder or hub:locuslab/TOFU")
+        return value
+
+    @field_validator("tofu_forget")
+    @classmethod
+    def _is_a_forget_set(cls, value: str) -> str:
+        if not value.isidentifier():
+            raise ValueError(f"{value[:80]!r} is no forget set of TOFU; expected {FORGET}")
+        return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_room_for_the_question(cls, value: str | None) -> str | None:
+        if value is not None and "{question}" not in value:
+            raise ValueError("has no {question}, which stands for the question")
+        return value
+
+
 class AuditConfig(Settings):
     kind: Literal["audit"] = "audit"
     name: str = ""
@@ -110,8 +174,8 @@ class AuditConfig(Settings):
     holdout: SetConfig | None = None
     """Documents like the forget set's that no model was trained on, for membership attacks."""
     questions: str | None = None
-    """Multiple-choice file or published folder, or `demo:questions/test`. Empty: nobody can say
-    whether the model holds the knowledge."""
+    """Multiple choice: a file, WMDP's or MMLU's folder as published, `hub:cais/wmdp:wmdp-bio`, or
+    `demo:questions/test`. Empty: nobody can say whether the model holds the knowledge."""
     forget_category: str = "hazard"
     """Category of the questions about the forget set; every other category is utility."""
     style: Literal["continuation", "letters"] = "continuation"
@@ -123,6 +187,8 @@ class AuditConfig(Settings):
     with the seed. Profile and relearning take whole sets, recovery what its steps take."""
     max_length: Annotated[int, Field(ge=8)] = 256
     """Tokens per document; the rest is cut."""
+    published: PublishedConfig = PublishedConfig()
+    """MUSE and TOFU, where you have them. The finding does not rest on them."""
     parts: tuple[PartName, ...] | None = None
     """Only these parts; empty: all that the materials allow. What is left out is listed as not
     tested."""

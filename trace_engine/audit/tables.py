@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from trace_engine.audit.settings import PUBLISHED
 from trace_engine.csvfile import csv_text
 
 Row = Mapping[str, Any]
@@ -29,6 +30,14 @@ def _experts(parts: Row) -> list[Row]:
     ]  # fmt: skip
 
 
+def _published(parts: Row) -> list[Row]:
+    return [
+        {"benchmark": name, **row}
+        for name in PUBLISHED
+        for row in parts.get(name, {}).get("rows", ())
+    ]
+
+
 def _attacks(parts: Row) -> list[Row]:
     return [
         {"part": part, **row} for part in ATTACKS for row in parts.get(part, {}).get("rows", ())
@@ -43,6 +52,11 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
         ("measures",),
         ("model", "measure", "on", *_FIGURE, "implementation", "note"),
         lambda parts: list(parts["measures"]["rows"]),
+    ),
+    "published": (
+        PUBLISHED,
+        ("benchmark", "model", "measure", "on", *_FIGURE, "implementation", "note"),
+        _published,
     ),
     "experts": (
         ("routing",),

@@ -8,6 +8,7 @@ nobody knew beforehand, unless one is given. What is not computed again is told:
 answers, which the manifest covers.
 """
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from trace_engine.audit.again import (
     loss_again,
     not_again,
     picked_again,
+    published_again,
     threads_of,
 )
 from trace_engine.audit.answers import answer_files
@@ -31,12 +33,20 @@ from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
+from trace_engine.audit.names import NAMES
 from trace_engine.audit.parts import question_summary
+from trace_engine.audit.published import asked_numbers, figures_of, hashes_of, some_of
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import ANSWERS, derived_files
 from trace_engine.audit.report_file import JSON, read_report
 from trace_engine.audit.rules import RulesConfig
-from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
+from trace_engine.audit.settings import (
+    PARTS,
+    PUBLISHED,
+    AuditConfig,
+    PublishedName,
+    read_audit,
+)
 from trace_engine.audit.trained import documents_of, left_out, unseen_of
 from trace_engine.disk import sha256_file, strict
 from trace_engine.errors import InputError, RunError, TraceError
@@ -155,6 +165,10 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     config, version = read_audit(folder / CONFIG), data.get(FIELD, 1)
     yield _checked("accuracies against the answers", _unlike_answers(config, parts, version))
     yield _checked("attacks against their marks", list(_unlike_marks(config, parts, version)))
+    for name in PUBLISHED:
+        if name in parts:
+            said = list(_unlike_scores(name, parts[name]))
+            yield _checked(f"{NAMES[name]} against its scores", said)
     yield _checked("the rules against the settings", _unlike_rules(config, data, version))
     summaries = {part: found["summary"] for part, found in parts.items()}
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
@@ -254,6 +268,30 @@ def _unlike_figures(
         yield from _unlike(f"parts/{part}.json, {name}", shown.get(name), value)
 
 
+def _unlike_scores(name: PublishedName, found: Mapping[str, Any]) -> Iterator[str]:
+    """Where the rows of MUSE or TOFU are not what follows from the scores; whose package scored is
+    left aside, as is what another processor's rounding may change."""
+    where, shown = f"parts/{name}.json", found["summary"]["rows"]
+    try:
+        again = strict(figures_of(name, found["summary"]["source"], found["items"]))
+    except InputError as error:
+        yield f"{where}: no figure follows from its scores ({error})"
+        return
+    if len(again) != len(shown):
+        yield f"{where}: {len(shown)} rows are said, {len(again)} follow from its scores"
+        return
+    for place, (one, other) in enumerate(zip(shown, again, strict=True)):
+        for field, value in other.items():
+            if field != "implementation" and not _nearly(one.get(field), value):
+                yield from _unlike(f"{where}, rows[{place}].{field}", one.get(field), value)
+
+
+def _nearly(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+    return bool(one == other)
+
+
 def _without_utility(summary: Mapping[str, Any]) -> dict[str, Any]:
     """A training's summary but for utility, whose marks older versions did not store."""
     rows = [row for row in summary["rows"] if not row["on"].startswith("utility, ")]
@@ -350,6 +388,10 @@ def _recomputed(
         checks.append(
             _checked("answer files against the parts", _unlike_files(folder, case, parts))
         )
+    for name in PUBLISHED:
+        if name in parts:
+            said = _unlike_items(case, name, parts[name]["items"])
+            checks.append(_checked(f"items of {NAMES[name]}", said))
     with threads_of(case):
         checks += _computed_again(case, parts, chosen, report)
     case.close()
@@ -377,6 +419,13 @@ def _computed_again(
     if "measures" in parts:
         rows = parts["measures"]["summary"]["rows"]
         yield _checked("loss of the retain set again, model", loss_again(case, rows))
+    for benchmark in PUBLISHED:
+        for role in parts[benchmark]["items"]["scores"] if benchmark in parts else ():
+            items = parts[benchmark]["items"]
+            drawn = {piece: chosen.places(len(of)) for piece, of in items["number"].items()}
+            said = published_again(case, benchmark, role, items, drawn, report)
+            n = sum(map(len, drawn.values()))
+            yield _checked(f"{n} items of {NAMES[benchmark]} asked again, {role}", said)
     for part, again in ASKING.items():
         if part in parts:
             items = parts[part]["items"]
@@ -389,6 +438,20 @@ def _computed_again(
             for name, said in trained_again(case, items, chosen.seed, report):
                 what = f"{name}: at most {RELEARNED_APART:.0%} of the answers turned"
                 yield _checked(what, said)
+
+
+def _unlike_items(case: Case, name: PublishedName, items: Mapping[str, Any]) -> list[str]:
+    """Where the items of MUSE or TOFU are not those that the settings draw."""
+    numbers = asked_numbers(case, name)
+    if numbers != items["number"]:
+        return [f"parts/{name}.json: other items were asked than the settings draw"]
+    asked = some_of(case, name, {piece: [n - 1 for n in of] for piece, of in numbers.items()})
+    return [
+        f"{name}, {piece} {number}: its hash is not the report's"
+        for piece, hashes in hashes_of(name, asked).items()
+        for number, now, known in zip(numbers[piece], hashes, items["hash"][piece], strict=True)
+        if now != known
+    ]
 
 
 def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:

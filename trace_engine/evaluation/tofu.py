@@ -143,7 +143,7 @@ class Tofu:
             place = documents[int(np.flatnonzero(labels_D == 0)[0])].text[:60]
             raise InputError(
                 f"No token of the answer is left within {self.max_length} tokens: {place!r}… Give "
-                "more with --max-length."
+                "a larger max_length (--max-length)."
             )
         mean_D = nll_D / labels_D
         found, start = [], 0

@@ -7,7 +7,7 @@ empty, and the figure that needs it says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,20 +37,33 @@ class MuseSet:
     """One corpus of MUSE. Empty where the source has no such part."""
 
     source: str
-    verbatim: Sequence[Pair]
+    verbatim: Sequence[Pair] = ()
     """`verbmem/forget`: prompt and gt."""
-    forget_questions: Sequence[Pair]
+    forget_questions: Sequence[Pair] = ()
     """`knowmem/forget_qa`."""
-    forget_examples: Sequence[Pair]
+    forget_examples: Sequence[Pair] = ()
     """`knowmem/forget_qa_icl`: asked and answered before each question."""
-    retain_questions: Sequence[Pair]
-    retain_examples: Sequence[Pair]
-    forget: Sequence[Document]
+    retain_questions: Sequence[Pair] = ()
+    retain_examples: Sequence[Pair] = ()
+    forget: Sequence[Document] = ()
     """`privleak/forget`: trained on, and to be forgotten."""
-    holdout: Sequence[Document]
+    holdout: Sequence[Document] = ()
     """`privleak/holdout`: never trained on."""
     prompt: str = PROMPT
     """How a question is asked; `{question}` stands for it."""
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the corpus."""
+        for pairs in (
+            self.verbatim,
+            self.forget_questions,
+            self.forget_examples,
+            self.retain_questions,
+            self.retain_examples,
+        ):
+            for pair in pairs:
+                yield from (pair.prompt, pair.answer)
+        yield from (document.text for document in (*self.forget, *self.holdout))
 
 
 def read_muse(source: str) -> MuseSet:

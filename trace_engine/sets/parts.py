@@ -7,8 +7,12 @@ file, `forget10.json`. Trade-off: a part is held in memory; these are hundreds o
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
@@ -84,3 +88,10 @@ def documents_from(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         plain = isinstance(row.value, str) and row.value.strip()
         yield row.value if plain else text_of(row, "text")
+
+
+def texts_digest(asked: Any) -> str:
+    """SHA-256 of a benchmark's texts and of how they are asked, whatever its source is called;
+    `asked` is its dataclass."""
+    data = asdict(asked) | {"source": None}
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

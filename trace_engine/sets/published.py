@@ -109,7 +109,7 @@ def _files(folder: Path, split: str) -> list[Path]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in _SUFFIXES and path.is_file()
     ]
-    others = [path for path in files if path.relative_to(folder).parts[0] != _REPEATED]
+    others = [path for path in files if _REPEATED not in path.relative_to(folder).parts[:-1]]
     if {path.parent for path in others} - {folder}:
         files = others
     splits = {path: _SHARD.sub("", path.stem) for path in files}

@@ -7,7 +7,7 @@ so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,8 @@ from trace_engine.sets.rows import Row
 PROMPT: Final = "Question: {question}\nAnswer:"
 """How TOFU asks a model without a chat format: locuslab/tofu, config/model_config.yaml, phi."""
 FORGET: Final = "forget10"
+FORGET_SETS: Final = ("forget01", "forget05", FORGET)
+"""As published: 1, 5 and 10 % of the authors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,22 @@ class TofuSet:
     """Questions to forget and three sets to keep. Empty where the source has no such part."""
 
     source: str
-    forget: Sequence[TofuQuestion]
+    forget: Sequence[TofuQuestion] = ()
     """`forget10_perturbed`, or that of 1 or 5 %."""
-    retain: Sequence[TofuQuestion]
+    retain: Sequence[TofuQuestion] = ()
     """`retain_perturbed`."""
-    real_authors: Sequence[TofuQuestion]
+    real_authors: Sequence[TofuQuestion] = ()
     """`real_authors_perturbed`."""
-    world_facts: Sequence[TofuQuestion]
+    world_facts: Sequence[TofuQuestion] = ()
     """`world_facts_perturbed`."""
     prompt: str = PROMPT
     """How a question is asked; `{question}` stands for it."""
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the four sets."""
+        for questions in (self.forget, self.retain, self.real_authors, self.world_facts):
+            for of in questions:
+                yield from (of.question, of.answer, of.reworded, *of.perturbed)
 
 
 def read_tofu(source: str, forget: str = FORGET) -> TofuSet:
