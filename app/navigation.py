@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from app import house, state, wording
+from app import house, memory, state, wording
 from trace_engine.errors import TraceError
 from trace_engine.threads import wait_briefly
 
@@ -93,6 +93,7 @@ def _declare(*, hidden: bool = False) -> Any:
 def run() -> None:
     """The whole app: called by `streamlit_app.py`, once per run."""
     wait_briefly(os.environ)
+    memory.keep_small()
     st.set_page_config(
         page_title="TRACE · routing-aware unlearning",
         page_icon=str(ASSETS / "icon.svg"),

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, findings, state, wording
+from app import charts, findings, maps, state, wording
 from trace_engine.calibration import (
     Selection,
     WeightPreview,
@@ -99,7 +99,7 @@ def map_spec(
         kind="difference",
         title=f"{len(cells)} of {total_cells(view)} experts are selected (outlined)",
         limit=charts.symmetric_limit(difference_LE),
-        hover_LE=findings.hover_LE(view),
+        hover_LE=maps.hover(view),
         significant_LE=findings.significant_LE(view),
         selected=tuple(cells),
         current=current,

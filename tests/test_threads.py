@@ -52,6 +52,38 @@ def test_a_door_decides_before_torch_loads(
     assert f"spins: {found}\n" in done.stdout
 
 
+NUMPY = """
+import ctypes, glob, os, sys
+from pathlib import Path
+assert "numpy" not in sys.modules
+import app, numpy
+(path,) = glob.glob(str(Path(numpy.__file__).parent.parent / "numpy.libs" / "libscipy_openblas*"))
+print("blas:", ctypes.CDLL(path).scipy_openblas_get_num_threads64_())
+print("left:", os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor is one thread anyway")
+@pytest.mark.parametrize(
+    ("asked", "threads", "left"), [({}, 1, None), ({"OPENBLAS_NUM_THREADS": "2"}, 2, "2")]
+)
+def test_the_apps_numpy_computes_on_one_thread_and_its_children_choose(
+    asked: dict[str, str], threads: int, left: str | None
+) -> None:
+    named = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    unset = {name: value for name, value in os.environ.items() if name not in named}
+    done = subprocess.run(
+        [sys.executable, "-c", NUMPY],
+        cwd=ROOT,
+        env=unset | asked,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"blas: {threads}\nleft: {left}\n" == done.stdout
+
+
 def test_children_wait_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)

@@ -28,6 +28,8 @@ look at utility, and no training on retained text. 2: no rise beside an excess, 
 no marks of utility on the way of a training, and none of other routing. 3: no MUSE and no TOFU."""
 AUDIT_JOB = 1
 """Of what lies around the report of an audit that a page asked for: status.json and launch.json."""
+EXPORT_JOB = 1
+"""Of the note beside an export that a page asked for: who asked, or why it failed."""
 
 
 def is_pickle(name: str) -> bool:

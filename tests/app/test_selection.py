@@ -134,6 +134,11 @@ def test_dumbbell_has_four_marks_per_expert() -> None:
     assert all(len(trace.x) == len(chosen.cells) for trace in marks.values())
     ordered = fit.table.sort_values(["layer", "expert"], ascending=False)
     np.testing.assert_allclose(marks["retain after"].x, 100 * ordered["achieved"])
+    (line,) = [trace for trace in figure.data if trace.mode == "lines"]
+    ends = np.array(line.x, dtype=float).reshape(-1, 3)
+    np.testing.assert_allclose(ends[:, :2], 100 * ordered[["retain", "achieved"]])
+    assert np.isnan(ends[:, 2]).all()
+    assert list(line.y[::3]) == list(marks["target"].y)
 
 
 def test_histogram_holds_every_labelled_token() -> None:

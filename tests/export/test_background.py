@@ -16,6 +16,7 @@ from trace_engine.cli import main
 from trace_engine.errors import RunError
 from trace_engine.export import background
 from trace_engine.export.background import export_state, start_export
+from trace_engine.formats import EXPORT_JOB
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.lock import is_locked
 
@@ -59,6 +60,8 @@ def test_a_refusal_inside_becomes_its_sentence_and_can_be_tried_again(tmp_path: 
     found = export_state(run, "merged", tmp_path)
     assert found.state == "failed"
     assert "model/weights.bin is a pickle" in found.message
+    note = json.loads((tmp_path / "exports" / f".{run.id}-merged.json").read_text())
+    assert note["format"] == EXPORT_JOB
     pickle.unlink()
     start_export(run, "merged", tmp_path)
     ended(run, tmp_path)

@@ -32,6 +32,7 @@ from trace_engine.causal.settings import parse_causal
 from trace_engine.cli import main as command
 from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.disk import write_json
+from trace_engine.export import background
 from trace_engine.health import tiny
 from trace_engine.progress import Progress
 from trace_engine.runs import RunDirectory
@@ -212,6 +213,18 @@ def write_audit_jobs(folder: Path) -> None:
         write_json(path, known)
 
 
+def write_export_notes(folder: Path) -> None:
+    """Why two exports failed: noted as it is now, and as it was before a note had its number."""
+    folder.mkdir(parents=True)
+    for name in (DONE, UNNUMBERED):
+        note = background._beside(folder / f"{name}-merged")[1]
+        background._note_failure(note, "The disk is full.")
+        if name == UNNUMBERED:
+            known = json.loads(note.read_text(encoding="utf-8"))
+            del known[formats.FIELD]
+            write_json(note, known)
+
+
 MODEL = {"source": "model", "device": "cpu"}
 
 
@@ -255,6 +268,7 @@ def main() -> None:
         write_evidence(Path("evidence"))
         write_audit(Path("audit"), home)
         write_audit_jobs(Path("audits"))
+        write_export_notes(Path("exports"))
     print(sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) // 1000, "kB")
 
 

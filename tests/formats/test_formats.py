@@ -34,7 +34,8 @@ from trace_engine.cli import main
 from trace_engine.config import SelectionConfig, UnlearnConfig, WeightsConfig
 from trace_engine.disk import read_json, sha256_file
 from trace_engine.errors import TraceError
-from trace_engine.formats import AUDIT, AUDIT_JOB
+from trace_engine.export.background import ExportState, export_state
+from trace_engine.formats import AUDIT, AUDIT_JOB, EXPORT_JOB
 from trace_engine.routing import Profile, load_mismatch
 from trace_engine.runs.evidence import evidence_folder, evidence_state
 from trace_engine.runs.launcher import reopen
@@ -126,6 +127,22 @@ def test_a_run_exports_the_model_it_saved(kept: Path, tmp_path: Path) -> None:
     saved = (kept / "runs" / DONE / "model" / "model.safetensors").read_bytes()
     assert (out / "model.safetensors").read_bytes() == saved
     assert "kept, done" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", [DONE, UNNUMBERED])
+def test_why_an_export_failed_is_still_said(kept: Path, name: str) -> None:
+    # The second note has no run of its own here; nothing but its name is asked of one.
+    run = runs.RunDirectory(kept / "runs" / name)
+    assert export_state(run, "merged") == ExportState(
+        "failed", kept / "exports" / f"{name}-merged", "The disk is full."
+    )
+
+
+def test_a_newer_note_on_an_export_is_no_reason_one_can_read(kept: Path) -> None:
+    run = runs.open_run(DONE)
+    change(kept / "exports" / f".{DONE}-merged.json", format=EXPORT_JOB + 1)
+    found = export_state(run, "merged")
+    assert (found.state, found.message.endswith(NEWER)) == ("failed", True)
 
 
 @pytest.mark.fault_row(26)

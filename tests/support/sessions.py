@@ -50,17 +50,21 @@ class Session:
         *,
         known: str = "",
         keep: bool = False,
+        **connection: Any,
     ) -> AsyncIterator[Self]:
         """Connect to the app at `address`, as session `known` if it is still there, and run the
-        page once; `keep` all that the server says."""
+        page once; `keep` all that the server says. `connection`: what else `connect` of
+        websockets is to know."""
         host = urlparse(address)
         protocols: Any = ["streamlit", "none", *([known] if known else [])]
         async with connect(
-            f"ws://{host.netloc}{host.path.rstrip('/')}/_stcore/stream",
+            f"ws{'s' * (host.scheme == 'https')}://{host.netloc}{host.path.rstrip('/')}"
+            "/_stcore/stream",
             subprotocols=protocols,
             max_size=None,
             ping_interval=None,
             open_timeout=PATIENCE_SECONDS,
+            **connection,
         ) as socket:
             session = cls(socket, page, query)
             session.kept = [] if keep else None

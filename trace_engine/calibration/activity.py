@@ -60,14 +60,26 @@ def active_columns(index_of_layer: Mapping[int, Any], cells: Sequence[Cell], *, 
             f"Layer {missing[0]} has no routing here. MoE layers: {_listed(index_of_layer)}."
         )
     if isinstance(like, np.ndarray):
-        active: Any = np.zeros((like.shape[0], len(cells)), dtype=np.bool_)
-    else:
-        import torch
+        return _active_columns(index_of_layer, cells, like.shape[0])
+    import torch
 
-        active = torch.zeros((like.shape[0], len(cells)), dtype=torch.bool, device=like.device)
+    active = torch.zeros((like.shape[0], len(cells)), dtype=torch.bool, device=like.device)
     for column, cell in enumerate(cells):
         active[:, column] = (index_of_layer[cell.layer] == cell.expert).any(-1)
     return active
+
+
+def _active_columns(
+    index_of_layer: Mapping[int, Ints], cells: Sequence[Cell], tokens: int
+) -> Bools:
+    """The numpy half: a layer's slots are laid side by side once, so that cells compare in rows."""
+    active_ST = np.zeros((len(cells), tokens), dtype=np.bool_)
+    for layer in {cell.layer for cell in cells}:
+        slots_KT = np.ascontiguousarray(index_of_layer[layer].T)
+        for row, cell in enumerate(cells):
+            if cell.layer == layer:
+                active_ST[row] = (slots_KT == cell.expert).any(axis=0)
+    return np.ascontiguousarray(active_ST.T)
 
 
 def calibration_frequencies(
@@ -120,13 +132,12 @@ def weighted_frequency(
     mask_N = labelled(sample)
     index_NLK, w_N = sample.index_NLK[mask_N], np.asarray(weights_N, dtype=np.float64)[mask_N]
     experts = int(index_NLK.max(initial=0)) + 1 if num_experts is None else num_experts
-    slots_NK = np.broadcast_to(w_N[:, None], (index_NLK.shape[0], index_NLK.shape[2]))
+    slots = np.repeat(w_N, index_NLK.shape[2])
     frequency_LE = np.zeros((len(layers), experts))
     for site in range(len(layers)):
-        real_NK = index_NLK[:, site] >= 0
-        frequency_LE[site] = np.bincount(
-            index_NLK[:, site][real_NK], weights=slots_NK[real_NK], minlength=experts
-        )
+        # One more than the expert, so that skipped slots (-1) fall into a bin of their own.
+        place = index_NLK[:, site].ravel().astype(np.intp) + 1
+        frequency_LE[site] = np.bincount(place, weights=slots, minlength=experts + 1)[1:]
     return np.asarray(frequency_LE / w_N.sum())
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from trace_engine import formats
 from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.export.card import Form
@@ -45,8 +46,13 @@ def export_state(run: RunDirectory, form: Form, home: Path | None = None) -> Exp
     if is_locked(lock):
         return ExportState("running", folder)
     told = read_json(note)
-    if isinstance(told, dict) and "message" in told:
-        return ExportState("failed", folder, str(told.get("message", "")))
+    if isinstance(told, dict):
+        try:
+            formats.require_known(told, formats.EXPORT_JOB, f"The note on {folder.name}", RunError)
+        except RunError as error:
+            return ExportState("failed", folder, str(error))
+        if "message" in told:
+            return ExportState("failed", folder, str(told["message"]))
     left = lock.exists()
     if folder.is_dir():  # it came while the rest was looked at
         return ExportState("done", folder)
@@ -70,7 +76,7 @@ def start_export(
     except LockedError:
         return
     note.unlink(missing_ok=True)
-    write_asked(note, owner)
+    write_asked(note, owner, **{formats.FIELD: formats.EXPORT_JOB})
     command = [*WORKER, str(run.path), str(folder), form]
     try:
         start_detached(command, lock, folder.with_name(f".{folder.name}.log"), Path.cwd())
@@ -95,6 +101,10 @@ def _beside(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{folder.name}.lock"), folder.with_name(f".{folder.name}.json")
 
 
+def _note_failure(note: Path, message: str) -> None:
+    write_json(note, {formats.FIELD: formats.EXPORT_JOB, "message": message})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry of the detached process: writes the folder, or the sentence why it could not."""
     parser = argparse.ArgumentParser(prog="python -m trace_engine.export.background")
@@ -108,12 +118,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         export_run(options.run, options.folder, options.form)
     except TraceError as error:
-        write_json(note, {"message": str(error)})
+        _note_failure(note, str(error))
         return 1
     except Exception as error:
         traceback.print_exc()
         name = type(error).__name__
-        write_json(note, {"message": f"An unexpected {name}; the traceback is in {path.stem}.log."})
+        _note_failure(note, f"An unexpected {name}; the traceback is in {path.stem}.log.")
         return 1
     # A folder that is deleted later must not look like an export that died.
     note.unlink(missing_ok=True)
