@@ -10,7 +10,7 @@ from bench.load import Figures, Load, growth, prepare, rounds
 from tests.support.server import ROOT, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-SESSIONS, RERUNS, ROUNDS, LAYERS, EXPERTS = 8, 1, 6, 48, 128
+SESSIONS, RERUNS, ROUNDS, LAYERS, EXPERTS = 6, 1, 6, 94, 160
 MOST_MIB = 900
 """Far more than the 300 that the app takes with everything it caches, and far less than a copy of
 rows, sets or profiles a session would take in the end."""

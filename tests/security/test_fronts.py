@@ -21,9 +21,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert " ".join(options) in documented("sh")
     assert "--server.baseUrlPath trace " in documented("sh")
     home = tmp_path_factory.mktemp("team")
-    with server(
-        home, port=free_port(), base_path="trace", options=options, deadline=240
-    ) as served:
+    with server(home, port=free_port(), base_path="trace", options=options, deadline=240) as served:
         yield served
 
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,7 +107,7 @@ def _wait_until_healthy(
         try:
             with urllib.request.urlopen(address, timeout=2):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, reset, or not answered in time
             time.sleep(0.05)  # between two polls, not a guess at how long the start takes
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"The server did not become healthy in {deadline:.0f} s:\n{tail}")
