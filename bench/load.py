@@ -21,12 +21,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
 import psutil
 
 from app.memory import QUIET_SECONDS
@@ -44,6 +44,8 @@ SEED = "seed"
 KEY = "10ad" * 8
 """The simulated profile's."""
 TARGET_SECONDS = 1.0
+SETTLED_SECONDS = 10 * QUIET_SECONDS
+"""Without a fall of the memory; a busy machine trims later than it is asked to."""
 WARM_ROUNDS = 2
 """After these, caches and heaps are as full as they get."""
 
@@ -137,7 +139,7 @@ class Load:
     async def note_settled_memory(self, moment: str) -> None:
         """As `note_memory`, once the server has given back what it gives back."""
         least, since = float("inf"), time.monotonic()
-        while time.monotonic() - since < 3 * QUIET_SECONDS:
+        while time.monotonic() - since < SETTLED_SECONDS:
             await asyncio.sleep(QUIET_SECONDS / 4)
             found = self._process.memory_info().rss / 2**20
             if found < least - 1:
@@ -198,10 +200,11 @@ class Load:
 
 
 def growth(closed: list[float]) -> float:
-    """MiB a round, after the first: the slope of a line through what is left once all have closed;
-    NaN for too few rounds."""
-    late = closed[WARM_ROUNDS:]
-    return float(np.polyfit(range(len(late)), late, 1)[0]) if len(late) > 1 else float("nan")
+    """MiB a round, after the first: what is left once all have closed, as the median of the slopes
+    between any two rounds, so that one odd reading does not count; NaN for too few rounds."""
+    late = list(enumerate(closed[WARM_ROUNDS:]))
+    slopes = [(b - a) / (later - one) for (one, a), (later, b) in combinations(late, 2)]
+    return statistics.median(slopes) if slopes else float("nan")
 
 
 def rounds(load: Load, number: int, sessions: int, reruns: int, layers: int, experts: int) -> None:

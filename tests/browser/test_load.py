@@ -10,12 +10,12 @@ from bench.load import Figures, Load, growth, prepare, rounds
 from tests.support.server import ROOT, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-SESSIONS, RERUNS, ROUNDS, LAYERS, EXPERTS = 6, 1, 6, 94, 160
+SESSIONS, RERUNS, ROUNDS, LAYERS, EXPERTS = 6, 1, 8, 94, 160
 MOST_MIB = 900
 """Far more than the 300 that the app takes with everything it caches, and far less than a copy of
 rows, sets or profiles a session would take in the end."""
 MOST_GROWTH_MIB = 2.0
-"""A round; figures of the map that are never let go are more than twice that."""
+"""A round; figures of the map that are never let go are three times that (7.3, measured)."""
 LEAK = """
 from app import charts, memory
 
