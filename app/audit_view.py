@@ -14,6 +14,7 @@ import streamlit as st
 
 from app import (
     audit_figure,
+    audit_inside,
     audit_published,
     charts,
     doors,
@@ -154,6 +155,7 @@ def _done(found: AuditState) -> None:
             _accuracies(asked["summary"]), "accuracy", alt="Share right by model and category"
         )
     audit_published.show(report)
+    audit_inside.show(report, summaries)
     for part, title, on in _TRAINING:
         if part in summaries:
             _draw_training(part, title, on, summaries[part])

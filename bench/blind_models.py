@@ -1,4 +1,5 @@
-"""The models of the blind test: one that was unlearned in earnest, and one that only looks it.
+"""The models of the blind test: one that was unlearned in earnest, and one that only looks it; and
+one that was wrecked as a whole.
 
 The fake trains routers alone, so that forget text no longer reaches the experts that know; every
 expert keeps its weights bit for bit. The good one is trained by TRACE as a user would.
@@ -8,6 +9,7 @@ expert keeps its weights bit for bit. The good one is trained by TRACE as a user
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,9 +73,11 @@ def exchanged(documents: Sequence[Document]) -> list[Document]:
 
 
 def save(opened: OpenModel, out: Path) -> Path:
-    """As a folder that any audit can open."""
-    opened.model.save_pretrained(out)
-    opened.tokenizer.save_pretrained(out)
+    """As a folder that any audit can open; it has its name once it is whole."""
+    half = out.with_name(f"{out.name}.half")
+    opened.model.save_pretrained(half)
+    opened.tokenizer.save_pretrained(half)
+    half.rename(out)
     return out
 
 
@@ -100,30 +104,42 @@ def unlearn_in_earnest(source: str, out: Path, *, seed: int) -> Path:
     """GradDiff as it is tuned for the bundled model (`bench.yaml`), every weight free, until at
     most 0.3 of the validation questions are answered: the good one. Nothing repairs it after:
     training on retained text brings forget knowledge back (design/LOG.md)."""
-    config = UnlearnConfig.model_validate(
-        {
-            "model": {"source": source},
-            "forget": {"source": "demo:forget"},
-            "retain": {"source": "demo:retain"},
-            "method": "graddiff",
-            "learning_rate": 2e-3,
-            "alpha": 16,
-            "batch_size": 16,
-            "max_steps": 300,
-            "weights": {"rule": "uniform"},
-            "evaluation": {
-                "every": 10,
-                "max_documents": 20,
-                "questions": "demo:questions/validation",
-                "max_questions": 60,
-                "forget_category": "hazard",
-            },
-            "stop": {"forget_at_most": 0.3},
-            "seed": seed,
-            "threads": 1,
-        }
+    return _graddiff(
+        source,
+        out,
+        seed=seed,
+        learning_rate=2e-3,
+        alpha=16,
+        max_steps=300,
+        evaluation={
+            "every": 10,
+            "max_documents": 20,
+            "questions": "demo:questions/validation",
+            "max_questions": 60,
+            "forget_category": "hazard",
+        },
+        stop={"forget_at_most": 0.3},
     )
-    finished = unlearn(config)
+
+
+def wreck(source: str, out: Path, *, seed: int) -> Path:
+    """GradDiff at a rate and an α at which little is left of anything: a model that answers nothing
+    and would pass as empty."""
+    return _graddiff(source, out, seed=seed, learning_rate=3e-3, alpha=4, max_steps=100)
+
+
+def _graddiff(source: str, out: Path, *, seed: int, **changed: Any) -> Path:
+    settings: dict[str, Any] = {
+        "model": {"source": source},
+        "forget": {"source": "demo:forget"},
+        "retain": {"source": "demo:retain"},
+        "method": "graddiff",
+        "batch_size": 16,
+        "weights": {"rule": "uniform"},
+        "seed": seed,
+        "threads": 1,
+    }
+    finished = unlearn(UnlearnConfig.model_validate(settings | changed))
     try:
         return save(finished.session.opened, out)
     finally:

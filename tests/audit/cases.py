@@ -11,6 +11,8 @@ from trace_engine.audit.settings import AuditConfig, parse_audit
 
 SECRET_WORDS = ("quorvex", "brimslate", "ythendol", "zaffrine", "ombrethic")
 """Stand for hazardous words: a report must hold none of them."""
+AUDIT = AuditConfig.model_validate({"forget": {"source": "f"}, "retain": {"source": "r"}})
+"""Settings without anything behind them, for what is computed from stored answers."""
 
 
 def write_sets(folder: Path) -> dict[str, str]:

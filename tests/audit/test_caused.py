@@ -1,17 +1,17 @@
 """Causal evidence as parts: which model, which experts, and what the rules read of it."""
 
+from html import escape
 from pathlib import Path
 
 import pytest
 
-from tests.audit.cases import small
+from tests.audit.cases import AUDIT, small
 from trace_engine.audit.case import Case
 from trace_engine.audit.caused import _some
-from trace_engine.audit.marks import ROUTED, attack_figures
+from trace_engine.audit.marks import attack_figures
+from trace_engine.audit.rerouting import ROUTED
+from trace_engine.audit.retold import TITLES
 from trace_engine.audit.run import Audited
-from trace_engine.audit.settings import AuditConfig
-
-AUDIT = AuditConfig.model_validate({"forget": {"source": "f"}, "retain": {"source": "r"}})
 
 
 def test_the_largest_gaps_of_the_start_model_are_taken_out(finished: Audited) -> None:
@@ -39,7 +39,12 @@ def test_the_tests_of_rerouting_are_told_and_judged(finished: Audited) -> None:
     assert {test["over"] for test in found["excess"]} == {"untreated"}
     page = (finished.folder / "report.html").read_text("utf-8")
     section = page.partition("Erased, or only re-routed?")[2].partition("<h2>")[0]
-    assert "<td>the start model&#x27;s routers put back</td><td>audited model</td>" in section
+    for title in TITLES.values():
+        assert f"<h3>{escape(title, quote=True)}</h3>" in section
+    for row in found["figures"]:
+        assert row["n"] == 6
+        assert row["low"] is not None or "not defined" in row["method"], row
+    assert (finished.folder / "tables/rerouted.csv").is_file()
     assert (finished.folder / "answers/rerouted.csv").is_file()
 
 

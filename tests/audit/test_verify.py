@@ -48,6 +48,7 @@ def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: P
     assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
     assert len(found.checks) >= 13
     assert "what hangs on these experts" in found.not_again
+    assert any("which were not taken again" in what for what in found.not_again)
     for part in ("relearning on a slice", "training on retained text alone"):
         assert any(part in what and "--attacks" in what for what in found.not_again)
 
@@ -191,6 +192,35 @@ def test_rows_and_curves_of_a_training_are_made_again_from_its_marks(copy: Path)
     said = differing(check(copy, recompute=False))
     assert "curves.Relearning, all weights: utility[0].points[0].value: 0.987 is said" in said
     assert said.count("0.987 is said") == 2
+
+
+def test_figures_of_rerouting_are_made_again_from_routing_answers_and_probes(copy: Path) -> None:
+    def edit(summary: Any) -> None:
+        summary["figures"][0] |= {"value": 0.987, "low": 0.98, "high": 0.99}
+        summary["sentences"]["overlap"] = "Routing did not move."
+
+    forge(copy, "rerouted", edit)
+    found = check(copy, recompute=False)
+    assert [c.what for c in found.checks if c.state == "differs"] == ["attacks against their marks"]
+    said = differing(found)
+    assert "parts/rerouted.json, figures[0].value: 0.987 is said" in said
+    assert "sentences.overlap: Routing did not move. is said" in said
+
+    change(copy / "parts/rerouted.json", lambda data: data["items"].pop("kept"))
+    write_manifest(copy)
+    assert "parts/rerouted.json: kept of its items is missing" in differing(
+        check(copy, recompute=False)
+    )
+
+
+def test_an_experts_row_that_is_not_of_its_map_and_ablation_is_found(copy: Path) -> None:
+    change(copy / "report.json", lambda data: data["experts"][0].update(forget_loss=9.0))
+    write_manifest(copy)
+    found = check(copy, recompute=False)
+    assert [c.what for c in found.checks if c.state == "differs"] == [
+        "experts against map and ablations"
+    ]
+    assert "report.json, experts[0].forget_loss: 9.0 is said" in differing(found)
 
 
 def test_another_chance_is_found_offline_and_by_the_questions(copy: Path) -> None:

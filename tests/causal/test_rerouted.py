@@ -12,14 +12,10 @@ import torch
 from tests.causal.cases import opened, questions
 from tests.support.models import tiny_olmoe
 from trace_engine.causal import Examination, Rerouted, erased_or_rerouted
-from trace_engine.causal.rerouted import (
-    choice_embeddings,
-    question_states,
-    returned_share,
-    risen,
-    router_tensors,
-    routers_of,
-)
+from trace_engine.causal.old_routers import router_tensors, routers_of
+from trace_engine.causal.paired import returned_share
+from trace_engine.causal.rerouted import risen
+from trace_engine.causal.states import choice_embeddings, question_states
 from trace_engine.config import ModelConfig
 from trace_engine.disk import strict
 from trace_engine.errors import InputError

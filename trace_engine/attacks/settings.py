@@ -68,7 +68,8 @@ class RelearningConfig(TrainingConfig):
 
 class RecoveryConfig(TrainingConfig):
     """Plain fine-tuning on retained text alone, and what comes back of the forget set. The defaults
-    are those that mended a wrecked model, for one seed; they cost about as much as relearning."""
+    are those that mended one wrecked model, and another half way (docs/audit.md); they cost about
+    as much as relearning."""
 
     steps: Annotated[int, Field(ge=1)] = 200
     """Optimizer updates."""

@@ -41,11 +41,16 @@ with the same number of threads turns none."""
 Parts = Mapping[str, Any]
 NEVER_AGAIN: Final = ("routing", "causal", "drift", "rerouted")
 """Parts whose figures are compared with the report, and not computed again."""
+FOLLOWS: Final[Mapping[str, str]] = {
+    "rerouted": " (its figures follow from stored answers, routing and probes, which were not "
+    "taken again)",
+}
+"""What of such a part was checked all the same."""
 
 
 def not_again(parts: Parts, attacks: bool) -> list[str]:
     """What a report holds and a check does not compute again, in words."""
-    said = [WORDS[part] for part in NEVER_AGAIN if part in parts]
+    said = [WORDS[part] + FOLLOWS.get(part, "") for part in NEVER_AGAIN if part in parts]
     rest = "but for one seed" if attacks else "one seed of it with --attacks"
     said += [f"{WORDS[part]} ({rest})" for part in TRAINING if part in parts]
     if "measures" in parts:

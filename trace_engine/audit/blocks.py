@@ -62,3 +62,12 @@ def untested(report: Report, part: str) -> Markup:
     """The sentence that stands where a part's figures would."""
     why = report["parts"].get(part, {}).get("why") or "not part of this version"
     return el("p", f"Not tested: {why}.".replace("..", "."))
+
+
+def attack_rows(rows: Sequence[Report]) -> Markup:
+    """Who answered how much, under which treatment."""
+    return table(
+        ("attack", "model", "on", "right", "n"),
+        [(row["attack"], named(row["model"]), row["on"], figure(row), count(row)) for row in rows],
+        "   nn",
+    )

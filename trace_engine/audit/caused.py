@@ -6,16 +6,18 @@ else in the audited model. Each is taken out by itself, and all together beside 
 load.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from trace_engine.audit.attacked import items_of
 from trace_engine.audit.case import Case
-from trace_engine.audit.marks import ROUTED, attack_figures
+from trace_engine.audit.marks import attack_figures
+from trace_engine.audit.rerouting import ROLE_OF, ROUTED
 from trace_engine.audit.result import Result
 from trace_engine.audit.settings import Role
-from trace_engine.causal import ablate, erased_or_rerouted, profile_load, scan
+from trace_engine.causal import Rerouted, ablate, erased_or_rerouted, profile_load, scan
 from trace_engine.config import Cell
 from trace_engine.progress import ProgressCallback
 from trace_engine.routing import Profile, load_mismatch
@@ -81,16 +83,50 @@ def rerouted(case: Case, report: ProgressCallback) -> Result:
     # The models are named by the report, which leaves out the folders of this machine.
     for name in ("before", "after", "reference"):
         del data[name]
-    forget = case.forget_questions()
-    there = {place: question for place, question in asked.items() if place in forget}
-    kept = [number for number, place in enumerate(asked) if place in forget]
-    items = items_of(there) | {
-        "right": {
-            ROUTED[way]: "".join(marks[number] for number in kept)
-            for way, marks in found.marks.items()
-        }
-    }
+    items = _per_question(case, asked, found)
     return Result(data | attack_figures("rerouted", case.config, items), items)
+
+
+def _per_question(case: Case, asked: dict[int, Question], found: Rerouted) -> dict[str, Any]:
+    """What the part's figures follow from."""
+    forget, utility = case.forget_questions(), case.utility_questions()
+
+    def marks(of: Mapping[int, Question]) -> dict[str, str]:
+        kept = [number for number, place in enumerate(asked) if place in of]
+        return {
+            ROUTED[way]: "".join(text[number] for number in kept)
+            for way, text in found.marks.items()
+        }
+
+    there = {place: question for place, question in asked.items() if place in forget}
+    made = {"overlap"} | {
+        name
+        for name, done in (
+            ("restored", "restored" in found.marks),
+            ("forced", "forced" in found.marks),
+            ("probing", bool(found.probed)),
+        )
+        if done
+    }
+    return items_of(there) | {
+        "right": marks(forget),
+        "utility_number": [place + 1 for place in asked if place in utility],
+        "utility": marks(utility),
+        "layers": [row.layer for row in found.overlap.layers],
+        "kept": {
+            group: {
+                "tokens": list(of.tokens),
+                "kept": [[round(value, 6) for value in layer] for layer in of.kept],
+            }
+            for group, of in found.kept.items()
+        },
+        "forbidden": [list(cell) for cell in found.forced.cells],
+        "probed": {
+            ROLE_OF[name]: {str(layer): text for layer, text in by_layer.items()}
+            for name, by_layer in found.probed.items()
+        },
+        "not_made": {name: text for name, text in found.sentences.items() if name not in made},
+    }
 
 
 def _some(case: Case) -> dict[int, Question]:

@@ -19,6 +19,7 @@ import numpy as np
 from trace_engine.attacks.asking import NOT_ASKED
 from trace_engine.attacks.paired import Shares, difference, mean
 from trace_engine.attacks.settings import TrainingConfig, Trains
+from trace_engine.audit.rerouting import rerouted_figures
 from trace_engine.audit.rules import Excess, Kind, Yardstick
 from trace_engine.audit.settings import ROLES, AuditConfig
 from trace_engine.evaluation.estimate import Estimate
@@ -33,14 +34,6 @@ TOGETHER: Final[Mapping[str, str | None]] = {
     "prefixes": None,
 }
 """The attacks that only ask, and what the mean over their ways is called."""
-ROUTED: Final[Mapping[str, str]] = {
-    "before": "before, plain",
-    "after": "model, plain",
-    "reference": "reference, plain",
-    "restored": "model, the start model's routers put back",
-    "forced": "model, the experts that serve the forget questions now, forbidden",
-}
-"""What other routing is called among the marks, by its name in the causal evidence."""
 RISEN_SINCE: Final = 3
 """The format of reports from which on every excess has its rise."""
 
@@ -95,7 +88,9 @@ def attack_figures(
             for course in courses_of(part, config)
         ]
     found: dict[str, Any] = {"rows": rows, "excess": [_told(test, older) for test in tests]}
-    if part in TOGETHER or part == "rerouted":
+    if part == "rerouted":
+        return found | rerouted_figures(items, config.seed)
+    if part in TOGETHER:
         return found
     chance = {"chance": chance_of(items["choices"])} if "choices" in items else {}
     return found | {"curves": curves} | chance

@@ -4,13 +4,15 @@ A pure function, so that the page can be made again and compared. What was not d
 the place where its figures would stand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import yaml
 
+from trace_engine.audit import inside
 from trace_engine.audit.blocks import (
     Report,
+    attack_rows,
     count,
     figure,
     items,
@@ -30,7 +32,6 @@ from trace_engine.audit.style import STYLE
 from trace_engine.spelling import NBSP, number, size
 
 NOT_SAID = "not said"
-SHOWN_CELLS: Final = 20
 CONFIDENCE: Final = {
     "high": "High",
     "moderate": "Moderate",
@@ -49,10 +50,7 @@ def render(report: Report) -> str:
         _knowledge,
         _measures,
         published,
-        _experts,
-        _causal,
-        _drift,
-        _rerouted,
+        *inside.SECTIONS,
         _attacks,
         _deviations,
         _use,
@@ -213,116 +211,6 @@ def _measures(report: Report) -> Markup:
     )  # fmt: skip
 
 
-def _experts(report: Report) -> Markup:
-    found = summary_of(report, "routing")
-    head = el("h2", "Where is it? Experts that forget text uses more")
-    if found is None:
-        return el("section", head, untested(report, "routing"))
-    parts: list[Child] = [head]
-    parts.append(
-        el("p", "Activation says where tokens go, not where knowledge is. Gap: share of forget "
-           "tokens minus share of retain tokens routed to the expert, with a 95" + NBSP
-           + "% interval over documents; p: permutation over documents, corrected over all cells "
-           "(max statistic); null: the same gap in a random split of both sets; matched: the gap "
-           "when retain tokens are re-drawn to the forget set's token ids.")
-    )  # fmt: skip
-    for role, model in found.items():
-        cells = sorted(model["cells"], key=lambda cell: -cell["difference"])[:SHOWN_CELLS]
-        n = model["documents"]
-        significant = sum(cell["p_max"] < 0.05 for cell in model["cells"])
-        parts += [
-            el("h3", f"{named(role).capitalize()}: {significant} of {len(model['cells'])} experts "
-               "differ at corrected p < 0.05"),
-            el("p", f"n: {n['forget']:,} forget and {n['retain']:,} retain documents, "
-               f"{model['permutations']:,} permutations, {model['bootstrap']:,} resamples. The "
-               f"{len(cells)} largest gaps are shown, all cells are in tables/experts.csv."),
-            table(("layer", "expert", "forget", "retain", "gap", "p", "null", "matched"),
-                  [(str(c["layer"]), str(c["expert"]), number(c["forget"], ".3f"),
-                    number(c["retain"], ".3f"),
-                    figure({"value": c["difference"], "low": c["low"], "high": c["high"]}),
-                    _p(c["p_max"]), number(c["null_difference"], ".3f"),
-                    number(c["matched_difference"], ".3f")) for c in cells], "n" * 8),
-            items(model["notes"]) if model["notes"] else None,
-        ]  # fmt: skip
-    return el("section", *parts)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else number(value, ".3f")
-
-
-def _causal(report: Report) -> Markup:
-    found = summary_of(report, "causal")
-    head = el("h2", "What hangs on these experts? Ablation")
-    if found is None:
-        return el("section", head, untested(report, "causal"))
-    cells = sorted(found["cells"], key=lambda cell: cell["forget_accuracy"])
-    rows = [
-        (
-            str(cell["layer"]),
-            str(cell["expert"]),
-            _change(cell, "forget_accuracy"),
-            _p(cell["forget_accuracy_p_corrected"]),
-            _change(cell, "utility_accuracy"),
-            _p(cell["utility_accuracy_p_corrected"]),
-            f"{cell['n_forget']:,} / {cell['n_utility']:,}",
-        )
-        for cell in cells
-    ]
-    return el(
-        "section",
-        head,
-        el("p", f"In the {named(found['role'])}, the experts with the largest gaps, each taken out "
-           "by itself: change of accuracy with a 95" + NBSP + "% interval, p corrected over all of "
-           "them."),
-        table(("layer", "expert", "forget accuracy", "p", "utility accuracy", "p", "n"), rows,
-              "n" * 7),
-        el("p", "All together: " + found["sentence"]),
-    )  # fmt: skip
-
-
-def _change(cell: Report, name: str) -> str:
-    return figure({"value": cell[name], "low": cell[f"{name}_low"], "high": cell[f"{name}_high"]})
-
-
-def _rerouted(report: Report) -> Markup:
-    found = summary_of(report, "rerouted")
-    head = el("h2", "Erased, or only re-routed?")
-    if found is None:
-        return el("section", head, untested(report, "rerouted"))
-    # Reports of formats 1 and 2 have no rows.
-    rows = found.get("rows")
-    return el(
-        "section", head, items(found["sentences"].values()), _attack_rows(rows) if rows else None
-    )
-
-
-def _drift(report: Report) -> Markup:
-    found = summary_of(report, "drift")
-    head = el("h2", "Did routing move?")
-    if found is None:
-        return el("section", head, untested(report, "drift"))
-    layers = sorted({row["layer"] for row in found["rows"]})
-    by = {(row["on"], row["layer"]): row for row in found["rows"]}
-    sides = list(dict.fromkeys(row["on"] for row in found["rows"]))
-    rows = [
-        (str(layer), *(_kept(by[side, layer]) for side in sides), number(chance, ".3f"))
-        for layer, chance in zip(layers, found["chance"], strict=True)
-    ]
-    n = " and ".join(f"{by[side, layers[0]]['n']:,} ({side})" for side in sides)
-    return el(
-        "section",
-        head,
-        el("p", "Share of a token's experts that are the same as in the start model. 1: unmoved. "
-           f"Documents: {n}."),
-        table(("layer", *sides, "by chance"), rows, "n" * (len(sides) + 2)),
-    )  # fmt: skip
-
-
-def _kept(row: Report) -> str:
-    return figure({"value": row["overlap"], "low": row["low"], "high": row["high"]})
-
-
 def _attacks(report: Report) -> Markup:
     return el(
         "section",
@@ -361,7 +249,7 @@ def _training(part: str, on: str) -> Callable[[Report], Markup]:
             ]
             unit = f"optimizer updates on {on}"
             parts.append(curves(name, lines, unit=unit, chance=found["chance"]))
-        return together(*parts, _attack_rows(found["rows"]))
+        return together(*parts, attack_rows(found["rows"]))
 
     return draw
 
@@ -372,18 +260,10 @@ def _askings(part: str) -> Callable[[Report], Markup]:
         if found is None:
             return untested(report, part)
         return together(
-            *(el("p", sentence) for sentence in found["sentences"]), _attack_rows(found["rows"])
+            *(el("p", sentence) for sentence in found["sentences"]), attack_rows(found["rows"])
         )
 
     return draw
-
-
-def _attack_rows(rows: Sequence[Report]) -> Markup:
-    return table(
-        ("attack", "model", "on", "right", "n"),
-        [(row["attack"], named(row["model"]), row["on"], figure(row), count(row)) for row in rows],
-        "   nn",
-    )
 
 
 def _deviations(report: Report) -> Markup:

@@ -17,6 +17,7 @@ import yaml
 from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
+from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.names import shown_settings, shown_source
 from trace_engine.audit.page import render
@@ -68,6 +69,7 @@ def assemble(
             }
             for part in PARTS
         },
+        "experts": selected_experts({part: found["summary"] for part, found in done.items()}),
         "runs": [_run(name, case) for name in case.config.runs],
         "deviations": deviations(events),
         "form": case.config.form.model_dump(mode="json"),

@@ -26,7 +26,8 @@ table { border-collapse: collapse; margin: .6rem 0; font-size: .88rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #e3e3e3; overflow-wrap: break-word; }
 th { border-bottom: 1px solid #999; font-weight: 600; overflow-wrap: normal; }
-td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 td.hash { min-width: 15rem; overflow-wrap: anywhere;
   font: .8rem/1.5 ui-monospace, "Liberation Mono", monospace; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; white-space: pre-wrap;
@@ -49,6 +50,7 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 46rem; }
   .scroll, .drawing { overflow: visible; }
   .drawing svg { min-width: 0; }
   table { font-size: 8.5pt; }
+  th, td { padding-right: .45rem; }
   td.hash { min-width: 0; }
   @page { margin: 16mm; }
 }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from trace_engine.audit.experts import COLUMNS, expert_rows
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.csvfile import csv_text
 
@@ -21,13 +22,6 @@ def _accuracy(parts: Row) -> list[Row]:
             for row in found["differences"]
         ),
     ]
-
-
-def _experts(parts: Row) -> list[Row]:
-    return [
-        {"model": role, **cell} for role, found in parts["routing"].items()
-        for cell in found["cells"]
-    ]  # fmt: skip
 
 
 def _published(parts: Row) -> list[Row]:
@@ -58,17 +52,14 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
         ("benchmark", "model", "measure", "on", *_FIGURE, "implementation", "note"),
         _published,
     ),
-    "experts": (
-        ("routing",),
-        ("model", "layer", "expert", "forget", "retain", "difference", "low", "high", "p_max",
-         "q_bh", "null_difference", "matched_difference"),
-        _experts,
-    ),
+    "experts": (("routing", "causal"), COLUMNS, lambda parts: list(expert_rows(parts))),
     "ablations": (
         ("causal",),
         ("layer", "expert", "load", "forget_accuracy", "forget_accuracy_low",
          "forget_accuracy_high", "forget_accuracy_p_corrected", "utility_accuracy",
          "utility_accuracy_low", "utility_accuracy_high", "utility_accuracy_p_corrected",
+         "forget_loss", "forget_loss_low", "forget_loss_high", "forget_loss_p_corrected",
+         "utility_loss", "utility_loss_low", "utility_loss_high", "utility_loss_p_corrected",
          "specific", "specific_low", "specific_high", "band_low", "band_high", "band_p",
          "n_forget", "n_utility"),
         lambda parts: list(parts["causal"]["cells"]),
@@ -77,6 +68,11 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
         ("drift",),
         ("on", "layer", "overlap", "low", "high", "n"),
         lambda parts: list(parts["drift"]["rows"]),
+    ),
+    "rerouted": (
+        ("rerouted",),
+        ("test", "figure", "model", "on", "layer", *_FIGURE, "p"),
+        lambda parts: list(parts["rerouted"].get("figures", ())),
     ),
     "attacks": (
         ATTACKS,

@@ -31,6 +31,7 @@ from trace_engine.audit.again import (
 from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import WORDS, finding_of
+from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
 from trace_engine.audit.names import NAMES
@@ -169,8 +170,12 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
         if name in parts:
             said = list(_unlike_scores(name, parts[name]))
             yield _checked(f"{NAMES[name]} against its scores", said)
-    yield _checked("the rules against the settings", _unlike_rules(config, data, version))
     summaries = {part: found["summary"] for part, found in parts.items()}
+    if "experts" in data:
+        joined = strict(selected_experts(summaries))
+        unlike = _unlike(f"{JSON}, experts", data["experts"], joined)
+        yield _checked("experts against map and ablations", list(unlike))
+    yield _checked("the rules against the settings", _unlike_rules(config, data, version))
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
     finding = finding_of(summaries, missing, RulesConfig.recorded(data["rules"])).to_dict()
     found = strict(finding)
@@ -246,7 +251,8 @@ def _unlike_figures(
     version: int,
 ) -> Iterator[str]:
     """Where a part's summary is not what follows from its items."""
-    needed = ("choices", "utility") if part in TRAINING else ("choices",)
+    needed = ["choices", *(["utility"] if part in TRAINING else [])]
+    needed += ["kept"] if part == "rerouted" and "figures" in found["summary"] else []
     lacking = [name for name in needed if name not in found["items"]]
     if lacking and version >= RISEN_SINCE:
         yield f"parts/{part}.json: {', '.join(lacking)} of its items is missing"

@@ -10,6 +10,7 @@ distribution. Trade-off: the exact test is conservative, because few questions c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trace_engine.errors import InputError
-from trace_engine.evaluation.estimate import Z_95
+from trace_engine.evaluation.estimate import Z_95, Estimate
+from trace_engine.evaluation.resampling import bootstrap
 
 Array = NDArray[np.float64]
 
@@ -152,6 +154,29 @@ def agresti_min(lost: int, gained: int, n: int) -> tuple[float, float]:
     change = (up - down) / total
     half = Z_95 * math.sqrt((up + down) - (up - down) ** 2 / total) / total
     return max(-1.0, change - half), min(1.0, change + half)
+
+
+def returned_share(
+    before_N: NDArray[np.bool_],
+    after_N: NDArray[np.bool_],
+    restored_N: NDArray[np.bool_],
+    *,
+    seed: int = 0,
+) -> Estimate | None:
+    """(restored - after) / (before - after) in accuracy, its interval by bootstrap over questions.
+
+    None where no accuracy was lost.
+    """
+
+    def share(items: Sequence[NDArray[np.int64]]) -> float:
+        [places] = items
+        lost = float(before_N[places].mean() - after_N[places].mean())
+        back = float(restored_N[places].mean() - after_N[places].mean())
+        return back / lost if lost > 0 else float("nan")
+
+    if not before_N.mean() > after_N.mean():
+        return None
+    return bootstrap(share, [len(before_N)], seed=seed)
 
 
 def mean_interval(values_N: Array) -> tuple[float, float | None, float | None]:

@@ -6,29 +6,28 @@ to the answer. The models are open one after the other: of the old one, answers,
 after the questions and router tensors are kept.
 """
 
-# Dims: N tokens, L sites, K experts per token, E experts, Q questions, R choices of all questions,
-# D hidden
+# Dims: N tokens, L sites, K experts per token, Q questions, R choices of all questions, D hidden
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from trace_engine.causal.ablation import DRAWS, ablate_in, model_of
 from trace_engine.causal.groups import Groups, group, group_effects
 from trace_engine.causal.linear import FOLDS, SHUFFLES, Probed, probe
-from trace_engine.causal.paired import PERMUTATIONS, Answers, Effect
+from trace_engine.causal.old_routers import router_tensors, routers_of
+from trace_engine.causal.paired import PERMUTATIONS, Answers, Effect, returned_share
 from trace_engine.causal.replay import Examination
 from trace_engine.causal.rerouted_results import (
     Forced,
+    Kept,
     LayerOverlap,
     Overlap,
     ProbedLayer,
@@ -37,33 +36,23 @@ from trace_engine.causal.rerouted_results import (
     Restored,
 )
 from trace_engine.causal.results import FORGET, UTILITY
+from trace_engine.causal.states import MAX_LENGTH, choice_embeddings, question_states
 from trace_engine.config import Cell, ModelConfig
 from trace_engine.errors import InputError, ModelError
 from trace_engine.evaluation.estimate import Estimate
 from trace_engine.evaluation.multiple_choice import Style, prompt_of
 from trace_engine.evaluation.probe import probe_documents, routing_probe
-from trace_engine.evaluation.resampling import bootstrap
-from trace_engine.models import (
-    OpenModel,
-    backbone,
-    decoder_layers,
-    encode,
-    make_batches,
-    open_model,
-)
-from trace_engine.models.parts import router_parameters
+from trace_engine.models import OpenModel, open_model
 from trace_engine.progress import Meter, Progress, ProgressCallback, ignore_progress
-from trace_engine.routing import drift
+from trace_engine.routing.drift import drift, overlap_totals
 from trace_engine.sets import Document, Question
 
 PER_LAYER = 2
 """Experts that are forbidden in each layer, at most."""
-MAX_LENGTH = 512
-_TOKENS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Seen:
     """What is kept of a model once it is closed."""
 
     opened: OpenModel | None
@@ -125,6 +114,7 @@ def erased_or_rerouted(
     if reference is not None:
         unseen = _look(reference, "the reference", groups, questions, style, report)
         marks["reference"] = _marks(unseen.answers)
+    probing, probed = _probe(asked, groups, old, new, unseen, shuffles, seed, report)
     return Rerouted(
         before=old.model,
         after=new.model,
@@ -134,15 +124,21 @@ def erased_or_rerouted(
         overlap=_overlap(old, new),
         restored=restored,
         forced=forced,
-        probing=_probe(asked, groups, old, new, unseen, shuffles, seed, report),
+        probing=probing,
         permutations=permutations,
         seed=seed,
         marks=marks,
+        kept={which: _kept(old, new, which) for which in (FORGET, UTILITY)},
+        probed=probed,
     )
 
 
 def _marks(answers: Answers) -> str:
-    return "".join("1" if right else "0" for right in answers.correct_N)
+    return _written(answers.correct_N.tolist())
+
+
+def _written(right: Iterable[bool]) -> str:
+    return "".join("1" if one else "0" for one in right)
 
 
 # ---- looking at one model ------------------------------------------------------------------------
@@ -157,7 +153,7 @@ def _look(
     report: ProgressCallback,
     *,
     keep: bool = False,
-) -> _Kept:
+) -> _Seen:
     report(Progress(f"opening {name}", 0, 1, "models", None, None))
     opened = open_model(config)
     examination = Examination(opened, questions, style=style, report=report)
@@ -166,7 +162,7 @@ def _look(
         which: _routing(opened, [questions[int(place)] for place in places])
         for which, places in ((FORGET, groups.forget), (UTILITY, groups.utility))
     }
-    kept = _Kept(
+    kept = _Seen(
         opened if keep else None,
         model_of(opened),
         (info.model_type, info.layers, info.num_experts, info.experts_per_token, info.vocab_size),
@@ -181,7 +177,7 @@ def _look(
     return kept
 
 
-def _closed(kept: _Kept) -> _Kept:
+def _closed(kept: _Seen) -> _Seen:
     return replace(kept, opened=None)
 
 
@@ -206,115 +202,15 @@ def _routing(
     )
 
 
-@torch.no_grad()
-def question_states(
-    opened: OpenModel,
-    questions: Sequence[Question],
-    report: ProgressCallback = ignore_progress,
-) -> dict[int, NDArray[np.float64]]:
-    """Per decoder layer, the hidden state (Q, D) after each question's last token."""
-    contexts = [prompt_of(question, "continuation")[0] for question in questions]
-    encoded = encode(opened.tokenizer, contexts, MAX_LENGTH)
-    end = opened.tokenizer.eos_token_id
-    found: dict[int, list[NDArray[np.float64] | None]] = {}
-    layers = decoder_layers(opened)
-    seen: dict[int, Tensor] = {}
-    handles = [
-        opened.model.get_submodule(name).register_forward_hook(_noting(seen, layer))
-        for layer, name in layers.items()
-    ]
-    meter = Meter("reading hidden states", len(contexts), "questions", report)
-    try:
-        for batch in make_batches(encoded, _TOKENS_PER_BATCH):
-            placed = batch.to(opened.device)
-            backbone(opened.model)(**placed.inputs, use_cache=False)
-            for layer, hidden_BSD in seen.items():
-                rows = found.setdefault(layer, [None] * len(contexts))
-                for row, number in enumerate(batch.document_B.tolist()):
-                    ids = encoded[number].ids
-                    # A question that goes on has no end of sequence after it.
-                    last = len(ids) - (2 if ids[-1] == end else 1)
-                    rows[number] = hidden_BSD[row, last].double().cpu().numpy()
-            meter.add(len(batch.document_B))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {
-        layer: np.stack([row for row in rows if row is not None]) for layer, rows in found.items()
-    }
-
-
-def choice_embeddings(
-    opened: OpenModel, questions: Sequence[Question]
-) -> NDArray[np.float64] | None:
-    """The output embedding (R, D) of each choice's first token; None without such a matrix."""
-    head = opened.model.get_output_embeddings()
-    if head is None:
-        return None
-    choices = [
-        choice for question in questions for choice in prompt_of(question, "continuation")[1]
-    ]
-    ids = opened.tokenizer(choices, add_special_tokens=False)["input_ids"]
-    rows_RD = head.weight.detach()[torch.tensor([tokens[0] for tokens in ids])]
-    return np.asarray(rows_RD.double().cpu().numpy())
-
-
-def _noting(seen: dict[int, Tensor], layer: int) -> Any:
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        if isinstance(hidden, Tensor) and hidden.ndim == 3:
-            seen[layer] = hidden.detach()
-
-    return note
-
-
 # ---- the old routers -----------------------------------------------------------------------------
-
-
-def router_tensors(opened: OpenModel) -> dict[str, Tensor]:
-    """Copies of what the routers choose by: their weights, and the buffers beside them."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _routers(opened).items()}
-
-
-def _routers(opened: OpenModel) -> dict[str, Tensor]:
-    parameters = router_parameters(opened.sites)
-    found: dict[str, Tensor] = {}
-    for prefix, module in opened.model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        if any(parameter in parameters for parameter in own.values()):
-            own |= dict(module.named_buffers(recurse=False))
-            found |= {f"{prefix}.{name}": tensor for name, tensor in own.items()}
-    return found
-
-
-@contextmanager
-def routers_of(opened: OpenModel, tensors: dict[str, Tensor]) -> Iterator[int]:
-    """Inside, the model routes by these tensors; yields how many of them differ from its own.
-
-    Raises ModelError where names or shapes do not fit.
-    """
-    own = _routers(opened)
-    kept = router_tensors(opened)
-    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
-        raise ModelError("The two models' routers do not have the same tensors.")
-    different = sum(not torch.equal(kept[name], tensors[name]) for name in own)
-    try:
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(tensors[name])
-        yield different
-    finally:
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(kept[name])
 
 
 def _restore(
     opened: OpenModel,
     questions: list[Question],
     groups: Groups,
-    old: _Kept,
-    new: _Kept,
+    old: _Seen,
+    new: _Seen,
     style: Style,
     permutations: int,
     seed: int,
@@ -336,25 +232,6 @@ def _restore(
     )
 
 
-def returned_share(
-    before_N: NDArray[np.bool_], after_N: NDArray[np.bool_], restored_N: NDArray[np.bool_]
-) -> Estimate | None:
-    """(restored - after) / (before - after) in accuracy, its interval by bootstrap over questions.
-
-    None where no accuracy was lost.
-    """
-
-    def share(items: Sequence[NDArray[np.int64]]) -> float:
-        [places] = items
-        lost = float(before_N[places].mean() - after_N[places].mean())
-        back = float(restored_N[places].mean() - after_N[places].mean())
-        return back / lost if lost > 0 else float("nan")
-
-    if not before_N.mean() > after_N.mean():
-        return None
-    return bootstrap(share, [len(before_N)])
-
-
 def _two(
     groups: Groups, before: Answers, after: Answers, permutations: int, seed: int
 ) -> tuple[Effect, ...]:
@@ -370,8 +247,8 @@ def _two(
 def _force(
     examination: Examination,
     groups: Groups,
-    old: _Kept,
-    new: _Kept,
+    old: _Seen,
+    new: _Seen,
     per_layer: int,
     draws: int,
     permutations: int,
@@ -432,7 +309,7 @@ def risen(
 # ---- routing and hidden states -------------------------------------------------------------------
 
 
-def _overlap(old: _Kept, new: _Kept) -> Overlap:
+def _overlap(old: _Seen, new: _Seen) -> Overlap:
     moved = {
         which: drift(old.routing[which][0], new.routing[which][0], old.routing[which][1])
         for which in (FORGET, UTILITY)
@@ -458,16 +335,27 @@ def _overlap(old: _Kept, new: _Kept) -> Overlap:
     )
 
 
+def _kept(old: _Seen, new: _Seen, which: str) -> Kept:
+    total_QL, tokens_Q = overlap_totals(
+        old.routing[which][0], new.routing[which][0], old.routing[which][1]
+    )
+    return Kept(
+        tuple(int(tokens) for tokens in tokens_Q),
+        tuple(tuple(total_Q.tolist()) for total_Q in total_QL.T),
+    )
+
+
 def _probe(
     questions: list[Question],
     groups: Groups,
-    old: _Kept,
-    new: _Kept,
-    unseen: _Kept | None,
+    old: _Seen,
+    new: _Seen,
+    unseen: _Seen | None,
     shuffles: int,
     seed: int,
     report: ProgressCallback,
-) -> Probing:
+) -> tuple[Probing, dict[str, dict[int, str]]]:
+    """With it, per model and layer, right and wrong of the forget questions."""
     sizes_Q = np.array([len(question.choices) for question in questions])
     answer_Q = np.array([question.answer for question in questions])
     tested_Q = np.zeros(len(questions), dtype=bool)
@@ -476,9 +364,10 @@ def _probe(
     kept = [old, new] + ([] if unseen is None else [unseen])
     if len(groups.forget) < FOLDS:
         why = f"{len(groups.forget)} forget questions are too few for {FOLDS} folds."
-        return Probing((), chance, 1.0, 1.0, None, 0, why)
+        return Probing((), chance, 1.0, 1.0, None, 0, why), {}
     if any(model.choices is None for model in kept):
-        return Probing((), chance, 1.0, 1.0, None, 0, "a model has no output embeddings.")
+        why = "a model has no output embeddings."
+        return Probing((), chance, 1.0, 1.0, None, 0, why), {}
     layers = sorted(set.intersection(*(set(model.states) for model in kept)))
     meter = Meter("probing hidden states", len(layers) * len(kept), "probes", report)
     probed: list[dict[int, Probed]] = []
@@ -498,7 +387,7 @@ def _probe(
             )
             meter.add(1)
     p = [_p_of_best(list(of_model.values())) for of_model in probed]
-    return Probing(
+    found = Probing(
         tuple(
             ProbedLayer(
                 layer,
@@ -516,6 +405,11 @@ def _probe(
         p[2] if unseen is not None else None,
         shuffles,
     )
+    names = ("before", "after", "reference")[: len(probed)]
+    return found, {
+        name: {layer: _written(seen.picked) for layer, seen in of_model.items()}
+        for name, of_model in zip(names, probed, strict=True)
+    }
 
 
 def _p_of_best(probed: Sequence[Probed]) -> float:

@@ -11,12 +11,25 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from trace_engine.causal.paired import INTERVALS, TESTS, Effect
+from trace_engine.causal.paired import INTERVALS, TESTS, Change, Effect
 from trace_engine.causal.results import cells_of, effect_of, reading
 from trace_engine.config import Cell
 from trace_engine.evaluation.estimate import Estimate
+from trace_engine.spelling import number
 
 SCHEMA = 1
+_PER_QUESTION = ("marks", "kept", "probed")
+SHOWS = {
+    "overlap": "This shows how far routing moved, not whether knowledge went with it.",
+    "restored": "This shows how much of the forgetting sits in the routers, not that the rest is "
+    "erased: the experts may hold it where the old routers do not lead.",
+    "forced": "A rise shows knowledge that was routed around; no rise does not show that it is "
+    "gone.",
+    "probing": "Above the reference, it shows information that is left in the hidden states; it "
+    "does not show that the model would use it, and chance does not show that nothing is left, "
+    "because the probe is linear.",
+}
+"""What each test shows and what it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +53,20 @@ class Overlap:
         lowest = min(self.layers, key=lambda layer: layer.forget.value)
         return (
             f"Most moved layer {lowest.layer}: forget questions keep "
-            f"{lowest.forget.value:.0%} of their experts there, others "
-            f"{lowest.utility.value:.0%} (n = {lowest.forget.n} and {lowest.utility.n}). This "
-            "shows how far routing moved, not whether knowledge went with it."
+            f"{_share(lowest.forget)} of their experts there, others "
+            f"{_share(lowest.utility)} (n = {lowest.forget.n} and {lowest.utility.n}). "
+            + SHOWS["overlap"]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How far routing moved, question by question: what an overlap is made of."""
+
+    tokens: tuple[int, ...]
+    """Of each question with its right answer."""
+    kept: tuple[tuple[float, ...], ...]
+    """Per layer and question, the share of its experts that a token kept, summed over tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +87,13 @@ class Restored:
     @property
     def sentence(self) -> str:
         lost, back = self.unlearned[0].accuracy, self.restored[0].accuracy
-        start = f"Forget accuracy went {lost.before:.3f} → {lost.after:.3f}"
-        tail = (
-            "This shows how much of the forgetting sits in the routers, not that the rest is "
-            "erased: the experts may hold it where the old routers do not lead."
-        )
+        start = f"Forget accuracy went {lost.before:.3f} → {lost.after:.3f}{_change(lost)}"
         if not self.different:
             return f"{start}. Both models have the same routers, so there is nothing to put back."
-        share = ""
-        if self.returned is not None:
-            low, high = self.returned.low, self.returned.high
-            bounds = "" if low is None or high is None else f" [{low:.0%}, {high:.0%}]"
-            share = f", {self.returned.value:.0%}{bounds} of what was lost"
+        share = "" if self.returned is None else f", {_share(self.returned)} of what was lost"
         return (
-            f"{start}; with the old routers it is {back.after:.3f}{share} "
-            f"(n = {self.restored[0].n}, p = {back.p:.2g}). {tail}"
+            f"{start}; with the old routers it is {back.after:.3f}{_change(back)}{share} "
+            f"(n = {self.restored[0].n}, p = {back.p:.2g}). {SHOWS['restored']}"
         )
 
 
@@ -107,14 +122,13 @@ class Forced:
         band = (
             ""
             if self.random_low is None or self.random_high is None
-            else f"; {self.random_n} random sets of like load change it by {self.random_low:+.3f} "
-            f"to {self.random_high:+.3f}"
+            else f"; {self.random_n} random sets of like load change it by "
+            f"{number(self.random_low, '+.3f')} to {number(self.random_high, '+.3f')}"
         )
         return (
             f"With {experts} forbidden that forget questions use more than before, forget "
-            f"accuracy goes {forget.before:.3f} → {forget.after:.3f} "
-            f"(n = {self.effects[0].n}, p = {forget.p:.2g}{band}). A rise shows knowledge that was "
-            "routed around; no rise does not show that it is gone."
+            f"accuracy goes {forget.before:.3f} → {forget.after:.3f}{_change(forget)} "
+            f"(n = {self.effects[0].n}, p = {forget.p:.2g}{band}). {SHOWS['forced']}"
         )
 
 
@@ -156,19 +170,15 @@ class Probing:
         then = max(self.layers, key=lambda layer: layer.before.value)
         text = (
             f"A linear probe on the new model's state after a question (layer {best.layer}) finds "
-            f"the answer of {best.after.value:.0%} of forget questions not trained on (n = "
+            f"the answer of {_share(best.after)} of forget questions not trained on (n = "
             f"{best.after.n}, p = {self.p_after:.2g}; shuffled answers {best.shuffled:.0%}); on "
-            f"the old model at best {then.before.value:.0%}"
+            f"the old model at best {_share(then.before)}"
         )
         known = [layer.reference for layer in self.layers if layer.reference is not None]
         if known:
-            seen = max(estimate.value for estimate in known)
-            text += f", on the reference that never saw the forget set {seen:.0%}"
-        return (
-            f"{text}. Above the reference, it shows information that is left in the hidden states; "
-            "it does not show that the model would use it, and chance does not show that nothing "
-            "is left, because the probe is linear."
-        )
+            seen = max(known, key=lambda estimate: estimate.value)
+            text += f", on the reference that never saw the forget set {_share(seen)}"
+        return f"{text}. {SHOWS['probing']}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +198,12 @@ class Rerouted:
     seed: int
     marks: dict[str, str] = field(default_factory=dict, compare=False)
     """Right and wrong of every question, 1 and 0: `before`, `after`, `reference`, `restored`,
-    `forced`, where made. Not part of `to_dict`."""
+    `forced`, where made. Not part of `to_dict`, nor are the next two."""
+    kept: dict[str, Kept] = field(default_factory=dict, compare=False)
+    """Per group of questions."""
+    probed: dict[str, dict[int, str]] = field(default_factory=dict, compare=False)
+    """Per model (`before`, `after`, `reference`) and layer, which forget questions' answers the
+    probe finds."""
 
     @property
     def sentences(self) -> dict[str, str]:
@@ -203,7 +218,8 @@ class Rerouted:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         data = asdict(self)
-        del data["marks"]
+        for name in _PER_QUESTION:
+            del data[name]
         data["forced"]["cells"] = [list(cell) for cell in self.forced.cells]
         return {
             "schema": SCHEMA,
@@ -221,7 +237,7 @@ class Rerouted:
             plain = {
                 each.name: data[each.name]
                 for each in fields(cls)
-                if each.name not in ("overlap", "restored", "forced", "probing", "marks")
+                if each.name not in ("overlap", "restored", "forced", "probing", *_PER_QUESTION)
             }
             return cls(
                 **plain,
@@ -246,6 +262,20 @@ class Rerouted:
                     **probing | {"layers": tuple(_probed(row) for row in probing["layers"])}
                 ),
             )
+
+
+def _share(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.0%}"
+    return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]"
+
+
+def _change(found: Change) -> str:
+    """In brackets, by how much, with its interval."""
+    if found.low is None or found.high is None:
+        return f" ({number(found.change, '+.3f')})"
+    low, high = number(found.low, "+.3f"), number(found.high, "+.3f")
+    return f" ({number(found.change, '+.3f')} [{low}, {high}])"
 
 
 def _estimate(data: dict[str, Any] | None) -> Estimate | None:

@@ -56,6 +56,29 @@ def drift(
     are all skipped in both states counts as unmoved. Raises InputError when shapes differ or there
     is no token.
     """
+    total_DL, tokens_D = overlap_totals(before_NLK, after_NLK, document_N)
+    overlap_L = ratio_of_sums(total_DL, tokens_D)
+    low_L, high_L = np.zeros_like(overlap_L), np.ones_like(overlap_L)
+    if len(tokens_D) >= 2:
+        half_L = 1.959964 * ratio_standard_error(total_DL, tokens_D)
+        low_L = np.clip(overlap_L - half_L, 0.0, 1.0)
+        high_L = np.clip(overlap_L + half_L, 0.0, 1.0)
+    return Drift(
+        overlap=overlap_L,
+        low=low_L,
+        high=high_L,
+        n=len(tokens_D),
+        unit="tokens" if document_N is None else "documents",
+        tokens=int(tokens_D.sum()),
+    )
+
+
+def overlap_totals(
+    before_NLK: ArrayLike, after_NLK: ArrayLike, document_N: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The overlap summed over each document's tokens (D, L), and its number of tokens (D,); without
+    document_N every token by itself. Takes and raises what `drift` does.
+    """
     before, after = np.asarray(before_NLK), np.asarray(after_NLK)
     if before.shape != after.shape or before.ndim != 3:
         raise InputError(
@@ -71,31 +94,17 @@ def drift(
         ]
     )
     if document_N is None:
-        total_DL, tokens_D = overlap_NL, np.ones(len(overlap_NL))
-    else:
-        documents = np.asarray(document_N)
-        if documents.shape != (len(before),):
-            raise InputError(
-                f"document_N must name one document per token ({len(before)}), found shape "
-                f"{documents.shape}."
-            )
-        _, unit_N = np.unique(documents, return_inverse=True)
-        tokens_D = np.bincount(unit_N).astype(np.float64)
-        total_DL = np.stack([np.bincount(unit_N, column) for column in overlap_NL.T], axis=1)
-    overlap_L = ratio_of_sums(total_DL, tokens_D)
-    low_L, high_L = np.zeros_like(overlap_L), np.ones_like(overlap_L)
-    if len(tokens_D) >= 2:
-        half_L = 1.959964 * ratio_standard_error(total_DL, tokens_D)
-        low_L = np.clip(overlap_L - half_L, 0.0, 1.0)
-        high_L = np.clip(overlap_L + half_L, 0.0, 1.0)
-    return Drift(
-        overlap=overlap_L,
-        low=low_L,
-        high=high_L,
-        n=len(tokens_D),
-        unit="tokens" if document_N is None else "documents",
-        tokens=len(before),
-    )
+        return overlap_NL, np.ones(len(overlap_NL))
+    documents = np.asarray(document_N)
+    if documents.shape != (len(before),):
+        raise InputError(
+            f"document_N must name one document per token ({len(before)}), found shape "
+            f"{documents.shape}."
+        )
+    _, unit_N = np.unique(documents, return_inverse=True)
+    tokens_D = np.bincount(unit_N).astype(np.float64)
+    total_DL = np.stack([np.bincount(unit_N, column) for column in overlap_NL.T], axis=1)
+    return np.asarray(total_DL, dtype=np.float64), tokens_D
 
 
 def token_overlap(

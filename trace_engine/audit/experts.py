@@ -1,0 +1,99 @@
+"""One row an expert: where forget text goes, joined with what hangs on it where it was taken out.
+
+Pure, from the parts' summaries. An expert that was not taken out has no effect here, which is not
+an effect of 0: `ablated` says which it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from trace_engine.audit.names import ROLE_WORDS
+
+Parts = Mapping[str, Mapping[str, Any]]
+
+SHOWN: Final = 20
+"""So many of the largest gaps are shown; all cells are in the tables."""
+MAP: Final = (
+    "n_forget_documents", "n_retain_documents", "forget", "retain", "difference", "low", "high",
+    "p_max", "q_bh", "null_difference", "matched_difference",
+)  # fmt: skip
+"""Columns of the map: shares of tokens, the gap with its interval over documents, its corrected p,
+the false discovery rate, and the gap in both controls."""
+MEASURES: Final = ("forget_accuracy", "utility_accuracy", "forget_loss", "utility_loss")
+"""What an ablation changes: shares of right answers, and nats a token of the right answer."""
+EFFECTS: Final = (
+    *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high", "_p_corrected")),
+    "n_forget", "n_utility",
+)  # fmt: skip
+COLUMNS: Final = ("model", "layer", "expert", *MAP, "ablated", *EFFECTS)
+
+
+def expert_rows(parts: Parts) -> list[dict[str, Any]]:
+    """Every cell of every map, in the map's order, and ablated cells of which there is no map."""
+    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for role, model in parts.get("routing", {}).items():
+        documents = model["documents"]
+        for cell in model["cells"]:
+            found = cell | {
+                "n_forget_documents": documents["forget"],
+                "n_retain_documents": documents["retain"],
+            }
+            rows[role, cell["layer"], cell["expert"]] = _row(role, cell, found, None)
+    causal = parts.get("causal", {})
+    for cell in causal.get("cells", ()):
+        place = (causal["role"], cell["layer"], cell["expert"])
+        rows[place] = _row(causal["role"], cell, rows.get(place, {}), cell)
+    return list(rows.values())
+
+
+def _row(
+    role: str, cell: Mapping[str, Any], found: Mapping[str, Any], effect: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "model": role,
+        "layer": cell["layer"],
+        "expert": cell["expert"],
+        **{name: found.get(name) for name in MAP},
+        "ablated": effect is not None,
+        **{name: None if effect is None else effect.get(name) for name in EFFECTS},
+    }
+
+
+def selected_experts(parts: Parts) -> list[dict[str, Any]]:
+    """Of every model the largest gaps, and whatever was taken out beside them; first the model that
+    had experts taken out."""
+    chosen: list[dict[str, Any]] = []
+    rows = expert_rows(parts)
+    first = parts.get("causal", {}).get("role")
+    roles = dict.fromkeys(row["model"] for row in rows)
+    for role in sorted(roles, key=lambda role: role != first):
+        ranked = sorted(
+            (row for row in rows if row["model"] == role),
+            key=lambda row: 0.0 if row["difference"] is None else -row["difference"],
+        )
+        chosen += [row for place, row in enumerate(ranked) if place < SHOWN or row["ablated"]]
+    return chosen
+
+
+def told_ablation(role: str, parts: Parts, why: str) -> str:
+    """What was taken out of a model, and what the empty places beside a map mean."""
+    causal = parts.get("causal")
+    if causal is None:
+        return f"No expert was taken out ({why}), so what hangs on them is not known."
+    there = ROLE_WORDS.get(causal["role"], causal["role"])
+    if role != causal["role"]:
+        return (
+            f"No expert of the {ROLE_WORDS.get(role, role)} was taken out: those of the {there} "
+            "were, which still knows."
+        )
+    rows = [row for row in selected_experts(parts) if row["model"] == role]
+    taken = [row for row in rows if row["ablated"]]
+    n = taken[0]
+    said = (
+        f"{len(taken)} of these {len(rows)} were taken out, each by itself, and "
+        f"{n['n_forget']:,} forget questions and {n['n_utility']:,} others asked again: the change "
+        "of accuracy, and of the right answers' loss in nats a token (up is worse)."
+    )
+    if len(taken) < len(rows):
+        said += " The others were not taken out; of those, nothing says what hangs on them."
+    return said
