@@ -35,6 +35,7 @@ _FORM_LABELS = {
     "reviewed_by": "Reviewed by",
     "review": "How it was reviewed",
 }
+_ONE_LINE = ("auditor", "organisation", "date", "reviewed_by")
 
 
 _LICENSED = {"forget": "forget set", "retain": "retain set", "questions": "questions"}
@@ -152,17 +153,31 @@ def _provenance() -> dict[str, Any]:
 def _people() -> dict[str, str]:
     with st.expander("Who audits, for what, and how it was reviewed", icon=":material/edit_note:"):
         columns = st.columns(2)
-        return {
-            field: columns[place % 2].text_area(
-                label, key=f"audit_{field}", height=68, help=forms.help_of(FormConfig, field)
+        given = {
+            field: columns[place % 2].text_input(
+                _FORM_LABELS[field], key=f"audit_{field}", help=forms.help_of(FormConfig, field)
             )
-            for place, (field, label) in enumerate(_FORM_LABELS.items())
+            for place, field in enumerate(_ONE_LINE)
+        }
+        longer = [field for field in _FORM_LABELS if field not in _ONE_LINE]
+        return given | {
+            field: columns[place % 2].text_area(
+                _FORM_LABELS[field],
+                key=f"audit_{field}",
+                height=68,
+                help=forms.help_of(FormConfig, field),
+            )
+            for place, field in enumerate(longer)
         }
 
 
 def launcher(config: AuditConfig | None, problem: str | None) -> None:
     """The button, why it is off, and the file and command that equal the page."""
     problems = [problem] if problem else []
+    try:
+        house.may_start()
+    except TraceError as error:
+        problems.append(str(error))
     if config is not None:
         problems += _missing(config)
     for sentence in problems:

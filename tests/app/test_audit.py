@@ -66,7 +66,7 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     app = page()
     assert not app.exception
     app.text_input(key="audit_name").set_value("Mine")
-    app.text_area(key="audit_auditor").set_value("Ada <b>")
+    app.text_input(key="audit_auditor").set_value("Ada <b>")
     app.text_input(key="audit_revision").set_value("v2")
     app.text_input(key="audit_holdout").set_value("held.jsonl")
     app.text_input(key="audit_questions").set_value("sets/wmdp")

@@ -121,6 +121,17 @@ def test_a_read_only_page_offers_bundled_things_and_says_why(
     assert forms.launch_troubles(config(), None) == [house.READ_ONLY]
 
 
+def test_a_read_only_audit_page_says_why_it_starts_none(
+    no_rules: pytest.MonkeyPatch, bundled: object, open_page: OpenPage
+) -> None:
+    assert not open_page("audit").button(key="audit_launch").disabled
+    no_rules.setenv("TRACE_READ_ONLY", "1")
+    page = open_page("audit")
+    assert not page.exception
+    assert page.button(key="audit_launch").disabled
+    assert any("for looking" in warning.value for warning in page.warning)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_only_the_machines_owner_sees_a_workers_log(
     shared: bool, no_rules: pytest.MonkeyPatch, trace_home: Path, open_page: OpenPage

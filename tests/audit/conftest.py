@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from trace_engine.audit.run import Audited, run_audit
 from trace_engine.evaluation import muse, tofu
 
 
-@pytest.fixture(scope="session")
+@contextmanager
 def few_words() -> Iterator[None]:
     """MUSE and TOFU let a model write a few tokens: what is tested is what becomes of scores."""
     with pytest.MonkeyPatch.context() as patch:
@@ -19,16 +20,19 @@ def few_words() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def write_little(few_words: None) -> None:
-    """Whatever a test here asks of a model."""
+def write_little() -> Iterator[None]:
+    """Whatever a test here asks of a model, and of none elsewhere."""
+    with few_words():
+        yield
 
 
 @pytest.fixture(scope="session")
-def finished(few_words: None, tmp_path_factory: pytest.TempPathFactory) -> Audited:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     """A finished audit; copy its folder before changing anything."""
     folder = tmp_path_factory.mktemp("audit")
     config = small(folder / "sets", published=write_published(folder / "published"))
-    return run_audit(config, folder / "out", base=folder / "home")
+    with few_words():
+        return run_audit(config, folder / "out", base=folder / "home")
 
 
 @pytest.fixture
