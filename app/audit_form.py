@@ -74,8 +74,8 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "Reveal the questions", key="audit_reveal",
         help=forms.help_of(AuditConfig, "reveal"),
     )  # fmt: skip
-    parts = st.multiselect(
-        "Parts", PARTS, list(PARTS), format_func=_titled,
+    parts = st.pills(
+        "Parts", PARTS, selection_mode="multi", default=list(PARTS), format_func=_titled,
         key="audit_parts", help="What is left out is listed in the report as not tested.",
     )  # fmt: skip
     values: dict[str, Any] = {
@@ -90,7 +90,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "max_questions": int(most),
         "reveal": reveal,
         "published": published,
-        "parts": None if len(parts) == len(PARTS) else list(parts),
+        "parts": None if len(parts) == len(PARTS) else [part for part in PARTS if part in parts],
         **_provenance(),
         "form": _people(),
     }

@@ -92,7 +92,7 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("home")
 def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
     app = page()
-    parts = app.multiselect(key="audit_parts")
+    parts = app.button_group(key="audit_parts")
     assert "Training on retained text alone" in parts.options
     assert parse_audit(yaml.safe_load(app.code[0].value)).parts is None
     parts.set_value(["questions", "recovery"]).run()
