@@ -1,5 +1,7 @@
 """A home with one small profile, standing in for the bundled one, and the app under AppTest."""
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from app import state
+from tests.app.stored import open_profile_of
 from tests.support.profiles import synthetic_profile
+from trace_engine.config import ProfileConfig, SetConfig
 from trace_engine.routing import Profile, mismatch
+from trace_engine.runs import launcher
 
 ROOT = Path(__file__).parents[2]
 KEY = "ab" * 16
@@ -76,3 +81,20 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
         return app.run()
 
     return open_
+
+
+@pytest.fixture
+def own_sets(trace_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Two small files and a profile that records them, in the bundled one's place."""
+    files = {}
+    for side in ("forget", "retain"):
+        files[side] = tmp_path / f"{side}.jsonl"
+        lines = [json.dumps({"text": f"{side} document {i}"}) for i in range(5)]
+        files[side].write_text("\n".join(lines), encoding="utf-8")
+    settings = ProfileConfig(
+        forget=SetConfig(source=str(files["forget"])), retain=SetConfig(source=str(files["retain"]))
+    )
+    open_profile_of(settings, tmp_path, monkeypatch)
+    # A worker that ends at once: launching is tested, not training.
+    monkeypatch.setattr(launcher, "WORKER", [sys.executable, "-c", ""])
+    return files

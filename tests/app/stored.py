@@ -1,10 +1,16 @@
 """Runs as they lie on disk, written with numbers a test can check by eye."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from trace_engine.config import EvaluationConfig, UnlearnConfig
+import pytest
+
+from app import state
+from tests.support.profiles import synthetic_profile
+from trace_engine.config import EvaluationConfig, ProfileConfig, UnlearnConfig
 from trace_engine.disk import Appender, write_json
+from trace_engine.routing import mismatch
 from trace_engine.runs import RunDirectory
 from trace_engine.runs.places import new_run_id, subfolder
 
@@ -89,3 +95,15 @@ def write_run(
         else:
             run.update(state=state, message=message, step=step, repeats=repeats)
     return run
+
+
+def open_profile_of(settings: ProfileConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a profile that records these settings in the bundled one's place."""
+    profile = synthetic_profile(layers=(1, 3, 6), experts=8)
+    profile = dataclasses.replace(
+        profile, meta={**profile.meta, "settings": settings.model_dump(mode="json")}
+    )
+    folder = folder / "profile"
+    profile.save(folder)
+    mismatch(profile, permutations=999, bootstrap=100).save(folder)
+    monkeypatch.setattr(state, "BUNDLED_PATH", folder)
