@@ -11,13 +11,11 @@ from streamlit.testing.v1 import AppTest
 from app import sweep_figure, sweep_form, sweep_view
 from app.theme import DARK, LIGHT
 from tests.app.stored import eval_row
-from tests.app.test_unlearn import own_sets
 from tests.sweeps.test_outcomes import stored_sweep
 from trace_engine import sweeps
 from trace_engine.evaluation.outcome import Figure
 from trace_engine.sweeps import SweepDirectory, list_sweeps, outcomes
 
-__all__ = ["own_sets"]
 Open = Callable[..., AppTest]
 ROWS = [eval_row(0, 0.9, 0.9)]
 GRID = {"selection.top_k": (1, 2), "weights.rule": ("mean", "exact")}

@@ -21,8 +21,7 @@ from streamlit.testing.v1 import AppTest
 from app.navigation import GROUPS
 from tests.app import conftest as app_fixtures
 from tests.app.conftest import KEY, ROOT
-from tests.app.stored import eval_row, train_row, write_run
-from tests.app.test_unlearn import open_profile_of
+from tests.app.stored import eval_row, open_profile_of, train_row, write_run
 from tests.security import fuzz
 from trace_engine.config import ProfileConfig, SetConfig, UnlearnConfig, read_config
 from trace_engine.errors import InputError
