@@ -21,7 +21,6 @@ from trace_engine.audit.marks import TOGETHER, attack_figures
 from trace_engine.audit.report_file import read_report
 from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
 from trace_engine.audit.trained import documents_of, left_out, unseen_of
-from trace_engine.config import EvaluationConfig
 from trace_engine.sets import check_pair, load_set
 from trace_engine.unlearning.setup import read_chosen_questions
 
@@ -61,13 +60,7 @@ def judged_again(folder: Path) -> dict[str, Any]:
 def _materials(config: AuditConfig) -> Case:
     """Sets and questions, without any model."""
     forget, retain = load_set(config.forget), load_set(config.retain)
-    asked = EvaluationConfig(
-        questions=config.questions,
-        forget_category=config.forget_category,
-        style=config.style,
-        max_questions=config.max_questions,
-    )
-    questions = read_chosen_questions(asked, config.seed) or {}
+    questions = read_chosen_questions(config.asked(), config.seed) or {}
     overlap = check_pair(forget, retain)
     return Case(config, forget, retain, None, overlap, questions, None, {}, None)
 

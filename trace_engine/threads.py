@@ -6,6 +6,7 @@ idle. So they spin for some microseconds and sleep then. Only GNU's OpenMP, that
 reads the setting; figures are in design/LOG.md. No number that is computed depends on it.
 """
 
+import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
@@ -35,3 +36,10 @@ def one_thread(environment: MutableMapping[str, str]) -> Iterator[None]:
         yield
     finally:
         del environment[_BLAS[0]]
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on; all of the machine's where the system tells none."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

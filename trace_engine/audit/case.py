@@ -16,7 +16,7 @@ import numpy as np
 
 from trace_engine.audit.names import shown_source
 from trace_engine.audit.settings import AuditConfig, Role
-from trace_engine.config import EvaluationConfig, SetConfig
+from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.models import ModelInfo, OpenModel, inspect_model, open_model
 from trace_engine.runs.profiles import ProfileAnswer
@@ -62,13 +62,7 @@ class Case:
         questions: dict[int, Question] = {}
         digest = None
         if config.questions is not None:
-            asked = EvaluationConfig(
-                questions=config.questions,
-                forget_category=config.forget_category,
-                style=config.style,
-                max_questions=config.max_questions,
-            )
-            questions = read_chosen_questions(asked, config.seed) or {}
+            questions = read_chosen_questions(config.asked(), config.seed) or {}
             digest = questions_digest(config.questions)
         muse, tofu = _published(config)
         models = {role: inspect_model(model) for role, model in config.models().items()}

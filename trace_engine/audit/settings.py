@@ -19,7 +19,7 @@ from trace_engine.attacks.settings import (
 )
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.bundled import is_bundled
-from trace_engine.config import ModelConfig, SetConfig, Settings
+from trace_engine.config import EvaluationConfig, ModelConfig, SetConfig, Settings
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
 from trace_engine.sets.muse import BUNDLED
@@ -216,6 +216,15 @@ class AuditConfig(Settings):
         if self.before is not None and self.before == self.model:
             raise ValueError("before and model are the same: there is no change to look at")
         return self
+
+    def asked(self) -> EvaluationConfig:
+        """Which questions are asked, and how, in the terms of a run."""
+        return EvaluationConfig(
+            questions=self.questions,
+            forget_category=self.forget_category,
+            style=self.style,
+            max_questions=self.max_questions,
+        )
 
     def models(self) -> dict[Role, ModelConfig]:
         """The models that are there, by what they are here."""

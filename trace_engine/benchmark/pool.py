@@ -23,6 +23,7 @@ from trace_engine.errors import RunError, TraceError
 from trace_engine.models import inspect_closely
 from trace_engine.progress import Meter, ProgressCallback
 from trace_engine.runs.detach import environment_of_children
+from trace_engine.threads import usable_processors
 
 QUEUE = "queue.json"
 REFUSED = 2
@@ -43,10 +44,8 @@ def fitting_workers(config: BenchConfig) -> int:
     found = inspect_closely(model, hashed=False)
     if found.info.device != "cpu":
         return 1
-    affine = hasattr(os, "sched_getaffinity")
-    usable = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
     each = _PROCESS_BYTES + found.need.training + found.need.batch
-    return max(1, min(usable // threads, found.machine.main // each))
+    return max(1, min(usable_processors() // threads, found.machine.main // each))
 
 
 def run_trials(

@@ -27,6 +27,7 @@ from trace_engine.runs import home, list_runs
 from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.queue import capacity
 from trace_engine.spelling import size
+from trace_engine.threads import usable_processors
 
 OLDEST_PYTHON = (3, 11)
 DISTRIBUTION = "trace-moe"
@@ -177,8 +178,7 @@ def _enough(free: int, bounds: tuple[int, int]) -> State:
 
 
 def processors() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Check("Processors", "ok", f"{usable} usable.")
+    return Check("Processors", "ok", f"{usable_processors()} usable.")
 
 
 def workers() -> Check:
