@@ -119,6 +119,7 @@ def run() -> None:
     finally:
         for sentence in state.take_notices():
             above.warning(wording.plain(sentence), icon=":material/info:")
+        memory.set_imports_apart()
 
 
 def _sidebar() -> None:

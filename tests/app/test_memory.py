@@ -81,3 +81,29 @@ print(len(trimmed))
 
 def test_sessions_that_end_together_are_one_trim() -> None:
     assert run(SESSIONS) == "1"
+
+
+APART = """
+import gc
+from streamlit.testing.v1 import AppTest
+
+app = AppTest.from_file("streamlit_app.py", default_timeout=120)
+
+def looked_through():
+    app.run()
+    assert not app.exception, app.exception
+    gc.collect()
+    return len(gc.get_objects()), gc.get_freeze_count()
+
+first, second = looked_through(), looked_through()
+print(first, second)
+"""
+
+
+def test_what_pages_import_is_looked_through_once(tmp_path: Path) -> None:
+    looked, apart, again, after = map(
+        int, run(APART, TRACE_HOME=str(tmp_path)).translate(str.maketrans("(),", "   ")).split()
+    )
+    assert looked < apart / 5
+    assert again < apart / 5
+    assert after <= apart  # nothing more is set apart while nothing is imported

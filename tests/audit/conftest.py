@@ -28,9 +28,18 @@ def write_little() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Audited:
-    """A finished audit; copy its folder before changing anything."""
+    """A finished audit without MUSE and TOFU; copy its folder before changing anything."""
     folder = tmp_path_factory.mktemp("audit")
-    config = small(folder / "sets", published=write_published(folder / "published"))
+    with few_words():
+        return run_audit(small(folder / "sets"), folder / "out", base=folder / "home")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Audited:
+    """A finished audit that asked MUSE and TOFU, and little else."""
+    folder = tmp_path_factory.mktemp("published")
+    given = write_published(folder / "published")
+    config = small(folder / "sets", parts=["questions", "muse", "tofu"], published=given)
     with few_words():
         return run_audit(config, folder / "out", base=folder / "home")
 

@@ -34,14 +34,14 @@ def rows_of(found: Audited, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_figures_are_those_of_evaluate(finished: Audited) -> None:
-    case = finished.folder.parent
+def test_the_figures_are_those_of_evaluate(published: Audited) -> None:
+    case = published.folder.parent
     config = small(case / "sets")
     named = {name: str(case / "published" / name) for name in PUBLISHED}
     for name, source in named.items():
         families = families_of(Materials(**{name: source}))  # type: ignore[arg-type]
         alone = evaluate(config.model, families, config.reference).rows
-        mine = [row for row in rows_of(finished, name) if row["model"] == "model"]
+        mine = [row for row in rows_of(published, name) if row["model"] == "model"]
         assert len(mine) == len(alone) == {"muse": 5, "tofu": 15}[name]
         for row, known in zip(mine, alone, strict=True):
             assert row["measure"] == known.measure
@@ -54,9 +54,9 @@ def test_the_figures_are_those_of_evaluate(finished: Audited) -> None:
 
 
 def test_every_model_is_measured_and_the_reference_is_not_compared_with_itself(
-    finished: Audited,
+    published: Audited,
 ) -> None:
-    muse, tofu = (rows_of(finished, name) for name in PUBLISHED)
+    muse, tofu = (rows_of(published, name) for name in PUBLISHED)
     assert [row["model"] for row in muse if row["measure"].startswith("VerbMem")] == list(ROLES)
     assert [row["n"] for row in muse if row["model"] == "before"] == [4, 4, 4, 11, 11]
     untold = {(row["model"], row["measure"]) for row in muse + tofu if row["value"] is None}
@@ -70,20 +70,20 @@ def test_every_model_is_measured_and_the_reference_is_not_compared_with_itself(
     assert {row["measure"] for row in muse + tofu} == set(MEANS)
 
 
-def test_the_page_tables_and_answers_hold_them(finished: Audited) -> None:
-    page = (finished.folder / "report.html").read_text("utf-8")
+def test_the_page_tables_and_answers_hold_them(published: Audited) -> None:
+    page = (published.folder / "report.html").read_text("utf-8")
     section = page.partition("Published benchmarks: MUSE and TOFU")[2].partition("<h2>")[0]
     for sentence in ("VerbMem, ROUGE-L F1: how well", "model utility, harmonic mean of nine:"):
         assert sentence in section
-    found = {line.measure: line for line in lines(finished.report["parts"]["muse"]["summary"])}
+    found = {line.measure: line for line in lines(published.report["parts"]["muse"]["summary"])}
     assert found["VerbMem, ROUGE-L F1"].cell("model") in section
     assert found["PrivLeak, %"].cell("reference") == "this is the reference"
-    table = (finished.folder / "tables/published.csv").read_text("utf-8").splitlines()
+    table = (published.folder / "tables/published.csv").read_text("utf-8").splitlines()
     assert len(table) == 1 + 3 * (5 + 15)
-    answers = (finished.folder / "answers/tofu.csv").read_text("utf-8").splitlines()
+    answers = (published.folder / "answers/tofu.csv").read_text("utf-8").splitlines()
     assert answers[0] == "part,number,hash,score,model,before,reference"
     assert len(answers) == 1 + 4 * 3 * 3
-    asked = finished.report["sets"]["tofu"]
+    asked = published.report["sets"]["tofu"]
     assert (asked["source"], asked["asked"]["forget"]) == ("tofu", 3)
 
 
@@ -199,8 +199,8 @@ def test_a_folder_that_is_not_there_costs_no_load(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def copy(finished: Audited, tmp_path: Path) -> Path:
-    shutil.copytree(finished.folder, tmp_path / "copy")
+def copy(published: Audited, tmp_path: Path) -> Path:
+    shutil.copytree(published.folder, tmp_path / "copy")
     return tmp_path / "copy"
 
 

@@ -47,3 +47,14 @@ def test_one_item_has_no_interval_and_none_has_no_figure() -> None:
     assert (alone.value, alone.low, alone.high, alone.n) == (0.5, None, None, 1)
     with pytest.raises(InputError, match="No item"):
         bootstrap_mean([])
+
+
+@pytest.mark.parametrize("count", [2, 9, 130, 777])
+def test_a_mean_in_blocks_has_the_bits_of_a_mean_one_by_one(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(count).normal(size=count)
+    alone = bootstrap(lambda at: float(values[at[0]].mean()), [count], seed=4)
+    for block in (1, 3 * count + 1, 2**17):  # one at a time; three, and one left over; all
+        monkeypatch.setattr("trace_engine.evaluation.resampling._DRAWN_AT_A_TIME", block)
+        assert bootstrap_mean(values, seed=4) == alone

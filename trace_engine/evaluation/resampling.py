@@ -17,6 +17,8 @@ from trace_engine.evaluation.estimate import Estimate
 
 RESAMPLES = 1_000
 METHOD = "bootstrap over items"
+_DRAWN_AT_A_TIME = 2**17
+"""Items: a megabyte of positions, which stays in a processor's cache."""
 
 Statistic = Callable[[Sequence[NDArray[np.int64]]], float]
 """From the positions of each group's items, in whatever number and order, to the figure."""
@@ -40,20 +42,31 @@ def bootstrap(
     drawn_R = np.array(
         [statistic([generator.integers(0, size, size) for size in sizes]) for _ in range(resamples)]
     )
-    if not np.isfinite(drawn_R).all():
-        return Estimate(value, None, None, sum(sizes), f"{METHOD}: not defined in every resample")
-    low, high = np.quantile(drawn_R, [0.025, 0.975])
-    return Estimate(value, float(low), float(high), sum(sizes), METHOD)
+    return _estimate(value, drawn_R, sum(sizes))
 
 
 def bootstrap_mean(
     values: Sequence[float] | NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
-    """Mean over items with its interval. Raises InputError when there is no item."""
-    values_N = np.asarray(values, dtype=np.float64)
-    return bootstrap(
-        lambda items: float(values_N[items[0]].mean()),
-        [len(values_N)],
-        seed=seed,
-        resamples=resamples,
+    """Mean over items with its interval. Raises InputError when there is no item.
+
+    The same bits as `bootstrap` of the mean, many resamples at a time.
+    """
+    values_N = np.ascontiguousarray(values, dtype=np.float64)
+    count = len(values_N)
+    if count < 2:
+        return bootstrap(lambda _: float(values_N.mean()), [count])
+    generator = np.random.default_rng(seed)
+    at_a_time = max(1, _DRAWN_AT_A_TIME // count)
+    blocks = [min(at_a_time, resamples - done) for done in range(0, resamples, at_a_time)]
+    drawn_R = np.concatenate(
+        [values_N[generator.integers(0, count, (block, count))].mean(axis=1) for block in blocks]
     )
+    return _estimate(float(values_N.mean()), drawn_R, count)
+
+
+def _estimate(value: float, drawn_R: NDArray[np.float64], count: int) -> Estimate:
+    if not np.isfinite(drawn_R).all():
+        return Estimate(value, None, None, count, f"{METHOD}: not defined in every resample")
+    low, high = np.quantile(drawn_R, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), count, METHOD)
