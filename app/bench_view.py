@@ -1,4 +1,4 @@
-"""Compare's view of the committed tables: what `trace-moe bench` found on the bundled pack, and
+"""Compare's view of tables: what `trace-moe bench` found, on the bundled pack or on one's own, and
 when weights help.
 
 It reads the tables' files and computes nothing. A checkout without a table says how to make one.
@@ -10,15 +10,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import bench_figure, charts, tables, wording
-from trace_engine import formats
-from trace_engine.benchmark import BenchConfig, bundled_bench
+from app import bench_figure, charts, state, tables, wording
+from trace_engine.benchmark import (
+    BenchConfig,
+    StoredTable,
+    bundled_bench,
+    list_tables,
+    read_table,
+)
 from trace_engine.benchmark.plan import rows_of as plan_rows
 from trace_engine.benchmark.report import left_out
-from trace_engine.benchmark.settings import checked
 from trace_engine.bundled import PACK
-from trace_engine.disk import read_json
-from trace_engine.errors import RunError
+from trace_engine.errors import TraceError
 from trace_engine.spelling import NBSP, NINETY_FIVE, number
 
 FOLDER = PACK / "benchmark"
@@ -27,6 +30,8 @@ EXPLORED = {
     "set.",
     "facts": f"How much of the retain text is like what is forgotten: from prose alone (0{NBSP}%) "
     f"to facts alone (100{NBSP}%), GradDiff at fixed settings.",
+    "size": "How large the retain set is, from 250 documents to 4,006: GradDiff at fixed settings, "
+    f"15{NBSP}% facts in each.",
     "weights": "How many experts are selected, which rule, how hard and how clipped: GradDiff at "
     "fixed settings, on the mixed retain set.",
 }
@@ -34,24 +39,19 @@ EXPLORED = {
 ALL = "all but forget"
 OWN = "†"
 """Marks a row whose chosen settings of the method are not those of the compared row."""
-COMMAND = "trace-moe bench --pack demo --seeds 5 --out benchmark"
+COMMAND = "trace-moe bench --pack demo --seeds 5"
+OWN_COMMAND = (
+    "trace-moe config --kind bench > my-table.yaml\ntrace-moe bench --config my-table.yaml"
+)
+BUNDLED = ""
+"""Stands for the bundled pack's table among the names of the home's."""
 
 
-def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """Figures and summary of a table, or None when there is none. Raises RunError for one that a
-    newer version wrote."""
-    summary = read_json(folder / "table.json")
-    if summary is None or not (folder / "table.csv").is_file():
-        return None
-    formats.require_known(summary, formats.TABLE, "The table", RunError)
-    return pd.read_csv(folder / "table.csv", keep_default_na=True), summary
-
-
-def lines(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+def lines(table: StoredTable) -> pd.DataFrame:
     """One line per row of the table: utility at matched forgetting and its paired difference."""
-    level = summary["config"]["levels"][0]
+    figures, level = table.figures, table.config.levels[0]
     found = []
-    for row in summary["rows"]:
+    for row in table.summary["rows"]:
         line = {name: row[name] for name in ("retain", "method", "weighting")}
         same = figures[
             (figures["retain"] == row["retain"])
@@ -71,21 +71,21 @@ def lines(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def differences(figures: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
+def differences(table: StoredTable) -> pd.DataFrame:
     """Per row with TRACE weights or a control, the paired difference of utility at the first level:
     label, role, value, low, high. Rows that never forget so far are left out.
     """
-    config = summary["config"]
+    figures = table.figures
     shown = figures[
         (figures["measure"] == "utility")
         & (figures["group"] == ALL)
-        & (figures["level"] == config["levels"][0])
-        & (figures["weighting"] != config["compare_to"])
+        & (figures["level"] == table.config.levels[0])
+        & (figures["weighting"] != table.config.compare_to)
         & figures["difference_value"].notna()
     ]
     named = [name for name in ("retain", "method") if figures[name].nunique() > 1]
     keys = ("retain", "method", "weighting")
-    own = {tuple(row[k] for k in keys) for row in summary["rows"] if row.get("own_settings")}
+    own = {tuple(row[k] for k in keys) for row in table.summary["rows"] if row.get("own_settings")}
     return pd.DataFrame(
         {
             "label": [" · ".join(row[name] for name in (*named, "weighting"))
@@ -166,64 +166,102 @@ def headline(found: dict[str, Any]) -> str:
     return f"{found['retain']}: {trace} against {baseline}: {gain}{NBSP}% ({interval})."
 
 
-def draw(folder: Path = FOLDER) -> None:
-    """The section of the page."""
+def draw() -> None:
+    """The section of the page: the bundled pack's table, or one of the home's."""
     st.subheader("Across methods and seeds")
-    loaded = read(folder)
-    if loaded is None:
+    own = list_tables()
+    name = _pick(list(own)) if own else BUNDLED
+    folder = own.get(name, FOLDER)
+    try:
+        table = read_table(folder)
+        if table is None:
+            st.caption(
+                "Not computed in this checkout. One run a setting cannot tell a gain from chance; "
+                "this command makes the table, in hours, and goes on where it was stopped:"
+            )
+            st.code(COMMAND, language="sh")
+            return
+        if name == BUNDLED:
+            _draw_finding(folder)
+        _draw_table(table, bundled=name == BUNDLED)
+        if name == BUNDLED:
+            _draw_explored(folder)
+    except TraceError as error:
+        st.warning(wording.plain(f"This table cannot be read: {error}"), icon=":material/warning:")
+    if not own:
         st.caption(
-            "Not computed in this checkout. One run a setting cannot tell a gain from chance; this "
-            "command makes the table, in hours, and goes on where it was stopped:"
+            "For a table of your own model, sets and questions, edit the pack's plan and run it; "
+            "it appears here when it is done:"
         )
-        st.code(COMMAND, language="sh")
-        return
-    figures, summary = loaded
-    config = summary["config"]
-    st.caption(
-        f"Test utility where forget accuracy has come down to {config['levels'][0]:g}, mean over "
-        f"seeds; the difference is to {config['compare_to']} weights, paired by seed and question. "
-        "Hyperparameters were chosen on validation questions. Relative gain of the best row with "
-        "TRACE over the strongest baseline:"
+        st.code(OWN_COMMAND, language="sh")
+
+
+def _pick(own: list[str]) -> str:
+    names = [BUNDLED, *own]
+    state.bound("compare_table", BUNDLED, names)
+    return st.selectbox(
+        "Table",
+        names,
+        format_func=lambda name: name or "Bundled pack",
+        key="compare_table",
+        help="Tables that `trace-moe bench` has written under the data folder.",
     )
-    for found in summary["headlines"]:
+
+
+def _draw_finding(folder: Path) -> None:
+    """What the bundled pack's tables come to, in the words of docs/benchmark.md."""
+    found = folder / "finding.md"
+    if found.is_file():
+        st.markdown(found.read_text(encoding="utf-8"))
+
+
+def _draw_table(table: StoredTable, *, bundled: bool) -> None:
+    config = table.config
+    if not bundled:
+        st.markdown(f"**{wording.plain(config.name or 'A table without a name')}**")
+    st.caption(
+        f"Test utility where forget accuracy has come down to {config.levels[0]:g}, mean over "
+        f"seeds; the difference is to {wording.plain(config.compare_to)} weights, paired by seed "
+        "and question. Hyperparameters were chosen on validation questions. Relative gain of the "
+        "best row with TRACE over the strongest baseline:"
+    )
+    for found in table.summary["headlines"]:
         st.markdown(wording.plain(headline(found)))
-    lacking = not_computed(summary, bundled_bench())
+    lacking = not_computed(table.summary, bundled_bench()) if bundled else ""
     if lacking:
         st.caption(lacking)
-    _draw_differences(figures, summary, "Utility kept at matched forgetting", "benchmark")
+    _draw_differences(table, "Utility kept at matched forgetting", "benchmark")
     tables.show(
-        lines(figures, summary),
+        lines(table),
         "benchmark",
         alt="One line per retain set, method and weighting: utility at matched forgetting with "
         "interval, and the paired difference to the compared weighting.",
         column_config=tables.numbers("utility", "difference"),
         missing="–",
     )
-    _draw_same(folder, config)
-    _draw_explored(folder)
+    _draw_same(table)
 
 
-def _draw_differences(
-    figures: pd.DataFrame, summary: dict[str, Any], heading: str, name: str
-) -> None:
-    config = summary["config"]
-    found = differences(figures, summary)
-    told = verdict(found, config["compare_to"])
+def _draw_differences(table: StoredTable, heading: str, name: str) -> None:
+    compared = table.config.compare_to
+    found = differences(table)
+    told = verdict(found, compared)
     if any(label.endswith(OWN) for label in found["label"]):
         told += (
-            f" {OWN}: chosen at other settings of the method than {config['compare_to']}, so the "
+            f" {OWN}: chosen at other settings of the method than {compared}, so the "
             "difference is one of settings too; “at the same settings” has it without."
         )
-    rules = sorted(set(checked(config, "the table").controlled.values()))
+    rules = sorted(set(table.config.controlled.values()))
     if rules and "control" in set(found["role"]):
         told += f" Controls stand in the place of {' and '.join(rules)}, and not of other rules."
+    told = wording.plain(told)
     if found.empty:
         st.markdown(told)
         return
     charts.show(
         bench_figure.difference_figure(
             found,
-            f"{heading}: difference to {config['compare_to']} weights ({NINETY_FIVE} interval)",
+            f"{heading}: difference to {compared} weights ({NINETY_FIVE} interval)",
             "difference in utility",
         ),
         name=name,
@@ -234,38 +272,32 @@ def _draw_differences(
 
 def _draw_explored(folder: Path) -> None:
     """Tables that vary one thing at a time; a folder without them has nothing to show."""
-    loaded = {name: read(folder / name) for name in EXPLORED}
+    loaded = {name: read_table(folder / name) for name in EXPLORED}
     if not any(loaded.values()):
         return
     st.markdown("**When do weights help?**")
-    st.caption(
-        "Explored on validation questions, so it says where to look and proves nothing. What it "
-        "comes to is in docs/benchmark.md."
-    )
+    st.caption("Explored on validation questions, so it says where to look and proves nothing.")
     for name, table in loaded.items():
         if table is not None:
             st.caption(EXPLORED[name])
-            heading = str(table[1]["config"]["name"])
-            _draw_differences(*table, heading, f"benchmark-{name}")
+            _draw_differences(table, table.config.name, f"benchmark-{name}")
 
 
-def _draw_same(folder: Path, config: dict[str, Any]) -> None:
+def _draw_same(table: StoredTable) -> None:
     """The comparison in which nothing is chosen; a table of an earlier version has none."""
-    if not (folder / "same-settings.csv").is_file():
-        return
-    same = pd.read_csv(folder / "same-settings.csv")
-    if same.empty:
+    if table.same.empty:
         return
     st.markdown("**At the same settings**")
     st.caption(
         "The table above compares settings that were chosen for each row, and a lucky choice can "
         f"look like a gain. Here every tuning run stands against the one with "
-        f"{config['compare_to']} weights that shares its settings and its seed: validation "
-        f"utility at forget accuracy {config['levels'][0]:g}, mean over pairs. Pairs in which one "
-        "of the two never forgot so far have no difference and are counted in the last column."
+        f"{wording.plain(table.config.compare_to)} weights that shares its settings and its seed: "
+        f"validation utility at forget accuracy {table.config.levels[0]:g}, mean over pairs. Pairs "
+        "in which one of the two never forgot so far have no difference and are counted in the "
+        "last column."
     )
     tables.show(
-        same_lines(same),
+        same_lines(table.same),
         "benchmark-same",
         alt="One line per weighting: paired difference of utility at the same settings with "
         "interval, in how many pairs it is higher, and pairs without a difference.",

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from trace_engine.audit import AuditConfig, read_audit, run_audit, verify_audit
-    from trace_engine.benchmark import BenchConfig, read_bench, run_table
+    from trace_engine.benchmark import BenchConfig, read_bench, read_table, run_table
     from trace_engine.calibration import (
         FittedWeights,
         Selection,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 
 _ROOMS: dict[str, tuple[str, ...]] = {
     "audit": ("AuditConfig", "read_audit", "run_audit", "verify_audit"),
-    "benchmark": ("BenchConfig", "read_bench", "run_table"),
+    "benchmark": ("BenchConfig", "read_bench", "read_table", "run_table"),
     "calibration": (
         "FittedWeights",
         "Selection",

@@ -1,25 +1,31 @@
 """Compare's section on the table of methods: a made table, and none."""
 
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import bench_figure, bench_view
+from app import bench_figure, bench_view, wording
 from tests.app.conftest import ROOT
 from tests.benchmark.cases import tiny_bench
-from trace_engine.benchmark import bundled_bench, run_table
+from trace_engine.benchmark import bundled_bench, read_table, run_table
+from trace_engine.benchmark.stored import default_folder
 from trace_engine.benchmark.table import ALL
+from trace_engine.errors import RunError
+from trace_engine.spelling import NBSP, number
 
 
 def test_a_table_that_the_command_made_is_shown_as_it_is(tmp_path: Path) -> None:
     table = run_table(tiny_bench(tmp_path), tmp_path / "out").table
-    loaded = bench_view.read(tmp_path / "out")
+    loaded = read_table(tmp_path / "out")
     assert loaded is not None
     assert bench_view.ALL == ALL
-    shown = bench_view.lines(*loaded)
+    shown = bench_view.lines(loaded)
     assert list(shown["weighting"]) == ["uniform", "mean"]
     figures = table.figures.query("measure == 'utility' and level == 0.9 and group == @ALL")
     assert list(shown["utility"]) == pytest.approx(list(figures["value"]), abs=1e-4)
@@ -39,7 +45,7 @@ def test_the_page_shows_both_comparisons(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_table(tiny_bench(tmp_path), tmp_path / "out")
-    monkeypatch.setattr(bench_view.draw, "__defaults__", (tmp_path / "out",))
+    monkeypatch.setattr(bench_view, "FOLDER", tmp_path / "out")
     app = open_page("compare")
     assert not app.exception
     shown = [set(frame.value.columns) for frame in app.dataframe]
@@ -75,19 +81,20 @@ def test_every_compared_row_is_a_dot_and_the_sentence_counts_them(tmp_path: Path
     assert list(figure.layout.yaxis.categoryarray) == list(found["label"])[::-1]
     assert bench_view.verdict(found[:0], "uniform").startswith("No row")
     run_table(tiny_bench(tmp_path), tmp_path / "out")
-    loaded = bench_view.read(tmp_path / "out")
+    loaded = read_table(tmp_path / "out")
     assert loaded is not None
-    shown = bench_view.differences(*loaded)
-    figures = loaded[0].query("measure == 'utility' and level == 0.9 and group == @ALL")
+    shown = bench_view.differences(loaded)
+    figures = loaded.figures.query("measure == 'utility' and level == 0.9 and group == @ALL")
     assert list(shown["value"]) == list(figures["difference_value"].dropna())
     assert list(shown["label"]) == ["mean"]
-    frame, summary = loaded
+    summary = loaded.summary
     own = [row | {"own_settings": row["weighting"] == "mean"} for row in summary["rows"]]
-    marked = summary | {"rows": own}
-    assert list(bench_view.differences(frame, marked)["label"]) == ["mean †"]
-    assert list(bench_view.lines(frame, marked)["settings"]) == ["", "†"]
-    older = summary | {"rows": [row for row in map(dict, own) if row.pop("own_settings") in (0, 1)]}
-    assert list(bench_view.differences(frame, older)["label"]) == ["mean"]
+    marked = replace(loaded, summary=summary | {"rows": own})
+    assert list(bench_view.differences(marked)["label"]) == ["mean †"]
+    assert list(bench_view.lines(marked)["settings"]) == ["", "†"]
+    rows = [row for row in map(dict, own) if row.pop("own_settings") in (0, 1)]
+    older = replace(loaded, summary=summary | {"rows": rows})
+    assert list(bench_view.differences(older)["label"]) == ["mean"]
 
 
 def test_tables_that_explore_are_shown_beside_the_main_one(
@@ -97,7 +104,7 @@ def test_tables_that_explore_are_shown_beside_the_main_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_table(tiny_bench(tmp_path), tmp_path / "out")
-    monkeypatch.setattr(bench_view.draw, "__defaults__", (tmp_path / "out",))
+    monkeypatch.setattr(bench_view, "FOLDER", tmp_path / "out")
     app = open_page("compare")
     assert not any("When do weights help" in block.value for block in app.markdown)
     run_table(tiny_bench(tmp_path), tmp_path / "out" / "facts")
@@ -124,7 +131,7 @@ def test_headlines_are_sentences_with_and_without_a_number() -> None:
 def test_without_a_table_the_page_says_how_to_make_one(
     bundled: object, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_view.draw, "__defaults__", (Path("no-such-folder"),))
+    monkeypatch.setattr(bench_view, "FOLDER", Path("no-such-folder"))
     app = open_page("compare")
     assert not app.exception
     assert any(block.value == bench_view.COMMAND for block in app.code)
@@ -141,10 +148,10 @@ def test_what_a_control_is_a_control_of_is_said(
 
 def test_what_the_bundled_table_lacks_is_said() -> None:
     plan = bundled_bench()
-    loaded = bench_view.read(bench_view.FOLDER)
+    loaded = read_table(bench_view.FOLDER)
     assert loaded is not None
-    told = bench_view.not_computed(loaded[1], plan)
-    there = {(row["retain"], row["method"]) for row in loaded[1]["rows"]}
+    told = bench_view.not_computed(loaded.summary, plan)
+    there = {(row["retain"], row["method"]) for row in loaded.summary["rows"]}
     missing = {row[:2] for row in bench_view.plan_rows(plan)} - there
     for retain, method in missing:
         [part] = [part for part in told.split("; ") if f"{retain}: " in part]
@@ -159,13 +166,109 @@ def test_what_the_bundled_table_lacks_is_said() -> None:
 
 def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:
     """docs/benchmark.md is what `trace-moe bench` wrote beside the table that Compare shows."""
-    loaded = bench_view.read(bench_view.FOLDER)
+    loaded = read_table(bench_view.FOLDER)
     assert loaded is not None
-    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    for found in loaded[1]["headlines"]:
-        assert bench_view.headline(found).split(":")[0] in page
-    shown = bench_view.lines(*loaded)
-    for _, row in shown.iterrows():
-        utility = "–" if pd.isna(row["utility"]) else f"{row['utility']:.3f}"
-        cells = f"| {row['method']} | {row['weighting']} | {utility}"
-        assert cells in page, cells
+    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8").replace(NBSP, " ")
+    for found in loaded.summary["headlines"]:
+        told = bench_view.headline(found).replace(NBSP, " ").replace("95 % interval ", "")
+        assert told.removesuffix(").") in page
+    shown = bench_view.lines(loaded)
+    for retain in shown["retain"].unique():
+        [section] = re.findall(rf"^## Retain set: {retain}$(.*?)(?=^## |\Z)", page, re.M | re.S)
+        for _, row in shown[shown["retain"] == retain].iterrows():
+            utility = number(row["utility"], ".3f") if pd.notna(row["utility"]) else "–"
+            paired = number(row["difference"], "+.3f") if pd.notna(row["difference"]) else "–"
+            if row["95 % CI"]:
+                utility += f" ({row['95 % CI']})"
+            beginning = f"| {row['method']} | {row['weighting']} | {utility} | {paired}"
+            assert beginning in section, beginning
+
+
+def test_the_finding_on_the_page_is_the_one_of_the_docs(
+    bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    finding = (bench_view.FOLDER / "finding.md").read_text(encoding="utf-8").strip()
+    assert finding in (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    app = open_page("compare", compare_runs="none")
+    assert not app.exception
+    assert any(block.value.strip() == finding for block in app.markdown)
+
+
+# --- tables of one's own -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    run_table(tiny_bench(folder), folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture
+def own(made: Path, trace_home: Path) -> Path:
+    """A table where the command writes it when nobody says where."""
+    folder = default_folder("mine")
+    for name in ("table.json", "table.csv", "same-settings.csv"):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(made / name, folder)
+    return folder
+
+
+def test_a_table_of_ones_own_is_offered_and_shown(
+    own: Path, bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page("compare")
+    assert app.selectbox(key="compare_table").options == ["Bundled pack", "mine"]
+    app = open_page("compare", compare_table="mine")
+    assert not app.exception
+    words = [block.value for block in app.markdown]
+    assert "**tiny**" in words
+    assert not any("When do weights help" in word for word in words)
+    assert not any("Of the pack's plan" in block.value for block in app.caption)
+    [shown] = [frame.value for frame in app.dataframe if "seeds" in frame.value.columns]
+    assert list(shown["weighting"]) == ["uniform", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("table.json", '"format": 1', '"format": 9', "a newer version wrote it"),
+        ("table.json", '"rows"', '"lines"', "table.json is damaged: rows: Field required"),
+        ("table.json", '"compare_to"', '"compared"', "table.json is damaged: "),
+        ("table.json", "{", "", "table.json is damaged: it is not JSON"),
+        ("table.csv", "weighting", "weights", "table.csv is damaged: it has no column weighting"),
+        ("table.csv", ",0.", ",zero.", "table.csv is damaged: Unable to parse string"),
+        ("table.csv", "retain,", '"retain,', "table.csv is damaged: "),
+        ("same-settings.csv", "higher", "above", "it has no column higher"),
+    ],
+)
+def test_a_damaged_table_is_refused_in_a_sentence(
+    own: Path, file: str, old: str, new: str, said: str
+) -> None:
+    text = (own / file).read_text(encoding="utf-8")
+    assert old in text
+    (own / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(RunError, match=re.escape(said)):
+        read_table(own)
+
+
+def test_a_damaged_table_leaves_the_rest_of_the_page(
+    own: Path, bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    (own / "table.csv").write_text("retain\n", encoding="utf-8")
+    app = open_page("compare", compare_table="mine")
+    assert not app.exception
+    said = wording.plain("This table cannot be read: table.csv is damaged: it has no column")
+    assert any(block.value.startswith(said) for block in app.warning)
+    assert app.selectbox(key="compare_table").value == "mine"
+
+
+def test_what_a_table_calls_itself_is_text(
+    own: Path, bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    text = (own / "table.json").read_text(encoding="utf-8")
+    (own / "table.json").write_text(text.replace('"tiny"', '"<b>[x](http://y)</b>"'), "utf-8")
+    app = open_page("compare", compare_table="mine")
+    assert not app.exception
+    [shown] = [block.value for block in app.markdown if "http" in block.value]
+    assert "[x](" not in shown

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.benchmark.cases import tiny_bench, without_clock
-from trace_engine.benchmark import plan, pool, run_table
+from trace_engine.benchmark import list_tables, plan, pool, read_table, run_table
 from trace_engine.benchmark.materials import contents
 from trace_engine.benchmark.report import _steps
 from trace_engine.benchmark.run import select
@@ -203,6 +203,21 @@ def test_the_command_says_how_much_is_left(
     }  # fmt: skip
     assert main([*options, "--weightings", "nothing"]) == 2
     assert "no weightings 'nothing'; it has uniform, mean" in capsys.readouterr().err
+
+
+def test_without_out_it_is_written_where_the_page_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(tiny_bench(tmp_path).model_dump(mode="json"), sort_keys=False))
+    options = ["--weightings", "uniform", "--seeds", "1", "--workers", "1"]
+    assert main(["bench", "--config", str(file), *options]) == 0
+    assert list_tables() == {"mine": tmp_path / "home" / "tables" / "mine"}
+    found = read_table(list_tables()["mine"])
+    assert found is not None
+    assert [row["weighting"] for row in found.summary["rows"]] == ["uniform"]
+    assert f"In {list_tables()['mine']}: " in capsys.readouterr().err
 
 
 def test_the_packs_table_can_be_printed_edited_and_read(

@@ -8,10 +8,11 @@ import yaml
 
 from tests.app.stored import eval_row, write_run
 from trace_engine.bundled import PACK
-from trace_engine.config import UnlearnConfig
+from trace_engine.config import Cell, UnlearnConfig
 from trace_engine.export.card import model_card
 from trace_engine.export.words import base_model, plain, short_source
 from trace_engine.runs import RunDirectory
+from trace_engine.unlearning.anchor import anchor_facts
 
 
 def card(run: RunDirectory) -> str:
@@ -61,6 +62,20 @@ def test_the_result_stands_first_and_says_when_nothing_was_forgotten(tmp_path: P
 def test_a_method_without_a_retain_term_is_not_called_unweighted(tmp_path: Path) -> None:
     run = write_run(tmp_path, [eval_row(0, 0.9, 0.8)], method="ga", weights={"rule": "uniform"})
     assert "without a retain term" in card(run)
+
+
+def test_seufs_expert_and_its_anchor_are_named(tmp_path: Path) -> None:
+    config = UnlearnConfig.model_validate(
+        {"forget": {"source": "f"}, "retain": {"source": "r"}, "model": {"source": "m"},
+         "trainable": {"kind": "top_experts"}, "anchor": 0.5}
+    )  # fmt: skip
+    facts = {"anchor": anchor_facts(config, [(Cell(layer=3, expert=7), 0.25)])}
+    text = card(write_run(tmp_path, [eval_row(0, 0.9, 0.8)], facts=facts))
+    said = plain(facts["anchor"]["sentence"])
+    assert "L3 E7" in said
+    assert "its router is anchored to it with weight 0.5" in said
+    assert f"**Expert that trained.** {said}" in text
+    assert "Expert that trained" not in card(RunDirectory(PACK / "run"))
 
 
 def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trace_engine.benchmark.run import Finished, run_table
     from trace_engine.benchmark.settings import BenchConfig, bundled_bench, read_bench
+    from trace_engine.benchmark.stored import StoredTable, list_tables, read_table
 
 _HOME = {
     "Finished": "run",
@@ -16,8 +17,20 @@ _HOME = {
     "BenchConfig": "settings",
     "bundled_bench": "settings",
     "read_bench": "settings",
+    "StoredTable": "stored",
+    "list_tables": "stored",
+    "read_table": "stored",
 }
-__all__ = ["BenchConfig", "Finished", "bundled_bench", "read_bench", "run_table"]
+__all__ = [
+    "BenchConfig",
+    "Finished",
+    "StoredTable",
+    "bundled_bench",
+    "list_tables",
+    "read_bench",
+    "read_table",
+    "run_table",
+]
 
 
 def __getattr__(name: str) -> Any:

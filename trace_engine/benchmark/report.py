@@ -209,6 +209,7 @@ def _costs(config: BenchConfig, table: Table, retain: str) -> str:
     first = config.levels[0]
     head = ["method", "weights", "seeds", f"reached {first:g}", "forget accuracy there"]
     head += ["at the end", "experts unchanged (drift)", "steps to get there", "training seconds"]
+    head += ["tokens effective", "κ"]
     keys: list[tuple[str, str, float | None]] = [
         ("forget", config.forget_category, first),
         ("forget at end", config.forget_category, None),
@@ -224,8 +225,17 @@ def _costs(config: BenchConfig, table: Table, retain: str) -> str:
         cells += [
             _cell(_figure(table, row, key), digits=d) for key, d in zip(keys, digits, strict=True)
         ]
+        cells += [_spread(row["ess_share"]), _spread(row["hardness"])]
         lines.append(cells)
     return _table(head, lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """What a row's seeds had, from the least to the largest where they differ."""
+    known = sorted(f"{value:.2f}" for value in values if value is not None)
+    if not known:
+        return ""
+    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 
 def _choices(table: Table, retain: str) -> str:
@@ -323,6 +333,9 @@ def _method(config: BenchConfig) -> str:
             f"setting must forget to {config.levels[0] - config.margin:g} to be chosen. The test "
             "questions are read after the last choice. A value at an end of the grid says that a "
             "better one may lie beyond it.",
+            "- **Tokens effective** is ESS/N of the retain tokens' weights, κ how far these go "
+            "towards matching. Random experts have smaller gaps, so that they are weighted less "
+            "than the rule whose place they take.",
             "- **Headline**: a method has one row for each weighting with TRACE and one for each "
             "baseline, so that the more of them there are, the more tries the best one had.",
             *_controls(config),

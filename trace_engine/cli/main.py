@@ -317,7 +317,10 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--pack", choices=("demo",), default="demo", help="the bundled table")
     bench.add_argument("--config", type=Path, help="your own table's file, instead of the pack's")
     bench.add_argument(
-        "--out", type=Path, default=Path("benchmark"), help="its folder; the same one goes on"
+        "--out",
+        type=Path,
+        help="its folder; the same one goes on (default: tables/ of the data folder, by the file's "
+        "name, where Compare finds it)",
     )
     bench.add_argument("--seeds", type=_count, help="test runs per row, instead of the file's")
     bench.add_argument("--budget", type=_count, help="settings tried per row, likewise")

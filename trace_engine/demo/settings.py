@@ -19,6 +19,9 @@ TUNED: dict[MethodName, dict[str, Any]] = {
     "satimp": {"alpha": 0.1, "learning_rate": 4e-3, "batch_size": 16, "max_steps": 100},
     "simnpo": {"alpha": 0.25, "learning_rate": 6e-3, "batch_size": 16, "max_steps": 100},
     "undial": {"alpha": 0.1, "learning_rate": 4e-3, "batch_size": 16, "max_steps": 100},
+    "ga": {"learning_rate": 7e-4, "batch_size": 16, "max_steps": 20},
+    "ceu": {"alpha": 0.5, "learning_rate": 1e-3, "batch_size": 16, "max_steps": 100},
+    "dpo": {"alpha": 8.0, "beta": 0.05, "learning_rate": 2e-3, "batch_size": 16, "max_steps": 60},
 }
 """By method, the training settings in which a bundled run differs from the engine's defaults: the
 best of four or more on validation questions with uniform weights (the pack's bench.yaml)."""

@@ -209,6 +209,9 @@ def _method(config: UnlearnConfig, facts: Mapping[str, Any]) -> str:
             f"- **What trained.** {_count(trained.get('parameters'))} of "
             f"{_count(trained.get('total'))} parameters (`{config.trainable.kind}`)."
         )
+    anchor = (facts.get("anchor") or {}).get("sentence")
+    if anchor:
+        told.append(f"- **Expert that trained.** {plain(str(anchor))}")
     told.append(
         f"- **Training.** {_updates(config, facts)} updates of {config.batch_size} documents a "
         f"side, AdamW at {config.learning_rate:g}, seed {config.seed}."

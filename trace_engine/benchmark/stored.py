@@ -1,0 +1,130 @@
+"""Tables that `trace-moe bench` has written, read again: those of the home, and any folder.
+
+A folder may come from elsewhere, so what a page draws is checked first: a damaged table is one
+sentence, and so is a newer version's. Accepted trade-off: the trials beside it are not read, so
+whether the figures follow from them is for the command to say, which makes the table again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trace_engine import formats
+from trace_engine.benchmark.settings import BenchConfig, checked
+from trace_engine.disk import read_json
+from trace_engine.errors import InputError, RunError
+from trace_engine.runs.places import subfolder
+
+_SUMMARY = "table.json"
+_TEXT = ("retain", "method", "weighting", "role", "measure", "group")
+_NUMBERS = (
+    "level", "value", "low", "high", "difference_value", "difference_low", "difference_high",
+)  # fmt: skip
+_SAME_TEXT = ("retain", "method", "weighting")
+_SAME_NUMBERS = ("value", "low", "high", "higher", "both", "only_this", "only_compared")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    retain: str
+    method: str
+    weighting: str
+    reached: int
+    seeds: int
+    own_settings: bool = False
+
+
+class _Headline(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    retain: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    trace: list[str] | None = None
+    baseline: list[str] | None = None
+
+
+class _Summary(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    config: dict[str, Any]
+    rows: list[_Row]
+    headlines: list[_Headline]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A finished table as its files have it."""
+
+    config: BenchConfig
+    summary: dict[str, Any]
+    """table.json: settings, one entry a row, one headline a retain set."""
+    figures: pd.DataFrame
+    """table.csv: one line a figure, with interval and paired difference."""
+    same: pd.DataFrame
+    """same-settings.csv; empty for a table of a version that did not write it."""
+
+
+def read_table(folder: str | Path) -> StoredTable | None:
+    """The table in `folder`, or None where there is none.
+
+    Raises RunError for one that is damaged, or that a newer version wrote.
+    """
+    place = Path(folder)
+    summary = read_json(place / _SUMMARY)
+    if summary is None or not (place / "table.csv").is_file():
+        return None
+    try:
+        if not isinstance(summary, dict):
+            raise ValueError("it is no object")
+        formats.require_known(summary, formats.TABLE, "The table", RunError)
+        _Summary.model_validate(summary)
+        config = checked(summary["config"], "the table's settings")
+    except (ValidationError, InputError, ValueError) as error:
+        raise RunError(f"{_SUMMARY} is damaged: {_first(error)}.") from None
+    same = place / "same-settings.csv"
+    return StoredTable(
+        config,
+        summary,
+        _frame(place / "table.csv", _TEXT, _NUMBERS),
+        _frame(same, _SAME_TEXT, _SAME_NUMBERS) if same.is_file() else pd.DataFrame(),
+    )
+
+
+def list_tables(base: Path | None = None) -> dict[str, Path]:
+    """Folders of the home's tables by name, in the order of names; where each came to an end."""
+    places = sorted(subfolder("tables", base).iterdir())
+    return {
+        place.name: place
+        for place in places
+        if not place.is_symlink() and (place / _SUMMARY).is_file()
+    }
+
+
+def default_folder(name: str, base: Path | None = None) -> Path:
+    """Where a table is written when nobody says where, so that *Compare* offers it."""
+    return subfolder("tables", base) / name
+
+
+def _frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        found = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=True)
+        lacking = [name for name in (*text, *numbers) if name not in found.columns]
+        if lacking:
+            raise ValueError(f"it has no column {lacking[0]}")
+        for name in numbers:
+            found[name] = pd.to_numeric(found[name])
+        return found
+    except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors
+        raise RunError(f"{path.name} is damaged: {_first(error)}.") from None
+
+
+def _first(error: Exception) -> str:
+    """What is wrong, in one line, without what a stranger wrote at length."""
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        where = ".".join(str(part)[:40] for part in found["loc"])
+        return f"{where}: {found['msg'][:100]}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
