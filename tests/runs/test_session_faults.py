@@ -1,7 +1,9 @@
 """Rows 1, 3 and 26 with the real session and a tiny model: killed or stopped, same bits."""
 
 import json
+import math
 import random
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,32 @@ def test_resume_on_changed_text_is_refused_and_named(tmp_path: Path) -> None:
     assert "retain was " in status.message
     (tmp_path / "retain.txt").write_text(text)
     finish(run, base)
+
+
+@pytest.mark.fault_row(12)
+def test_a_run_that_really_diverges_ends_before_the_update_that_would_spoil_it(
+    tmp_path: Path,
+) -> None:
+    write_sets(tmp_path)
+    base, run = tmp_path / "home", RunDirectory(tmp_path / "run")
+    # The gradient's squares are near the largest float32, and far too long steps make it grow.
+    diverging = {
+        "method": "ga", "weights": {"rule": "uniform"}, "gamma": 1e18, "learning_rate": 0.9,
+        "checkpoint_every": 1,
+    }  # fmt: skip
+    run.create(settings(tmp_path, **diverging)).release()
+    start(run, base).join(60)
+    status = run.status()
+    assert status.state == "failed"
+    found = re.match(
+        r"(?:loss|gradient norm) became (?:NaN|infinite) at step (\d+)\.", status.message
+    )
+    assert found is not None, status.message
+    step = int(found[1])
+    assert step > 1, "the first update has nothing to diverge from"
+    assert [row["step"] for row in run.rows("train")] == list(range(1, step))
+    assert all(math.isfinite(row["loss"]) for row in run.rows("train"))
+    assert max(c.step for c in run.checkpoints()) == step - 1
 
 
 @pytest.mark.fault_row(1)
