@@ -3,13 +3,15 @@
 Copies of one random OLMoE of 64 experts a layer take whole updates (forward, backward, AdamW) in
 turn, there and back, on the same tokens; the claim is the median of the rounds' ratios. Forward is
 paid by all, and backward through the activations down to the lowest layer that trains; so two
-experts of every layer and of the last layer only are measured, at two sizes of batch. Nothing is
-asserted.
+experts of every layer and of the last layer only are measured, at two sizes of batch, and beside
+them a forward alone, below which nothing can come. Nothing is asserted. Beside other work, count
+one thread's processor time instead (`--processor-time`).
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 
 import torch
@@ -41,10 +43,14 @@ def random_model(folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+Clock = Callable[[], float]
+
+
 class Trainee:
     """One model with its trainable set and optimizer."""
 
-    def __init__(self, source: str, kind: str, layers: slice) -> None:
+    def __init__(self, source: str, kind: str, layers: slice, clock: Clock) -> None:
+        self._clock = clock
         config = TrainableConfig.model_validate({"kind": kind})
         self.opened: OpenModel = open_model(ModelConfig(source=source, device="cpu"))
         sites = self.opened.sites[layers]
@@ -54,54 +60,76 @@ class Trainee:
 
     def update(self, ids_BS: Tensor) -> float:
         """Seconds of one update."""
-        start = time.perf_counter()
+        start = self._clock()
         self._adam.zero_grad(set_to_none=True)
-        logits_BSV = self.opened.model(input_ids=ids_BS, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits_BSV[:, :-1].flatten(0, 1), ids_BS[:, 1:].flatten()
-        )
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self._loss(ids_BS))
         self.part.after_backward()
         self._adam.step()
         self.part.after_step()
-        return time.perf_counter() - start
+        return self._clock() - start
+
+    def forward(self, ids_BS: Tensor) -> float:
+        """Seconds of a forward without gradients."""
+        start = self._clock()
+        with torch.no_grad():
+            self._loss(ids_BS)
+        return self._clock() - start
+
+    def _loss(self, ids_BS: Tensor) -> Tensor:
+        logits_BSV = self.opened.model(input_ids=ids_BS, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(
+            logits_BSV[:, :-1].flatten(0, 1), ids_BS[:, 1:].flatten()
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--processor-time", action="store_true")
+    given = parser.parse_args()
+    rounds: int = given.rounds
+    clock = time.perf_counter
+    if given.processor_time:
+        torch.set_num_threads(1)
+        clock = time.process_time
     with TemporaryDirectory() as folder:
         random_model(folder)
-        everything = Trainee(folder, "all", slice(0))
+        everything = Trainee(folder, "all", slice(0), clock)
+        kind = "selected_experts"
         parts = {
-            "2 of 64 in every layer": Trainee(folder, "selected_experts", slice(None)),
-            "2 of 64 in the last layer": Trainee(folder, "selected_experts", slice(-1, None)),
+            "2 of 64 in every layer": Trainee(folder, kind, slice(None), clock),
+            "2 of 64 in the last layer": Trainee(folder, kind, slice(-1, None), clock),
         }
-    print(f"{hardware()}; {torch.get_num_threads()} threads")
+    counted = "processor time" if given.processor_time else "time on the clock"
+    print(f"{hardware()}; {torch.get_num_threads()} threads; {counted}")
     print(
         f"{LAYERS} layers of {EXPERTS} experts, {everything.part.summary.parameters:,} parameters"
     )
-    every = {"everything": everything, **parts}
-    for tokens in TOKENS:
+    every = {"everything": everything.update, **{name: t.update for name, t in parts.items()}}
+    every["a forward alone"] = everything.forward
+    for tokens in given.tokens:
         generator = torch.Generator().manual_seed(tokens)
         ids_BS = torch.randint(4, 4000, (tokens // 64, 64), generator=generator)
         seconds: dict[str, list[float]] = {name: [] for name in every}
         for number in range(-2, rounds):
             order = list(every.items())
-            for name, trainee in order if number % 2 else order[::-1]:
-                spent = trainee.update(ids_BS)
+            for name, work in order if number % 2 else order[::-1]:
+                spent = work(ids_BS)
                 if number >= 0:
                     seconds[name].append(spent)
-        whole = seconds["everything"]
+        whole = seconds.pop("everything")
         print(f"{tokens:,} tokens an update: everything {statistics.median(whole):.3f} s")
-        for name, part in parts.items():
-            ratios = [a / b for a, b in zip(seconds[name], whole, strict=True)]
+        for name, spent_each in seconds.items():
+            ratios = [a / b for a, b in zip(spent_each, whole, strict=True)]
+            trained = (
+                f" ({parts[name].part.summary.parameters:,} parameters)" if name in parts else ""
+            )
+            target = f"; target <= {TARGET}" if name in parts else ""
             print(
-                f"  {name} ({part.part.summary.parameters:,} parameters) "
-                f"{statistics.median(seconds[name]):.3f} s, median ratio "
+                f"  {name}{trained} {statistics.median(spent_each):.3f} s, median ratio "
                 f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, "
-                f"{rounds} rounds; target <= {TARGET})"
+                f"{rounds} rounds{target})"
             )
 
 

@@ -187,12 +187,25 @@ def check_partial(model_type: str) -> str:
     """AdamW with weight decay moves the chosen experts' slices, and not one bit beside them.
 
     Of every tensor of their site. Where the slices are is TRACE's word here: `check_tap` tests it.
+    The slices' gradients are those of the whole tensors, and the loss keeps its bits.
     """
     model = opened(model_type)
     first, last = model.sites[0], model.sites[-1]
     cells = {Cell(first.layer, busiest(model, first)[0]), Cell(last.layer, busiest(model, last)[1])}
     before = {n: t.detach().clone() for n, t in model.model.state_dict().items()}
+    model.model.eval()
+    plain = next_token_loss(model)
+    plain.backward()
+    whole = {n: p.grad for n, p in model.model.named_parameters() if p.grad is not None}
+    model.model.zero_grad()
     trainable = make_trainable(model, TrainableConfig(kind="selected_experts"), sorted(cells))
+    alone = next_token_loss(model)
+    assert torch.equal(alone, plain)
+    alone.backward()
+    for name, leaf in zip(trainable.names, trainable.parameters(), strict=True):
+        rows = share(name, leaf, whole)
+        torch.testing.assert_close(leaf.grad, rows, rtol=1e-4, atol=1e-6 * float(rows.abs().max()))
+        leaf.grad = None
     train(model, trainable)
     trainable.close()
     owned = {n: (s, r) for s in model.sites for n, (_, r) in expert_parameters(s).items()}
@@ -407,13 +420,26 @@ def changed(site: Site, experts: list[int], change: Callable[[Tensor], Tensor]) 
                 parameter.copy_(old)
 
 
+def share(name: str, leaf: Tensor, whole: dict[str, Tensor]) -> Tensor:
+    """Of the tensors by name, what belongs to the leaf of this name."""
+    stem, _, numbers = name.removesuffix("]").partition("[")
+    if not numbers:
+        return whole[stem]
+    experts = [int(number) for number in numbers.split(",")]
+    by_expert = whole[stem].unflatten(0, (-1, len(leaf) // len(experts)))
+    return by_expert[experts].flatten(0, 1)
+
+
+def next_token_loss(model: OpenModel) -> Tensor:
+    logits_BSV = model.model(input_ids=ids(), use_cache=False).logits
+    return nn.functional.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), ids()[:, 1:].flatten())
+
+
 def train(model: OpenModel, trainable: Any, steps: int = 2) -> None:
     model.model.train()
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=1e-2, weight_decay=0.1)
     for _ in range(steps):
-        logits_BSV = model.model(input_ids=ids(), use_cache=False).logits
-        loss = nn.functional.cross_entropy(logits_BSV[:, :-1].flatten(0, 1), ids()[:, 1:].flatten())
-        loss.backward()
+        next_token_loss(model).backward()
         trainable.after_backward()
         optimizer.step()
         trainable.after_step()

@@ -96,7 +96,9 @@ def test_the_slices_train_as_they_would_in_the_whole_tensor() -> None:
     step(whole, everything, torch.optim.SGD(everything.parameters(), lr=0.1))
     for site, other in zip(model.sites, whole.sites, strict=True):
         expert = dict(cells)[site.layer]
-        assert torch.equal(site.module.down_proj[expert], other.module.down_proj[expert])
+        one, two = (s.module.down_proj.detach()[expert] for s in (site, other))
+        # Rows are summed in another order.
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
 def test_two_backward_passes_add_up() -> None:
@@ -122,8 +124,9 @@ def test_frozen_parameters_get_no_gradient_and_close_restores_them() -> None:
     model = opened()
     flags = {n: p.requires_grad for n, p in model.model.named_parameters()}
     trainable = make_trainable(model, SELECTED, [Cell(0, 1)])
-    wanted = {n for n, p in model.model.named_parameters() if p.requires_grad}
-    assert wanted == {f"model.layers.0.mlp.experts.{n}" for n in ("gate_up_proj", "down_proj")}
+    assert not [n for n, p in model.model.named_parameters() if p.requires_grad]
+    train(model, trainable)
+    assert all(p.grad is None for p in model.model.parameters())
     trainable.close()
     assert {n: p.requires_grad for n, p in model.model.named_parameters()} == flags
 

@@ -166,6 +166,12 @@ def decided(facts: dict[str, Any]) -> list[str]:
             f"{found['parameters']:,} of {found['total']:,} parameters train "
             f"({percent(found['share'])}; {found['kind'].replace('_', ' ')})."
         )
+        if found.get("whole_gradients"):
+            sentences.append(
+                f"{', '.join(found['whole_gradients'])}: this family's code computes no experts "
+                "apart from the others, so every step forms their whole tensors' gradients. The "
+                "result is the same; a step takes longer."
+            )
     layer = (facts.get("method") or {}).get("layer")
     if layer is not None:
         sentences.append(f"The hidden states of decoder layer {layer} are driven.")

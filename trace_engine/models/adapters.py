@@ -5,11 +5,12 @@ into the same `(index_TK, weight_TK)` as everywhere else. Trade-off: they lean o
 router's output, so a change of it in transformers shows as a failing conformance test.
 """
 
-# Dims: T tokens, E experts, K experts per token, P = T*K slots sorted by expert
+# Dims: T tokens, E experts, K experts per token, P = T*K slots sorted by expert, S some experts
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -39,6 +40,20 @@ class ScoredSite(Site):
             return scores_TE.scatter(1, index_TK, changed_TK), logits_TE
 
         return router.register_forward_hook(hook)
+
+    def alone(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        [hidden] = (*args, *kwargs.values())
+        tokens = hidden.shape[0] // self.num_experts
+        row_T = torch.arange(tokens, device=hidden.device)
+        row_ST = experts_S[:, None] * tokens + row_T
+        return row_ST.flatten(), (hidden.detach()[row_ST.flatten()],)
+
+    def reaching(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (*args, *kwargs.values()), {}
 
     @staticmethod
     def fits(module: nn.Module, parent: nn.Module) -> bool:
@@ -83,6 +98,24 @@ class SortedSite(Site):
             return slot_P, token_P, changed_TK.flatten()[slot_P], sizes, logits_TE
 
         return router.register_forward_hook(hook)
+
+    def alone(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        input_PD, sizes = (*args, *kwargs.values())
+        ends = list(accumulate(sizes, initial=0))
+        rows = [row for e in experts_S.tolist() for row in range(ends[e], ends[e + 1])]
+        rows_P = torch.tensor(rows, dtype=torch.long, device=input_PD.device)
+        chosen = [sizes[e] for e in experts_S.tolist()]
+        return rows_P, (input_PD.detach()[rows_P], chosen)
+
+    def reaching(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        input_PD, sizes = (*args, *kwargs.values())
+        row_S = torch.arange(len(experts_S), device=input_PD.device) % len(input_PD)
+        chosen = set(experts_S.tolist())
+        return (input_PD[row_S], [int(e in chosen) for e in range(len(sizes))]), {}
 
     @staticmethod
     def fits(module: nn.Module) -> bool:

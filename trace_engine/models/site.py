@@ -5,7 +5,8 @@ two arguments is the base class here. What routes otherwise overrides `watch` (s
 `models.adapters`), so that the tap, the masks and training know no family.
 """
 
-# Dims: T tokens (B*S, row-major), E experts of a site, K experts per token
+# Dims: T tokens (B*S, row-major), E experts of a site, K experts per token, S some of a site's
+# experts, P rows of the experts' input
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -77,6 +79,52 @@ class Site:
             return args, kwargs | {names[2]: changed}
 
         return self.module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def alone(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Of a call of one of `experts`, what is for these experts (rising numbers) alone.
+
+        Returns rows_P of the hidden states, one a row of the output, and detached arguments with
+        which a module of only these experts computes their share of those rows. There is at least
+        one row: where nothing is routed to them, one with gate weight 0.
+        """
+        hidden, index, weight = self._three(module, args, kwargs)
+        index_TK = index.reshape(-1, index.shape[-1])
+        weight_TK = self._at_slots(weight.reshape(-1, weight.shape[-1]), index_TK.long())
+        place_TK = torch.searchsorted(experts_S, index_TK.long()).clamp(max=len(experts_S) - 1)
+        rows_P, slots_P = (experts_S[place_TK] == index_TK).nonzero(as_tuple=True)
+        gate_P = weight_TK.detach()[rows_P, slots_P]
+        place_P = place_TK[rows_P, slots_P]
+        if not len(rows_P):
+            rows_P, place_P = rows_P.new_zeros(1), place_P.new_zeros(1)
+            gate_P = weight.detach().new_zeros(1)
+        hidden_PD = hidden.detach().reshape(-1, hidden.shape[-1])[rows_P]
+        return rows_P, (hidden_PD, place_P.to(index.dtype)[:, None], gate_P[:, None])
+
+    def reaching(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], experts_S: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of a call like this one, hidden states first, in which a token is routed to
+        each of these experts and counts nowhere else."""
+        hidden, index, weight = self._three(module, args, kwargs)
+        index_TK, weight_T = (part.reshape(-1, part.shape[-1]) for part in (index, weight))
+        token_S = torch.arange(len(experts_S), device=index.device) % len(index_TK)
+        index_SK, none_S = index_TK[token_S], torch.zeros_like(weight_T[token_S])
+        index_SK[:, 0] = experts_S
+        # Scores of all experts have a column per expert, gate weights one per slot.
+        scored = none_S.shape != index_SK.shape
+        column_S1 = experts_S[:, None] if scored else torch.zeros_like(experts_S[:, None])
+        weight_S = none_S.scatter(1, column_S1, 1.0)
+        return (hidden.reshape(-1, hidden.shape[-1])[token_S], index_SK, weight_S), {}
+
+    def _three(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        names = argument_names(module)
+        bound = dict(zip(names, args, strict=False)) | kwargs
+        hidden, index, weight = (bound[name] for name in names[:3])
+        return hidden, index, weight
 
     def _at_slots(self, weight: Tensor, index_TK: Tensor) -> Tensor:
         if weight.shape == index_TK.shape:

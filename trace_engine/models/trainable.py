@@ -3,19 +3,17 @@ LoRA adapters.
 
 A fused expert tensor holds all experts of a layer, and an optimizer with momentum or weight decay
 would move the ones that were not chosen. So the optimizer never sees it: small copies of the chosen
-slices train, and are written back after each step. Accepted cost: backward still forms the whole
-tensor's gradient, one tensor at a time, before the slices are taken from it.
+slices train, and are written back after each step. How backward comes to their gradients alone is
+in `models.slices`.
 """
-
-# Dims: S chosen experts of one tensor, E experts of a site
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +29,7 @@ from trace_engine.models.layers import decoder_layers, require_layer
 from trace_engine.models.parts import attention_linears, fused_names, router_parameters
 from trace_engine.models.site import Site
 from trace_engine.models.sites import expert_parameters
+from trace_engine.models.slices import Part, Slice, train_slices
 
 Kind = Literal["all", "selected_experts", "layers", "lora", "top_experts"]
 
@@ -48,6 +47,9 @@ class TrainableSummary:
     """The experts that alone train, sorted; empty for the kinds that are not limited to experts."""
     names: tuple[str, ...]
     """Trained tensors; a slice names its experts: `model.layers.0.mlp.experts.down_proj[3,7]`."""
+    whole_gradients: tuple[str, ...] = ()
+    """Sites whose experts' code does not work on chosen experts alone, so that each backward forms
+    the gradients of whole tensors, one at a time: slower, with the same result."""
 
 
 class Trainable(ABC):
@@ -206,17 +208,6 @@ def layer_prefixes(opened: OpenModel, layers: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{found[layer]}." for layer in sorted(set(layers)))
 
 
-@dataclass(slots=True)
-class _Slice:
-    """The chosen experts of one fused tensor."""
-
-    whole: nn.Parameter
-    rows: Tensor
-    """Row indices on dim 0, int64: the experts' rows, in expert order."""
-    leaf: nn.Parameter
-    """(len(rows), ...) copy that trains."""
-
-
 class _SelectedExperts(Trainable):
     """Slices of fused tensors, alone or with the routers that choose them."""
 
@@ -236,8 +227,7 @@ class _SelectedExperts(Trainable):
                 "parameters."
             )
         super().__init__(opened)
-        self._slices: dict[str, _Slice] = {}
-        self._handles: list[RemovableHandle] = []
+        self._slices: dict[str, Slice] = {}
         found = [(site, expert_parameters(site)) for site in opened.sites if site.layer in chosen]
         for site, tensors in found:
             if not tensors:
@@ -252,16 +242,17 @@ class _SelectedExperts(Trainable):
         for parameter in self._routers.values():
             parameter.requires_grad_(True)
         for site, tensors in found:
-            experts = chosen[site.layer]
             for name, (whole, rows_per_expert) in tensors.items():
-                self._add(name, whole, experts, rows_per_expert)
+                self._add(name, whole, chosen[site.layer], rows_per_expert)
+        parts = [part for site, _ in found for part in self._parts(site, chosen[site.layer])]
+        self._handles: list[RemovableHandle]
+        self._handles, whole_gradients = train_slices(opened.model, parts)
         every = tuple(Cell(layer, e) for layer in sorted(chosen) for e in chosen[layer])
-        self.summary = self._summarise(kind, every)
+        self.summary = replace(self._summarise(kind, every), whole_gradients=tuple(whole_gradients))
 
     def after_step(self) -> None:
-        with torch.no_grad():
-            for piece in self._slices.values():
-                piece.whole.index_copy_(0, piece.rows, piece.leaf.detach())
+        for piece in self._slices.values():
+            piece.write_back()
 
     def close(self) -> None:
         for handle in self._handles:
@@ -279,23 +270,16 @@ class _SelectedExperts(Trainable):
             [row for e in experts for row in range(e * per_expert, (e + 1) * per_expert)],
             device=whole.device,
         )
-        piece = _Slice(whole, rows, nn.Parameter(whole.detach().index_select(0, rows)))
-        whole.requires_grad_(True)
-        register: Any = whole.register_post_accumulate_grad_hook
-        self._handles.append(register(_gather_into(piece)))
-        self._slices[f"{name}[{','.join(map(str, experts))}]"] = piece
+        leaf = nn.Parameter(whole.detach().index_select(0, rows))
+        self._slices[f"{name}[{','.join(map(str, experts))}]"] = Slice(whole, rows, leaf)
 
-
-def _gather_into(piece: _Slice) -> Callable[[Tensor], None]:
-    # At once, not after the whole backward: the layers' full gradients would not fit together.
-    def gather(whole: Tensor) -> None:
-        if whole.grad is None:
-            return
-        part = whole.grad.index_select(0, piece.rows)
-        whole.grad = None
-        piece.leaf.grad = part if piece.leaf.grad is None else piece.leaf.grad + part
-
-    return gather
+    def _parts(self, site: Site, experts: list[int]) -> Iterator[Part]:
+        for module in site.experts.values():
+            inside = set(module.parameters())
+            slices = tuple(piece for piece in self._slices.values() if piece.whole in inside)
+            if slices:
+                numbers_S = torch.tensor(experts, device=slices[0].whole.device)
+                yield Part(site, module, numbers_S, slices)
 
 
 class _Lora(Trainable):

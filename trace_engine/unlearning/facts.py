@@ -78,6 +78,7 @@ def collect_facts(setup: Setup, knowledge: KnowledgeCheck) -> dict[str, Any]:
             "total": summary.total,
             "share": summary.parameters / summary.total,
             "cells": [list(cell) for cell in summary.cells],
+            "whole_gradients": list(summary.whole_gradients),
         },
         "versions": {
             "trace": trace_engine.__version__,
