@@ -4,6 +4,7 @@ when weights help.
 It reads the tables' files and computes nothing. A checkout without a table says how to make one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ COMMAND = "trace-moe bench --pack demo --seeds 5"
 OWN_COMMAND = (
     "trace-moe config --kind bench > my-table.yaml\ntrace-moe bench --config my-table.yaml"
 )
+MANY_ROWS = 24
+"""So many are one figure; beyond, each retain set has its own."""
 BUNDLED = ""
 """Stands for the bundled pack's table among the names of the home's."""
 
@@ -230,7 +233,7 @@ def _draw_table(table: StoredTable, *, bundled: bool) -> None:
     lacking = not_computed(table.summary, bundled_bench()) if bundled else ""
     if lacking:
         st.caption(lacking)
-    _draw_differences(table, "Utility kept at matched forgetting", "benchmark")
+    _draw_differences(_one_set(table), "Utility kept at matched forgetting", "benchmark")
     tables.show(
         lines(table),
         "benchmark",
@@ -240,6 +243,20 @@ def _draw_table(table: StoredTable, *, bundled: bool) -> None:
         missing="–",
     )
     _draw_same(table)
+
+
+def _one_set(table: StoredTable) -> StoredTable:
+    """Of a table with more rows than one figure holds legibly, the rows of the chosen retain set;
+    how all rows come out is said above."""
+    everything, sets = differences(table), list(table.config.retain)
+    if len(everything) <= MANY_ROWS or len(sets) == 1:
+        return table
+    st.markdown(wording.plain(f"All retain sets: {verdict(everything, table.config.compare_to)}"))
+    state.bound("compare_set", sets[0], sets)
+    chosen = st.segmented_control(
+        "Retain set", sets, key="compare_set", required=True, format_func=wording.plain
+    )
+    return replace(table, figures=table.figures[table.figures["retain"] == chosen])
 
 
 def _draw_differences(table: StoredTable, heading: str, name: str) -> None:

@@ -184,6 +184,27 @@ def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:
             assert beginning in section, beginning
 
 
+def test_a_large_table_is_drawn_by_retain_set(
+    bundled: object, open_page: Callable[..., AppTest]
+) -> None:
+    loaded = read_table(bench_view.FOLDER)
+    assert loaded is not None
+    every = bench_view.differences(loaded)
+    assert len(every) > bench_view.MANY_ROWS
+    told = wording.plain(f"All retain sets: {bench_view.verdict(every, 'uniform')}")
+    drawn = {}
+    for name in loaded.config.retain:
+        app = open_page("compare", compare_runs="none", compare_set=name)
+        assert not app.exception
+        assert told in [block.value for block in app.markdown]
+        part = replace(loaded, figures=loaded.figures.query("retain == @name"))
+        drawn[name] = bench_view.differences(part)
+        said = wording.plain(bench_view.verdict(drawn[name], "uniform"))
+        assert any(block.value.startswith(said) for block in app.caption), said
+        assert not any(name in label for label in drawn[name]["label"])
+    assert sum(map(len, drawn.values())) == len(every)
+
+
 def test_the_finding_on_the_page_is_the_one_of_the_docs(
     bundled: object, open_page: Callable[..., AppTest]
 ) -> None:
