@@ -22,6 +22,7 @@ from trace_engine.spelling import NINETY_FIVE, number
 
 TABLE, SUMMARY, CURVES, FIGURE = "table.csv", "table.json", "curves.csv", "figure.svg"
 SAME = "same-settings.csv"
+IN_CSV = "%.7g"
 
 
 def write_report(folder: Path, config: BenchConfig, table: Table, results: pd.DataFrame) -> None:
@@ -49,7 +50,7 @@ def summary(config: BenchConfig, table: Table) -> dict[str, Any]:
 def _csv(frame: pd.DataFrame) -> str:
     columns = [str(name) for name in frame.columns]
     rows = frame.itertuples(index=False, name=None)
-    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns, form="%.7g")
+    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns, form=IN_CSV)
 
 
 def markdown(config: BenchConfig, table: Table) -> str:
@@ -380,8 +381,11 @@ def _cell(figure: dict[str, Any] | None, prefix: str = "", digits: int = 3) -> s
     if figure is None or pd.isna(figure[f"{prefix}value"]):
         return "–"
     form = f"+.{digits}f" if prefix else f".{digits}f"
-    text = number(figure[f"{prefix}value"], form)
-    low, high = figure[f"{prefix}low"], figure[f"{prefix}high"]
+    # Rounded as table.csv has it, so that a half is rounded alike in both.
+    value, low, high = (
+        float(IN_CSV % figure[f"{prefix}{name}"]) for name in ("value", "low", "high")
+    )
+    text = number(value, form)
     if pd.isna(low) or pd.isna(high):
         return text
     return f"{text} ({number(low, form)} to {number(high, form)})"
