@@ -271,9 +271,8 @@ def _draw_differences(table: StoredTable, heading: str, name: str) -> None:
     rules = sorted(set(table.config.controlled.values()))
     if rules and "control" in set(found["role"]):
         told += f" Controls stand in the place of {' and '.join(rules)}, and not of other rules."
-    told = wording.plain(told)
     if found.empty:
-        st.markdown(told)
+        st.markdown(wording.plain(told))
         return
     charts.show(
         bench_figure.difference_figure(

@@ -202,6 +202,7 @@ def test_a_large_table_is_drawn_by_retain_set(
         said = wording.plain(bench_view.verdict(drawn[name], "uniform"))
         assert any(block.value.startswith(said) for block in app.caption), said
         assert not any(name in label for label in drawn[name]["label"])
+        assert not any("\\\\" in block.value for block in app.caption), "escaped twice"
     assert sum(map(len, drawn.values())) == len(every)
 
 

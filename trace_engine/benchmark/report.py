@@ -5,6 +5,7 @@ it is missing.
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -386,7 +387,7 @@ def _cell(figure: dict[str, Any] | None, prefix: str = "", digits: int = 3) -> s
         float(IN_CSV % figure[f"{prefix}{name}"]) for name in ("value", "low", "high")
     )
     text = number(value, form)
-    if pd.isna(low) or pd.isna(high):
+    if math.isnan(low) or math.isnan(high):
         return text
     return f"{text} ({number(low, form)} to {number(high, form)})"
 
