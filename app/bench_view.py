@@ -162,7 +162,7 @@ def headline(found: dict[str, Any]) -> str:
         )
     trace, baseline = (" with ".join(found[role]) for role in ("trace", "baseline"))
     gain, low, high = (
-        None if found[name] is None else number(100 * found[name], "+.1f")
+        None if found.get(name) is None else number(100 * found[name], "+.1f")
         for name in ("value", "low", "high")
     )
     interval = "no interval" if low is None else f"{NINETY_FIVE} interval {low} to {high}"
@@ -172,10 +172,11 @@ def headline(found: dict[str, Any]) -> str:
 def draw() -> None:
     """The section of the page: the bundled pack's table, or one of the home's."""
     st.subheader("Across methods and seeds")
-    own = list_tables()
-    name = _pick(list(own)) if own else BUNDLED
-    folder = own.get(name, FOLDER)
+    own: dict[str, Path] = {}
     try:
+        own = list_tables()
+        name = _pick(list(own)) if own else BUNDLED
+        folder = own.get(name, FOLDER)
         table = read_table(folder)
         if table is None:
             st.caption(

@@ -1,5 +1,6 @@
 """Compare's section on the table of methods: a made table, and none."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import bench_figure, bench_view, wording
+from app.bench_view import OWN
 from tests.app.conftest import ROOT
 from tests.benchmark.cases import tiny_bench
-from trace_engine.benchmark import bundled_bench, read_table, run_table
+from trace_engine.benchmark import bundled_bench, list_tables, read_table, run_table
 from trace_engine.benchmark.stored import default_folder
 from trace_engine.benchmark.table import ALL
 from trace_engine.errors import RunError
@@ -150,18 +152,61 @@ def test_what_the_bundled_table_lacks_is_said() -> None:
     plan = bundled_bench()
     loaded = read_table(bench_view.FOLDER)
     assert loaded is not None
-    told = bench_view.not_computed(loaded.summary, plan)
-    there = {(row["retain"], row["method"]) for row in loaded.summary["rows"]}
-    missing = {row[:2] for row in bench_view.plan_rows(plan)} - there
-    for retain, method in missing:
-        [part] = [part for part in told.split("; ") if f"{retain}: " in part]
-        assert method in part
+    assert bench_view.not_computed(loaded.summary, plan) == "", "the bundled table is whole"
     names = ("retain", "method", "weighting")
     every = [dict(zip(names, row, strict=True)) for row in bench_view.plan_rows(plan)]
-    assert bench_view.not_computed({"rows": every}, plan) == ""
     assert bench_view.not_computed({"rows": every[1:]}, plan).endswith(
         f"{every[0]['retain']}: {every[0]['method']} ({every[0]['weighting']})."
     )
+
+
+def test_the_summaries_count_what_the_table_holds() -> None:
+    loaded = read_table(bench_view.FOLDER)
+    assert loaded is not None
+    found = bench_view.differences(loaded)
+    counts = {}
+    for role, part in found.groupby("role"):
+        counts[role] = (len(part), int((part["low"] > 0).sum()), int((part["high"] < 0).sum()))
+    trace, controls = counts["trace"], counts["control"]
+    mean = number(found.loc[found["role"] == "trace", "value"].mean(), ".3f")
+    page = " ".join((ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Of {trace[0]} rows with TRACE weights that can be compared, {trace[1]} keep more than "
+        "uniform weights beyond their interval"
+    ) in page
+    assert f"{trace[2]} keep less (mixed:" in page
+    assert controls[1] == 0
+    assert f"of {controls[0]} rows with a control none keeps more, and {controls[2]} less" in page
+    assert f"the mean over the {trace[0]} rows is {mean}" in page
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"of {trace[0]} rows with TRACE weights" in readme
+    assert f"{trace[1]} lie above their 95 % interval, {trace[2]} below, and the mean" in readme
+
+
+def test_the_summarys_cells_are_the_tables() -> None:
+    loaded = read_table(bench_view.FOLDER)
+    assert loaded is not None
+    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    rows = bench_view.lines(loaded).set_index(["retain", "method", "weighting"])
+    columns = ("uniform", "mean", "exact", "uniform-matched-norm", "random-experts",
+               "shuffled-weights")  # fmt: skip
+    written = re.findall(r"^\| (mixed|prose|same-style), (\w+) \|(.*)\|$", page, re.M)
+    assert len(written) == 3 * len(loaded.config.methods)
+    for retain, method, rest in written:
+        for weighting, cell in zip(columns, rest.split(" | "), strict=True):
+            key = (retain, method, weighting)
+            row = rows.loc[key] if key in rows.index else None
+            value = (
+                None if row is None else row["utility" if weighting == "uniform" else "difference"]
+            )
+            if value is None or pd.isna(value):
+                assert cell.strip() == "–", (key, cell)
+                continue
+            form = ".3f" if weighting == "uniform" else "+.3f"
+            assert cell.strip().startswith(number(value, form)), (key, cell)
+            assert (OWN in cell) is (weighting != "uniform" and row["settings"] == OWN), key
+            if weighting != "uniform" and row["difference 95 % CI"]:
+                assert f"({row['difference 95 % CI']})" in cell.replace("+", ""), key
 
 
 def test_the_bundled_table_and_its_page_are_of_the_same_numbers() -> None:
@@ -261,6 +306,12 @@ def test_a_table_of_ones_own_is_offered_and_shown(
         ("table.csv", "weighting", "weights", "table.csv is damaged: it has no column weighting"),
         ("table.csv", ",0.", ",zero.", "table.csv is damaged: Unable to parse string"),
         ("table.csv", "retain,", '"retain,', "table.csv is damaged: "),
+        (
+            "table.json",
+            '"headlines": [',
+            '"headlines": [{"retain": "x", "value": 0.1},',
+            "a headline with a number says which two rows it compares",
+        ),
         ("same-settings.csv", "higher", "above", "it has no column higher"),
     ],
 )
@@ -271,6 +322,28 @@ def test_a_damaged_table_is_refused_in_a_sentence(
     assert old in text
     (own / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(RunError, match=re.escape(said)):
+        read_table(own)
+
+
+def test_names_that_look_missing_are_names_and_a_table_that_leads_elsewhere_is_none(
+    own: Path, made: Path
+) -> None:
+    text = (own / "table.csv").read_text(encoding="utf-8")
+    (own / "table.csv").write_text(text.replace(",graddiff,", ",NA,"), encoding="utf-8")
+    found = read_table(own)
+    assert found is not None
+    assert set(found.figures["method"]) == {"NA"}
+    (own / "table.csv").unlink()
+    (own / "table.csv").symlink_to(made / "table.csv")
+    assert list_tables() == {}
+
+
+def test_a_grid_that_nobody_could_list_is_refused_before_it_is_listed(own: Path) -> None:
+    data = json.loads((own / "table.json").read_text(encoding="utf-8"))
+    grid = {f"weights.hardness{n}": list(range(10)) for n in range(12)}
+    data["config"]["methods"]["graddiff"]["grid"] = grid
+    (own / "table.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(RunError, match="a grid of 1000000000000 points"):
         read_table(own)
 
 

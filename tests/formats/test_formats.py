@@ -21,7 +21,7 @@ from trace_engine.audit import background as audits
 from trace_engine.audit.report_file import read_report
 from trace_engine.audit.settings import PUBLISHED, read_audit
 from trace_engine.audit.verify import verify_audit
-from trace_engine.benchmark import read_bench
+from trace_engine.benchmark import read_bench, read_table
 from trace_engine.benchmark.run import progress
 from trace_engine.benchmark.run import run_table as make_table
 from trace_engine.calibration import preview_weights, select_experts
@@ -168,10 +168,9 @@ def test_a_sweep_opens(kept: Path) -> None:
 
 
 def test_a_table_opens_and_nothing_of_it_is_computed_again(kept: Path) -> None:
-    loaded = bench_view.read(kept / "table")
+    loaded = read_table(kept / "table")
     assert loaded is not None
-    figures, summary = loaded
-    assert list(bench_view.lines(figures, summary)["weighting"]) == ["uniform", "mean"]
+    assert list(bench_view.lines(loaded)["weighting"]) == ["uniform", "mean"]
     left = progress(read_bench(kept / "bench.yaml"), kept / "table")
     assert (left.rows, left.tuning_left, left.test_left) == (2, 0, 0)
 
@@ -327,7 +326,7 @@ def spoil_sweep(kept: Path) -> Callable[[], object]:
 
 def spoil_table(kept: Path) -> Callable[[], object]:
     change(kept / "table" / "table.json", format=2)
-    return lambda: bench_view.read(kept / "table")
+    return lambda: read_table(kept / "table")
 
 
 def spoil_trial(kept: Path) -> Callable[[], object]:

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
+from app import bench_view
 from trace_engine.audit.settings import read_audit
-from trace_engine.benchmark import read_bench
+from trace_engine.benchmark import read_bench, read_table
 from trace_engine.bundled import PACK
 from trace_engine.config import read_config
 from trace_engine.disk import read_last_line, read_lines
@@ -193,6 +194,18 @@ def _run_rows(data: bytes, folder: Path) -> object:
         raise InputError(str(error)) from None
 
 
+def _small_table() -> dict[str, bytes]:
+    """The bundled table's files, two rows of it."""
+    folder = PACK / "benchmark"
+    summary = json.loads((folder / "table.json").read_text("utf-8"))
+    summary["rows"] = summary["rows"][:2]
+    small = {"table.json": json.dumps(summary).encode()}
+    for name in ("table.csv", "same-settings.csv"):
+        lines = (folder / name).read_bytes().splitlines(keepends=True)
+        small[name] = b"".join(lines[:12])
+    return small
+
+
 def _profile(data: bytes, folder: Path) -> object:
     (folder / "profile.json").write_bytes(data)
     return read_head(folder)
@@ -215,9 +228,34 @@ def _muse(data: bytes, folder: Path) -> object:
     return read_muse(str(folder))
 
 
+def _stored(mutated: str) -> Callable[[bytes, Path], object]:
+    """A table's folder with one mutated file; what is read is drawn as far as it is text."""
+
+    def read(data: bytes, folder: Path) -> object:
+        for name, content in STORED.items():
+            (folder / name).write_bytes(data if name == mutated else content)
+        try:
+            table = read_table(folder)
+        except RunError as error:
+            raise InputError(str(error)) from None
+        if table is None:
+            return None
+        drawn = bench_view.differences(table)
+        return (
+            [bench_view.headline(found) for found in table.summary["headlines"]],
+            bench_view.lines(table),
+            bench_view.verdict(drawn, table.config.compare_to),
+            [] if table.same.empty else bench_view.same_lines(table.same),
+        )
+
+    return read
+
+
 METRICS = b'{"step": 1, "kind": "train", "loss": 1.5}\n{"step": 2, "kind": "train", "loss": null}\n'
 INDEX = b'{"model_type": "olmoe", "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}'
 HEAD = (PACK / "profile" / "profile.json").read_bytes()
+
+STORED = _small_table()
 
 TARGETS = {
     "jsonl": Target(_documents(".jsonl"), [_lines(ROWS), _lines(ANSWERS)], 0.2),
@@ -233,6 +271,9 @@ TARGETS = {
     "tofu as a table": Target(_tofu(".parquet"), [_parquet(TOFU)], 0.01),
     "muse": Target(_muse, [json.dumps(MUSE).encode(), _lines(MUSE * 2)], 0.03),
     "table": Target(_file("bench.yaml", read_bench), [TABLE.encode()], 0.04),
+    "table.json": Target(_stored("table.json"), [STORED["table.json"]], 0.01),
+    "table.csv": Target(_stored("table.csv"), [STORED["table.csv"]], 0.01),
+    "same-settings.csv": Target(_stored("same-settings.csv"), [STORED["same-settings.csv"]], 0.005),
     "model folder": Target(_model, [INDEX], 0.03),
     "run's rows": Target(_run_rows, [METRICS], 0.02),
     "profile": Target(_profile, [HEAD], 0.01),

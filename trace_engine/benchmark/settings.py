@@ -5,6 +5,7 @@ of the file and no code here. It accepts that a misspelt setting is found when t
 not when the file is read; both come before anything is computed.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import product
@@ -20,6 +21,8 @@ from trace_engine.refusal import describe
 from trace_engine.yamlfile import read_yaml
 
 BUNDLED = PACK / "bench.yaml"
+MOST_POINTS = 10_000
+"""Combinations of one grid, which are listed to draw from."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 _FILE_NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,79}")
 """A retain set's name is that of its file."""
@@ -40,6 +43,11 @@ class Searched(_Settings):
     """Settings of a run, nested as in its file."""
     grid: dict[str, list[Any]] = {}
     """Settings to search, dotted (`weights.hardness`), each with the values to try."""
+
+    @property
+    def number_of_points(self) -> int:
+        """How many combinations the grid has."""
+        return math.prod(map(len, self.grid.values()))
 
     def points(self) -> list[dict[str, Any]]:
         """Every combination of the grid's values; one empty point for an empty grid."""
@@ -117,12 +125,19 @@ class BenchConfig(_Settings):
             unknown = sorted(set(method.weightings or ()) - set(self.weightings))
             if unknown:
                 raise ValueError(f"methods.{name} names weightings that are not there: {unknown}")
-            if len(method.points()) < self.budget:
+            points = method.number_of_points
+            if points < self.budget:
                 raise ValueError(
-                    f"methods.{name} has a grid of {len(method.points())} points, fewer than the "
-                    f"budget of {self.budget} that every row gets; widen the grid or lower the "
-                    "budget"
+                    f"methods.{name} has a grid of {points} points, fewer than the budget "
+                    f"of {self.budget} that every row gets; widen the grid or lower the budget"
                 )
+        for kind in ("methods", "weightings"):
+            for name, part in getattr(self, kind).items():
+                if part.number_of_points > MOST_POINTS:
+                    raise ValueError(
+                        f"{kind}.{name} has a grid of {part.number_of_points} points; at most "
+                        f"{MOST_POINTS:,} can be drawn from"
+                    )
         for where, given in self._given():
             taken = [name for name in _DECIDED_HERE if name in given]
             if taken:

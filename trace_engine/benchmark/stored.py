@@ -7,10 +7,10 @@ whether the figures follow from them is for the command to say, which makes the 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from trace_engine import formats
 from trace_engine.benchmark.settings import BenchConfig, checked
@@ -18,7 +18,9 @@ from trace_engine.disk import read_json
 from trace_engine.errors import InputError, RunError
 from trace_engine.runs.places import subfolder
 
-_SUMMARY = "table.json"
+_SUMMARY, _FIGURES, _SAME = "table.json", "table.csv", "same-settings.csv"
+MOST_BYTES = 32 * 2**20
+"""Of one file; the bundled pack's largest has 0.14 MB."""
 _TEXT = ("retain", "method", "weighting", "role", "measure", "group")
 _NUMBERS = (
     "level", "value", "low", "high", "difference_value", "difference_low", "difference_high",
@@ -38,13 +40,19 @@ class _Row(BaseModel):
 
 
 class _Headline(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore")
     retain: str
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    trace: list[str] | None = None
-    baseline: list[str] | None = None
+    trace: tuple[str, str] | None = None
+    baseline: tuple[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> Self:
+        if self.value is not None and None in (self.trace, self.baseline):
+            raise ValueError("a headline with a number says which two rows it compares")
+        return self
 
 
 class _Summary(BaseModel):
@@ -72,9 +80,40 @@ def read_table(folder: str | Path) -> StoredTable | None:
 
     Raises RunError for one that is damaged, or that a newer version wrote.
     """
-    place = Path(folder)
+    try:
+        return _read(Path(folder))
+    except OSError as error:
+        raise RunError(f"The table's files cannot be read: {error.strerror}.") from None
+
+
+def list_tables(base: Path | None = None) -> dict[str, Path]:
+    """Folders of the home's tables by name, in the order of names; where each came to an end.
+
+    A folder or file that leads elsewhere is no table of this home.
+    """
+    files = (_SUMMARY, _FIGURES, _SAME)
+    try:
+        return {
+            place.name: place
+            for place in sorted(subfolder("tables", base).iterdir())
+            if (place / _SUMMARY).is_file()
+            and not any(path.is_symlink() for path in (place, *(place / name for name in files)))
+        }
+    except OSError as error:
+        raise RunError(f"The folder of tables cannot be read: {error.strerror}.") from None
+
+
+def default_folder(name: str, base: Path | None = None) -> Path:
+    """Where a table is written when nobody says where, so that *Compare* offers it."""
+    return subfolder("tables", base) / name
+
+
+def _read(place: Path) -> StoredTable | None:
+    for name in (_SUMMARY, _FIGURES, _SAME):
+        if (place / name).is_file() and (place / name).stat().st_size > MOST_BYTES:
+            raise RunError(f"{name} is larger than {MOST_BYTES >> 20} MiB, so it is not read.")
     summary = read_json(place / _SUMMARY)
-    if summary is None or not (place / "table.csv").is_file():
+    if summary is None or not (place / _FIGURES).is_file():
         return None
     try:
         if not isinstance(summary, dict):
@@ -84,38 +123,31 @@ def read_table(folder: str | Path) -> StoredTable | None:
         config = checked(summary["config"], "the table's settings")
     except (ValidationError, InputError, ValueError) as error:
         raise RunError(f"{_SUMMARY} is damaged: {_first(error)}.") from None
-    same = place / "same-settings.csv"
+    same = place / _SAME
     return StoredTable(
         config,
         summary,
-        _frame(place / "table.csv", _TEXT, _NUMBERS),
+        _frame(place / _FIGURES, _TEXT, _NUMBERS),
         _frame(same, _SAME_TEXT, _SAME_NUMBERS) if same.is_file() else pd.DataFrame(),
     )
 
 
-def list_tables(base: Path | None = None) -> dict[str, Path]:
-    """Folders of the home's tables by name, in the order of names; where each came to an end."""
-    places = sorted(subfolder("tables", base).iterdir())
-    return {
-        place.name: place
-        for place in places
-        if not place.is_symlink() and (place / _SUMMARY).is_file()
-    }
-
-
-def default_folder(name: str, base: Path | None = None) -> Path:
-    """Where a table is written when nobody says where, so that *Compare* offers it."""
-    return subfolder("tables", base) / name
-
-
 def _frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
     try:
-        found = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=True)
+        # A name may be NA or null; only a number can be missing.
+        found = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={name: [""] for name in numbers},
+        )
         lacking = [name for name in (*text, *numbers) if name not in found.columns]
         if lacking:
             raise ValueError(f"it has no column {lacking[0]}")
         for name in numbers:
             found[name] = pd.to_numeric(found[name])
+        if not found[list(text)].map(lambda value: isinstance(value, str)).all(axis=None):
+            raise ValueError("a name is missing")
         return found
     except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors
         raise RunError(f"{path.name} is damaged: {_first(error)}.") from None

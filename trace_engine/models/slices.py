@@ -38,7 +38,7 @@ _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
 )
-_UNFIT = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
+_UNFIT = (RuntimeError, AttributeError, TypeError, ValueError, IndexError, KeyError)
 """What experts raise that cannot compute with fewer of them, or with some of the tokens."""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
