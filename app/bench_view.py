@@ -38,6 +38,8 @@ EXPLORED = {
 }
 """Tables in folders of their own inside it: when weights help, asked on validation questions."""
 ALL = "all but forget"
+ROW = ("retain", "method", "weighting")
+"""What names a row of a table."""
 OWN = "†"
 """Marks a row whose chosen settings of the method are not those of the compared row."""
 COMMAND = "trace-moe bench --pack demo --seeds 5"
@@ -52,19 +54,11 @@ BUNDLED = ""
 
 def lines(table: StoredTable) -> pd.DataFrame:
     """One line per row of the table: utility at matched forgetting and its paired difference."""
-    figures, level = table.figures, table.config.levels[0]
+    known = {tuple(row[key] for key in ROW): row for _, row in _matched(table).iterrows()}
     found = []
     for row in table.summary["rows"]:
-        line = {name: row[name] for name in ("retain", "method", "weighting")}
-        same = figures[
-            (figures["retain"] == row["retain"])
-            & (figures["method"] == row["method"])
-            & (figures["weighting"] == row["weighting"])
-            & (figures["measure"] == "utility")
-            & (figures["group"] == ALL)
-            & (figures["level"] == level)
-        ]
-        figure = None if same.empty else same.iloc[0]
+        line = {name: row[name] for name in ROW}
+        figure = known.get(tuple(line.values()))
         line["utility"] = None if figure is None else figure["value"]
         line["95 % CI"] = _interval(figure, "")
         line["difference"] = None if figure is None else figure["difference_value"]
@@ -74,25 +68,30 @@ def lines(table: StoredTable) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _matched(table: StoredTable) -> pd.DataFrame:
+    """Utility over all groups at the first level, one line a row of the table."""
+    figures = table.figures
+    return figures[
+        (figures["measure"] == "utility")
+        & (figures["group"] == ALL)
+        & (figures["level"] == table.config.levels[0])
+    ]
+
+
 def differences(table: StoredTable) -> pd.DataFrame:
     """Per row with TRACE weights or a control, the paired difference of utility at the first level:
     label, role, value, low, high. Rows that never forget so far are left out.
     """
-    figures = table.figures
-    shown = figures[
-        (figures["measure"] == "utility")
-        & (figures["group"] == ALL)
-        & (figures["level"] == table.config.levels[0])
-        & (figures["weighting"] != table.config.compare_to)
-        & figures["difference_value"].notna()
+    figures, matched = table.figures, _matched(table)
+    shown = matched[
+        (matched["weighting"] != table.config.compare_to) & matched["difference_value"].notna()
     ]
     named = [name for name in ("retain", "method") if figures[name].nunique() > 1]
-    keys = ("retain", "method", "weighting")
-    own = {tuple(row[k] for k in keys) for row in table.summary["rows"] if row.get("own_settings")}
+    own = {tuple(row[k] for k in ROW) for row in table.summary["rows"] if row.get("own_settings")}
     return pd.DataFrame(
         {
             "label": [" · ".join(row[name] for name in (*named, "weighting"))
-                      + (f" {OWN}" if tuple(row[k] for k in keys) in own else "")
+                      + (f" {OWN}" if tuple(row[k] for k in ROW) in own else "")
                       for _, row in shown.iterrows()],
             "role": shown["role"],
             "value": shown["difference_value"],

@@ -336,8 +336,8 @@ def _method(config: BenchConfig) -> str:
             "questions are read after the last choice. A value at an end of the grid says that a "
             "better one may lie beyond it.",
             "- **Tokens effective** is ESS/N of the retain tokens' weights, κ how far these go "
-            "towards matching. Random experts have smaller gaps, so that they are weighted less "
-            "than the rule whose place they take.",
+            "towards matching. Random experts, where a control draws them, mostly have smaller "
+            "gaps and are then weighted less than the rule whose place they take.",
             "- **Headline**: a method has one row for each weighting with TRACE and one for each "
             "baseline, so that the more of them there are, the more tries the best one had.",
             *_controls(config),

@@ -13,12 +13,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from trace_engine import formats
+from trace_engine.benchmark.report import SAME, SUMMARY, TABLE
 from trace_engine.benchmark.settings import BenchConfig, checked
 from trace_engine.disk import read_json
 from trace_engine.errors import InputError, RunError
 from trace_engine.runs.places import subfolder
 
-_SUMMARY, _FIGURES, _SAME = "table.json", "table.csv", "same-settings.csv"
+_FILES = (SUMMARY, TABLE, SAME)
 MOST_BYTES = 32 * 2**20
 """Of one file; the bundled pack's largest has 0.14 MB."""
 _TEXT = ("retain", "method", "weighting", "role", "measure", "group")
@@ -91,13 +92,12 @@ def list_tables(base: Path | None = None) -> dict[str, Path]:
 
     A folder or file that leads elsewhere is no table of this home.
     """
-    files = (_SUMMARY, _FIGURES, _SAME)
     try:
         return {
             place.name: place
             for place in sorted(subfolder("tables", base).iterdir())
-            if (place / _SUMMARY).is_file()
-            and not any(path.is_symlink() for path in (place, *(place / name for name in files)))
+            if (place / SUMMARY).is_file()
+            and not any(path.is_symlink() for path in (place, *(place / name for name in _FILES)))
         }
     except OSError as error:
         raise RunError(f"The folder of tables cannot be read: {error.strerror}.") from None
@@ -109,11 +109,11 @@ def default_folder(name: str, base: Path | None = None) -> Path:
 
 
 def _read(place: Path) -> StoredTable | None:
-    for name in (_SUMMARY, _FIGURES, _SAME):
+    for name in _FILES:
         if (place / name).is_file() and (place / name).stat().st_size > MOST_BYTES:
             raise RunError(f"{name} is larger than {MOST_BYTES >> 20} MiB, so it is not read.")
-    summary = read_json(place / _SUMMARY)
-    if summary is None or not (place / _FIGURES).is_file():
+    summary = read_json(place / SUMMARY)
+    if summary is None or not (place / TABLE).is_file():
         return None
     try:
         if not isinstance(summary, dict):
@@ -122,12 +122,12 @@ def _read(place: Path) -> StoredTable | None:
         _Summary.model_validate(summary)
         config = checked(summary["config"], "the table's settings")
     except (ValidationError, InputError, ValueError) as error:
-        raise RunError(f"{_SUMMARY} is damaged: {_first(error)}.") from None
-    same = place / _SAME
+        raise RunError(f"{SUMMARY} is damaged: {_first(error)}.") from None
+    same = place / SAME
     return StoredTable(
         config,
         summary,
-        _frame(place / _FIGURES, _TEXT, _NUMBERS),
+        _frame(place / TABLE, _TEXT, _NUMBERS),
         _frame(same, _SAME_TEXT, _SAME_NUMBERS) if same.is_file() else pd.DataFrame(),
     )
 
