@@ -11,6 +11,14 @@ import pandas as pd
 import streamlit as st
 
 from app import tables, wording
+from trace_engine.audit.ablated import (
+    BANDS,
+    CORRECTED,
+    band_rows,
+    keeps_loads,
+    random_rows,
+    told_loads,
+)
 from trace_engine.audit.experts import MEASURES, selected_experts, told_ablation
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.retold import INTERVALS, retold
@@ -40,8 +48,46 @@ def show(report: Row, summaries: Mapping[str, Row]) -> None:
                 alt="One line an expert: gap, its controls, and what taking it out changes.",
                 download=pd.DataFrame(of_model),
             )
+    if "causal" in summaries and keeps_loads(summaries["causal"]):
+        _together(summaries["causal"])
     if "rerouted" in summaries:
         _rerouted(summaries["rerouted"])
+
+
+def _together(summary: Row) -> None:
+    st.markdown("**What hangs on these experts together**")
+    st.text(summary["sentence"])
+    tables.show(
+        pd.DataFrame(
+            [
+                {
+                    "questions": effect["group"],
+                    **{
+                        f"{measure}{end}": text
+                        for measure in ("accuracy", "loss")
+                        for end, text in _change(effect[measure]).items()
+                    },
+                    "n": f"{effect['n']:,}",
+                }
+                for effect in summary["effects"]
+            ]
+        ),
+        "together",
+        alt="One line a group of questions: what taking all of them out changes.",
+    )
+    st.text(CORRECTED)
+    st.text(told_loads(summary))
+    if summary["bands"]:
+        tables.show(
+            pd.DataFrame([dict(zip(BANDS, row, strict=True)) for row in band_rows(summary)]),
+            "random-sets",
+            alt="One line a figure: these experts, and the range of random sets.",
+            download=pd.DataFrame(random_rows(summary)),
+        )
+
+
+def _change(found: Row) -> dict[str, str]:
+    return {"": _figure(found, "change", "low", "high", "+.3f"), ", p": _p(found["p_corrected"])}
 
 
 def expert_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from app.theme import Palette, palette
 from trace_engine.causal.agreement import Agreement
 from trace_engine.causal.paired import Effect
 from trace_engine.causal.rerouted_results import Rerouted
-from trace_engine.causal.results import Ablation, CellEffect, Harm, Scan
+from trace_engine.causal.results import HARMS, Ablation, CellEffect, Scan
 from trace_engine.config import Cell
 from trace_engine.spelling import number
 
@@ -26,17 +26,13 @@ MEASURES: dict[str, str] = {
     "forget": "Forget",
     "utility": "Utility",
 }
-HARMS: dict[Harm, str] = {
-    "specific_loss": "loss, forget beyond utility",
-    "forget_loss": "loss, forget",
-    "utility_loss": "loss, utility",
-    "specific_accuracy": "accuracy lost, forget beyond utility",
-    "forget_accuracy": "accuracy lost, forget",
-    "utility_accuracy": "accuracy lost, utility",
-}
 GROUP_NOTE = (
     "Loss: of the right answer, nats per token; up is worse. Accuracy: McNemar's exact test, "
     "Holm's correction; loss: sign flips, corrected by the largest of all."
+)
+TOGETHER_NOTE = (
+    "Loss: of the right answer, nats per token; up is worse. p: McNemar's exact test of the "
+    "accuracy, sign flips of the loss, corrected by Holm's method over all groups and both."
 )
 TITLES = {
     "overlap": "How far did routing move?",
@@ -107,7 +103,7 @@ def hover_text(cell: CellEffect) -> str:
         f"{forget.loss.p_corrected:.2g}<br>utility loss {number(utility.loss.change, '+.4f')}<br>"
         f"accuracy: forget {forget.accuracy.before:.2f} → {forget.accuracy.after:.2f}, utility "
         f"{utility.accuracy.before:.2f} → {utility.accuracy.after:.2f}<br>"
-        f"{cell.band.as_much} of {cell.band.n} experts of like load do as much"
+        f"{cell.band.as_much} of {cell.band.n} experts nearest in load do as much"
     )
 
 
@@ -191,10 +187,10 @@ def effects_table(effects: tuple[Effect, ...]) -> pd.DataFrame:
                 "accuracy": f"{effect.accuracy.before:.3f} → {effect.accuracy.after:.3f}",
                 "change": number(effect.accuracy.change, "+.3f")
                 + _bounds(effect.accuracy.low, effect.accuracy.high),
-                "p": effect.accuracy.p,
+                "corrected p": effect.accuracy.p_corrected,
                 "loss change": number(effect.loss.change, "+.4f")
                 + _bounds(effect.loss.low, effect.loss.high, 4),
-                "loss p": effect.loss.p,
+                "loss, corrected p": effect.loss.p_corrected,
             }
             for effect in effects
         ]

@@ -120,7 +120,7 @@ result = causal_job.show(
     together,
     key="set",
     label="Take them out, and random ones",
-    cost="The set and 20 random sets of equal load: about a minute for the bundled model.",
+    cost="The set and 20 random sets nearest in load: about a minute for the bundled model.",
 )
 if result is not None:
     ablated = Ablation.from_dict(result)
@@ -130,10 +130,9 @@ if result is not None:
         "ablation",
         alt="One line a group of questions: accuracy and loss without the experts.",
     )
-    st.caption(causal_view.GROUP_NOTE)
-    if ablated.bands:
-        equal = sum(drawn.equal for drawn in ablated.random)
-        st.markdown("**Beside random experts of equal load**")
+    st.caption(causal_view.TOGETHER_NOTE)
+    if ablated.loads is not None:
+        st.markdown("**Beside random experts**")
         tables.show(
             causal_view.band_table(ablated),
             "random_experts",
@@ -141,8 +140,8 @@ if result is not None:
             column_config=tables.numbers("this set", "random, 2.5 %", "random, 97.5 %", "p"),
         )
         st.caption(
-            f"Load {ablated.load:.3f}: {ablated.load_source}. {equal} of {len(ablated.random)} "
-            "random sets are within 10 % of it; the others are the nearest there are."
+            f"Random sets: {ablated.loads.sentence}. Load: {ablated.load_source}. Where too few "
+            "carry as much, the nearest are taken; heavier sets do more harm."
         )
     if ablated.order is not None:
         tables.show(

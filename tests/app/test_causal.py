@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import causal_forms, causal_job, causal_view, doors, question_form, state, unlearn_form
 from tests.support.profiles import synthetic_profile
-from trace_engine.causal.paired import Change, Effect
+from trace_engine.causal.paired import Change, Effect, corrected_together
 from trace_engine.causal.rerouted_results import (
     Forced,
     LayerOverlap,
@@ -73,7 +73,7 @@ def ablated() -> Ablation:
         (Cell(1, 2),),
         "drop",
         "hazard",
-        (effect("forget", 0.3, 0.001), effect("utility", 0.01)),
+        corrected_together([effect("forget", 0.3, 0.001), effect("utility", 0.01)]),
         0.2,
         "made up",
         (RandomSet((Cell(1, 3),), 0.19, True, {str(k): v for k, v in harm.items()}),) * 2,

@@ -1,17 +1,22 @@
 """Causal evidence as parts: which model, which experts, and what the rules read of it."""
 
+import copy
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
 import pytest
 
 from tests.audit.cases import AUDIT, small
+from trace_engine.audit.ablated import told_loads
 from trace_engine.audit.case import Case
 from trace_engine.audit.caused import _some
 from trace_engine.audit.marks import attack_figures
+from trace_engine.audit.report import derived_files
 from trace_engine.audit.rerouting import ROUTED
 from trace_engine.audit.retold import TITLES
 from trace_engine.audit.run import Audited
+from trace_engine.causal.results import HARMS, Loads
 
 
 def test_the_largest_gaps_of_the_start_model_are_taken_out(finished: Audited) -> None:
@@ -24,9 +29,62 @@ def test_the_largest_gaps_of_the_start_model_are_taken_out(finished: Audited) ->
     )
     assert cells == {(cell["layer"], cell["expert"]) for cell in ranked[:3]}
     assert {row["n_forget"] for row in found["cells"]} == {6}
-    assert found["draws"] <= 2
+    assert found["draws"] == 2
     page = (finished.folder / "report.html").read_text("utf-8")
     assert "All together: With L" in page
+
+
+def section_of(page: str) -> str:
+    return page.partition("What hangs on these experts together?")[2].partition("<h2>")[0]
+
+
+def test_the_loads_and_bands_of_random_sets_stand_in_the_report(finished: Audited) -> None:
+    found = finished.report["parts"]["causal"]["summary"]
+    loads = found["loads"]
+    assert loads["n"] == found["draws"] == 2
+    assert loads["low"] <= loads["high"]
+    told = f"{loads['equal']} of 2 within 10% of its load of {loads['own']:.3f}"
+    assert told in found["sentence"]
+    section = section_of((finished.folder / "report.html").read_text("utf-8"))
+    assert section.count(told) == 2
+    table = (finished.folder / "tables/random_sets.csv").read_text("utf-8").splitlines()
+    assert len(table) == 1 + len(found["bands"]) == 7
+    for words in HARMS.values():
+        assert f"<td>{words}</td>" in section
+        assert any(line.startswith((words, f'"{words}"')) for line in table)
+
+
+def test_sets_that_carry_less_are_not_called_equal() -> None:
+    loads = Loads(own=0.482, low=0.384, high=0.469, equal=2, n=20)
+    summary = {"loads": asdict(loads), "load_source": "made up", "bands": {}}
+    said = told_loads(summary)
+    assert "2 of 20 within 10% of its load of 0.482, all at 0.384 to 0.469. The others" in said
+    alike = asdict(loads) | {"equal": 20}
+    assert "The others" not in told_loads(summary | {"loads": alike})
+
+
+def test_the_joint_ablations_p_is_corrected_over_groups_and_figures(finished: Audited) -> None:
+    effects = finished.report["parts"]["causal"]["summary"]["effects"]
+    changes = [effect[name] for effect in effects for name in ("accuracy", "loss")]
+    assert len(changes) == 4
+    assert min(change["p_corrected"] for change in changes) == pytest.approx(
+        min(1.0, 4 * min(change["p"] for change in changes))
+    )
+    section = section_of((finished.folder / "report.html").read_text("utf-8"))
+    assert '<th class="n">corrected p</th>' in section
+    assert '<th class="n">p</th><th class="n">loss</th>' not in section
+
+
+def test_a_report_that_kept_no_loads_is_drawn_as_it_was(finished: Audited) -> None:
+    data = copy.deepcopy(finished.report)
+    del data["parts"]["causal"]["summary"]["loads"]
+    del data["parts"]["rerouted"]["summary"]["forced"]["loads"]
+    files = derived_files(data)
+    assert "tables/random_sets.csv" not in files
+    section = section_of(files["report.html"])
+    assert '<th class="n">accuracy</th><th class="n">p</th>' in section
+    assert "corrected p" not in section.partition("All together")[0]
+    assert "do as much" not in section
 
 
 def test_the_tests_of_rerouting_are_told_and_judged(finished: Audited) -> None:

@@ -104,6 +104,17 @@ def test_each_test_says_what_it_does_not_show(compared: Rerouted) -> None:
     assert all("n = " in sentence for sentence in compared.sentences.values())
 
 
+def test_random_sets_are_told_with_their_loads(compared: Rerouted) -> None:
+    loads = compared.forced.loads
+    assert loads is not None
+    assert loads.n == compared.forced.random_n
+    assert loads.sentence in compared.forced.sentence
+    data = compared.to_dict()
+    # As earlier versions wrote it.
+    del data["forced"]["loads"]
+    assert "load not known" in Rerouted.from_dict(data).forced.sentence
+
+
 def test_results_survive_json(compared: Rerouted) -> None:
     assert Rerouted.from_dict(json.loads(json.dumps(strict(compared.to_dict())))) == compared
 

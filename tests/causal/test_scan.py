@@ -12,6 +12,7 @@ import torch
 from tests.causal.cases import opened, questions
 from trace_engine.causal import Ablation, Examination, Load, Scan, ablate, profile_load, scan
 from trace_engine.causal.load import nearest_in_load, random_sets
+from trace_engine.causal.paired import holm
 from trace_engine.causal.store import CellStore
 from trace_engine.config import Cell
 from trace_engine.disk import strict
@@ -157,6 +158,32 @@ def test_a_set_that_matters_stands_beside_random_sets_that_do_not() -> None:
     assert found.effect("utility").n == 12
     assert [effect.group for effect in found.effects] == ["forget", "utility", "general", "near"]
     assert "hazard" in found.sentence
+
+
+def test_one_ablations_p_is_corrected_over_its_groups_and_both_figures() -> None:
+    found = ablate(opened(), questions(), [Cell(0, 2)], draws=0, **FAST)
+    changes = [change for effect in found.effects for change in (effect.accuracy, effect.loss)]
+    assert len(changes) == 8
+    assert [change.p_corrected for change in changes] == pytest.approx(
+        holm(np.array([change.p for change in changes])).tolist()
+    )
+    data = found.to_dict()
+    for effect in data["effects"]:
+        for name in ("accuracy", "loss"):
+            # As earlier versions wrote it.
+            effect[name]["p_corrected"] = effect[name]["p"]
+    assert Ablation.from_dict(data) == found
+
+
+def test_the_sentence_says_what_random_sets_carry() -> None:
+    found = ablate(opened(), questions(), [Cell(0, 2)], draws=5, **FAST)
+    carried = [drawn.load for drawn in found.random]
+    equal = sum(drawn.equal for drawn in found.random)
+    assert (
+        f"Of 5 random sets ({equal} of 5 within 10% of its load of {found.load:.3f}, all at "
+        f"{min(carried):.3f} to {max(carried):.3f})" in found.sentence
+    )
+    assert "like load" not in found.sentence
 
 
 def test_the_band_counts_sets_that_do_as_much() -> None:

@@ -7,6 +7,7 @@ load.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def causal(case: Case, report: ProgressCallback) -> Result:
             "effects": [effect.to_dict() for effect in together.effects],
             "bands": {name: band.to_dict() for name, band in together.bands.items()},
             "draws": len(together.random),
+            "loads": None if together.loads is None else asdict(together.loads),
             "load_source": together.load_source,
         }
     )

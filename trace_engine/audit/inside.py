@@ -4,6 +4,7 @@ hangs on them, whether routing moved, and whether what is gone was erased or rou
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from trace_engine.audit.ablated import BANDS, CORRECTED, band_rows, keeps_loads, told_loads
 from trace_engine.audit.blocks import (
     Report,
     attack_rows,
@@ -140,13 +141,15 @@ def _causal(report: Report) -> Markup:
     head = el("h2", "What hangs on these experts together? Ablation")
     if found is None:
         return el("section", head, untested(report, "causal"))
+    known = keeps_loads(found)
+    p, title = ("p_corrected", "corrected p") if known else ("p", "p")
     rows = [
         (
             effect["group"],
             _changed(effect["accuracy"]),
-            _p(effect["accuracy"]["p"]),
+            _p(effect["accuracy"][p]),
             _changed(effect["loss"]),
-            _p(effect["loss"]["p"]),
+            _p(effect["loss"][p]),
             f"{effect['n']:,}",
         )
         for effect in found["effects"]
@@ -156,9 +159,12 @@ def _causal(report: Report) -> Markup:
         head,
         el("p", f"In the {named(found['role'])}, the experts with the largest gaps all taken out "
            "at once; each by itself stands beside its gap above. Change of accuracy, and of the "
-           "right answers' loss in nats a token, with 95" + NBSP + "% intervals."),
-        table(("questions", "accuracy", "p", "loss", "p", "n"), rows, " nnnnn"),
+           "right answers' loss in nats a token, with 95" + NBSP + "% intervals."
+           + (" " + CORRECTED if known else "")),
+        table(("questions", "accuracy", title, "loss", title, "n"), rows, " nnnnn"),
         el("p", "All together: " + found["sentence"]),
+        el("p", told_loads(found)) if known else None,
+        table(BANDS, band_rows(found), " nnnn") if known and found["bands"] else None,
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from trace_engine.routing import drift, load_mismatch
 
 VERSION = 3
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
-_SINCE: Final[dict[PartName, int]] = {"rerouted": 4}
+_SINCE: Final[dict[PartName, int]] = {"causal": 4, "rerouted": 5}
 """Of parts that alone compute otherwise since then."""
 
 

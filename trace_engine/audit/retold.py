@@ -23,6 +23,7 @@ from trace_engine.audit.rerouting import (
     told,
 )
 from trace_engine.audit.settings import ROLES
+from trace_engine.causal.results import Loads
 from trace_engine.spelling import NBSP, NINETY_FIVE, number
 
 Summary = Mapping[str, Any]
@@ -164,8 +165,11 @@ def _beside(test: str, summary: Summary) -> tuple[str, ...]:
         forced = summary["forced"]
         if forced["random_low"] is None:
             return ()
+        # Earlier versions did not keep what the sets carry, and called it like load.
+        loads = forced.get("loads")
+        carried = " of like load" if loads is None else f" ({Loads(**loads).sentence})"
         return (
-            f"{forced['random_n']:,} random sets of like load, forbidden instead, change the "
+            f"{forced['random_n']:,} random sets{carried}, forbidden instead, change the "
             f"accuracy by {number(forced['random_low'], '+.3f')} to "
             f"{number(forced['random_high'], '+.3f')} (2.5 to 97.5{NBSP}%).",
         )

@@ -94,7 +94,7 @@ class CausalEvidenceConfig(Settings):
     experts: Annotated[int, Field(ge=1)] = 12
     """So many experts with the largest gaps are taken out, one by one and together."""
     draws: Annotated[int, Field(ge=0)] = 20
-    """Random sets of equal load beside them."""
+    """Random sets beside them, of equal load where there are such, else the nearest."""
     questions: Annotated[int, Field(ge=1)] | None = 100
     """At most so many of the audit's questions a category, for speed. Empty: all."""
     permutations: Annotated[int, Field(ge=99)] = 9_999

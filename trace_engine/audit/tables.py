@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from trace_engine.audit import ablated
 from trace_engine.audit.experts import COLUMNS, expert_rows
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.csvfile import csv_text
@@ -64,6 +65,11 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
          "n_forget", "n_utility"),
         lambda parts: list(parts["causal"]["cells"]),
     ),
+    "random_sets": (
+        ("causal",),
+        ablated.COLUMNS,
+        lambda parts: list(ablated.random_rows(parts["causal"])),
+    ),
     "drift": (
         ("drift",),
         ("on", "layer", "overlap", "low", "high", "n"),
@@ -90,4 +96,6 @@ def csv_tables(report: Row) -> dict[str, str]:
         f"{name}.csv": csv_text(make(parts), columns)
         for name, (needed, columns, make) in TABLES.items()
         if any(part in parts for part in needed)
+        # Earlier versions kept too little for it.
+        if name != "random_sets" or ablated.keeps_loads(parts["causal"])
     }

@@ -16,7 +16,7 @@ import numpy as np
 
 from trace_engine.causal.groups import Groups, group, group_effects
 from trace_engine.causal.load import Load, question_load, random_sets
-from trace_engine.causal.paired import PERMUTATIONS, Answers
+from trace_engine.causal.paired import PERMUTATIONS, Answers, corrected_together
 from trace_engine.causal.replay import Examination
 from trace_engine.causal.results import Ablation, Band, RandomSet
 from trace_engine.config import Cell
@@ -83,7 +83,7 @@ def ablate_in(
     found = group_effects(
         groups, examination.answers, [after], permutations=permutations, seed=seed
     )
-    own = {name: effects[0] for name, effects in found.items()}
+    own = corrected_together([effects[0] for effects in found.values()])
     drawn = random_sets(load, chosen, draws, seed) if draws and chosen else []
     meter = Meter("ablating random experts", max(1, len(drawn)), "sets", report)
     random = []
@@ -103,7 +103,7 @@ def ablate_in(
         cells=chosen,
         mode=mode,
         forget_category=groups.forget_category,
-        effects=tuple(own.values()),
+        effects=own,
         load=load.of(chosen),
         load_source=load.source,
         random=tuple(random),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,12 @@ TESTS = {
     "loss": "sign flips of the questions' differences, corrected by the largest of all",
 }
 """Which test stands behind a p-value, and what corrects it over all ablations tested together."""
+TESTS_OF_ONE = {
+    "accuracy": "McNemar's exact test on the same questions",
+    "loss": "sign flips of the questions' differences",
+    "corrected": "Holm's, over all groups of questions and both figures",
+}
+"""The same where one ablation is tested on several groups of questions."""
 INTERVALS = {
     "accuracy": "Agresti and Min's for a paired difference",
     "loss": "Student's t over questions' differences",
@@ -58,7 +64,7 @@ class Change:
     p: float
     """Two-sided, of this ablation by itself."""
     p_corrected: float
-    """The same, corrected over all ablations that were tested together."""
+    """The same, corrected over all tests that were made together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,21 @@ def holm(p_C: Array) -> Array:
     corrected = np.empty(len(p_C))
     corrected[order] = np.minimum(1.0, stepped)
     return corrected
+
+
+def corrected_together(effects: Sequence[Effect]) -> tuple[Effect, ...]:
+    """One ablation's effects with p corrected by Holm's method over every group and figure."""
+    pairs = [(effect.accuracy, effect.loss) for effect in effects]
+    p_C = np.array([change.p for pair in pairs for change in pair])
+    corrected = iter(holm(p_C).tolist())
+    return tuple(
+        replace(
+            effect,
+            accuracy=replace(accuracy, p_corrected=next(corrected)),
+            loss=replace(loss, p_corrected=next(corrected)),
+        )
+        for effect, (accuracy, loss) in zip(effects, pairs, strict=True)
+    )
 
 
 def sign_flips(moved_NC: Array, permutations: int, seed: int) -> tuple[Array, Array]:

@@ -281,6 +281,7 @@ def _force(
         random_low=None if low is None else float(low),
         random_high=None if high is None else float(high),
         random_n=len(changes),
+        loads=found.loads,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from trace_engine.causal.paired import INTERVALS, TESTS, Change, Effect
-from trace_engine.causal.results import cells_of, effect_of, reading
+from trace_engine.causal.results import Loads, cells_of, effect_of, reading
 from trace_engine.config import Cell
 from trace_engine.evaluation.estimate import Estimate
 from trace_engine.spelling import number
@@ -112,6 +112,8 @@ class Forced:
     random_n: int
     note: str = ""
     """Why it was not done."""
+    loads: Loads | None = None
+    """Of the random sets; None without one, and in results of earlier versions."""
 
     @property
     def sentence(self) -> str:
@@ -119,10 +121,11 @@ class Forced:
             return f"Expert-forcing was not done: {self.note}"
         forget = self.effects[0].accuracy
         experts = "1 expert" if len(self.cells) == 1 else f"{len(self.cells)} experts"
+        carried = "load not known" if self.loads is None else self.loads.sentence
         band = (
             ""
             if self.random_low is None or self.random_high is None
-            else f"; {self.random_n} random sets of like load change it by "
+            else f"; {self.random_n} random sets ({carried}) change it by "
             f"{number(self.random_low, '+.3f')} to {number(self.random_high, '+.3f')}"
         )
         return (
@@ -256,6 +259,7 @@ class Rerouted:
                         "cells": cells_of(forced["cells"]),
                         "rise": tuple(forced["rise"]),
                         "effects": _effects(forced["effects"]),
+                        "loads": None if not forced.get("loads") else Loads(**forced["loads"]),
                     }
                 ),
                 probing=Probing(

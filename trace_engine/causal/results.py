@@ -6,12 +6,19 @@ Accepted cost: a scan of a large model is a file of some megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from trace_engine.causal.paired import INTERVALS, TESTS, Change, Effect
+from trace_engine.causal.paired import (
+    INTERVALS,
+    TESTS,
+    TESTS_OF_ONE,
+    Change,
+    Effect,
+    corrected_together,
+)
 from trace_engine.config import Cell
 from trace_engine.errors import InputError
 from trace_engine.formats import require_known
@@ -35,6 +42,15 @@ Harm = Literal[
 ]
 """Figures that are compared with random sets, all turned so that more is more harm; `specific` is
 the harm to the forget group beyond that to utility."""
+HARMS: Final[dict[Harm, str]] = {
+    "specific_loss": "loss, forget beyond utility",
+    "forget_loss": "loss, forget",
+    "utility_loss": "loss, utility",
+    "specific_accuracy": "accuracy lost, forget beyond utility",
+    "forget_accuracy": "accuracy lost, forget",
+    "utility_accuracy": "accuracy lost, utility",
+}
+"""The same in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,37 @@ class RandomSet:
     """By the names of `MEASURES`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """How much passes through random sets, beside the set that they stand for."""
+
+    own: float
+    low: float
+    """Least and most of the random sets."""
+    high: float
+    equal: int
+    """Random sets within `EQUAL` of `own`."""
+    n: int
+    """Random sets."""
+
+    @classmethod
+    def of(cls, own: float, random: Sequence[RandomSet]) -> Loads | None:
+        """None without random sets."""
+        carried = [drawn.load for drawn in random]
+        if not carried:
+            return None
+        equal = sum(drawn.equal for drawn in random)
+        return cls(own, min(carried), max(carried), equal, len(carried))
+
+    @property
+    def sentence(self) -> str:
+        """As part of one."""
+        return (
+            f"{self.equal} of {self.n} within {EQUAL:.0%} of its load of {self.own:.3f}, all at "
+            f"{self.low:.3f} to {self.high:.3f}"
+        )
+
+
 OrderKind = Literal["one_at_a_time", "greedy"]
 
 
@@ -111,7 +158,7 @@ class Ablation:
     mode: Mode
     forget_category: str
     effects: tuple[Effect, ...]
-    """Forget, utility, and the utility's categories."""
+    """Forget, utility, and the utility's categories; p corrected over all of them."""
     load: float
     load_source: str
     random: tuple[RandomSet, ...]
@@ -125,6 +172,11 @@ class Ablation:
     def effect(self, name: str) -> Effect:
         """The effect on one group."""
         return next(effect for effect in self.effects if effect.group == name)
+
+    @property
+    def loads(self) -> Loads | None:
+        """What the random sets carry; None without one."""
+        return Loads.of(self.load, self.random)
 
     @property
     def sentence(self) -> str:
@@ -141,7 +193,7 @@ class Ablation:
             "forget_category": self.forget_category,
             "sentence": self.sentence,
             "effects": [effect.to_dict() for effect in self.effects],
-            "tests": TESTS,
+            "tests": TESTS_OF_ONE,
             "intervals": INTERVALS,
             "load": self.load,
             "load_source": self.load_source,
@@ -161,7 +213,8 @@ class Ablation:
             return cls(
                 **{name: data[name] for name in _ABLATION_FIELDS},
                 cells=cells_of(data["cells"]),
-                effects=tuple(effect_of(effect) for effect in data["effects"]),
+                # Earlier versions wrote the plain p as the corrected one.
+                effects=corrected_together([effect_of(effect) for effect in data["effects"]]),
                 random=tuple(
                     RandomSet(**(drawn | {"cells": cells_of(drawn["cells"])}))
                     for drawn in data["random"]
@@ -299,16 +352,16 @@ def describe(found: Ablation) -> str:
     text = (
         f"With {names}{more} {how}, accuracy on {found.forget_category} goes "
         f"{forget.accuracy.before:.3f} → {forget.accuracy.after:.3f} (n = {forget.n}, "
-        f"p = {forget.accuracy.p:.2g}) and on everything else {utility.accuracy.before:.3f} → "
-        f"{utility.accuracy.after:.3f} (n = {utility.n}, p = {utility.accuracy.p:.2g}); the right "
-        f"answers' loss rises by {forget.loss.change:+.3f} and {utility.loss.change:+.3f} nats a "
-        "token."
+        f"corrected p = {forget.accuracy.p_corrected:.2g}) and on everything else "
+        f"{utility.accuracy.before:.3f} → {utility.accuracy.after:.3f} (n = {utility.n}, "
+        f"corrected p = {utility.accuracy.p_corrected:.2g}); the right answers' loss rises by "
+        f"{forget.loss.change:+.3f} and {utility.loss.change:+.3f} nats a token."
     )
-    specific = found.bands.get("specific_loss")
-    if specific is None:
+    specific, loads = found.bands.get("specific_loss"), found.loads
+    if specific is None or loads is None:
         return text
     return (
-        f"{text} Of {specific.n} random sets of like load, {specific.as_much} harm "
+        f"{text} Of {specific.n} random sets ({loads.sentence}), {specific.as_much} harm "
         f"{found.forget_category} beyond the rest at least as much (p = {specific.p:.2g})."
     )
 

@@ -46,7 +46,8 @@ class CausalConfig(BaseModel):
     """Also take the set's experts out one after the other: by what each does alone, or each time
     the one that then harms the forget group most beyond the rest."""
     draws: Annotated[int, Field(ge=0)] = 20
-    """Random sets of equal load that the set is compared with."""
+    """Random sets that the set is compared with, of equal load where there are such, else the
+    nearest."""
     profile: str | None = None
     """Folder of a profile of the model, whose counts say what equal load is. Empty: the questions'
     own tokens."""

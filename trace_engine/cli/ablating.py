@@ -156,7 +156,7 @@ def _print_scan(found: "Scan", profile: str | None) -> None:
             "utility loss": _moved(cell.utility.loss),
             "forget accuracy": _moved(cell.forget.accuracy),
             "load": cell.load,
-            "of like load": f"{cell.band.as_much} of {cell.band.n} as much",
+            "nearest in load": f"{cell.band.as_much} of {cell.band.n} as much",
         }
         for cell in top
     ]
@@ -169,14 +169,10 @@ def _print_ablation(found: "Ablation") -> None:
     print(found.sentence)
     print_table(
         [_effect_row(effect) for effect in found.effects],
-        ["group", "n", "accuracy", "change", "p", "corrected", "loss", "loss p"],
+        ["group", "n", "accuracy", "change", "corrected p", "loss", "loss, corrected p"],
     )
-    if found.random:
-        equal = sum(drawn.equal for drawn in found.random)
-        print(
-            f"Load {found.load:.3f} ({found.load_source}); {equal} of {len(found.random)} random "
-            "sets are within 10 % of it."
-        )
+    if found.loads is not None:
+        print(f"Random sets: {found.loads.sentence} ({found.load_source}).")
     if found.order is not None:
         rows = [
             {
@@ -198,10 +194,9 @@ def _effect_row(effect: "Effect") -> dict[str, Any]:
         "n": effect.n,
         "accuracy": f"{effect.accuracy.before:.3f} → {effect.accuracy.after:.3f}",
         "change": _moved(effect.accuracy),
-        "p": effect.accuracy.p,
-        "corrected": effect.accuracy.p_corrected,
+        "corrected p": effect.accuracy.p_corrected,
         "loss": _moved(effect.loss),
-        "loss p": effect.loss.p,
+        "loss, corrected p": effect.loss.p_corrected,
     }
 
 
