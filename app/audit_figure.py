@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from app import wording
 from app.curves import chance_line, escape, interval_bars, lay_out, series_colours
 from app.theme import Palette, palette
+from trace_engine.audit.led import SIDES
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.rules import Excess, RulesConfig, threshold
 
@@ -113,14 +114,14 @@ def training_figure(
     on: str,
     colours: Palette | None = None,
 ) -> go.Figure:
-    """Right answers over the updates on a slice or on retained text, a line a model, with
-    intervals."""
+    """Right answers over the updates on a slice or on retained text, a line a model, or over those
+    of a run, a line a group of questions; with intervals."""
     colours = colours or palette()
     others = iter(series_colours(colours))
     figure = go.Figure()
     for curve in drawn:
         points = pd.DataFrame(curve["points"])
-        audited = curve["model"] == "model"
+        audited = curve["model"] in ("model", SIDES["forget"])
         color = colours.forget if audited else next(others)
         figure.add_scatter(
             x=points["step"],

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from app import doors, forms, house, state, wording
+from app.question_form import TEST_QUESTIONS
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.settings import (
@@ -20,7 +21,7 @@ from trace_engine.audit.settings import (
     PartName,
     PublishedConfig,
 )
-from trace_engine.bundled import resolve_source
+from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.config import ModelConfig, to_yaml
 from trace_engine.errors import TraceError
 from trace_engine.sets.tofu import FORGET, FORGET_SETS
@@ -35,6 +36,7 @@ _FORM_LABELS = {
     "reviewed_by": "Reviewed by",
     "review": "How it was reviewed",
 }
+REFERENCE = "demo:retrain_no_hazard"
 _ONE_LINE = ("auditor", "organisation", "date", "reviewed_by")
 
 
@@ -51,15 +53,16 @@ def settings() -> tuple[AuditConfig | None, str | None]:
     before = models[1].text_input(
         "Start model (optional)", key="audit_before", help=forms.help_of(AuditConfig, "before")
     )
+    _prefill_reference(model.strip())
     reference = models[2].text_input(
-        "Reference (optional)", "demo:retrain_no_hazard", key="audit_reference",
+        "Reference (optional)", key="audit_reference",
         help=forms.help_of(AuditConfig, "reference"),
     )  # fmt: skip
     sets = st.columns(3)
     forget = sets[0].text_input("Forget set", "demo:forget", key="audit_forget")
     retain = sets[1].text_input("Retain set", "demo:retain", key="audit_retain")
     questions = sets[2].text_input(
-        "Questions", "demo:questions/validation", key="audit_questions",
+        "Questions", TEST_QUESTIONS, key="audit_questions",
         help=forms.help_of(AuditConfig, "questions"),
     )  # fmt: skip
     published = _published()
@@ -98,6 +101,18 @@ def settings() -> tuple[AuditConfig | None, str | None]:
     if revision:
         values["model"] |= {"revision": revision}
     return forms.build(AuditConfig, values)
+
+
+def _prefill_reference(model: str) -> None:
+    """The bundled reference beside another bundled model, unless something else was typed: a model
+    of one's own has none that the page could know."""
+    fits = is_bundled(model) and model != REFERENCE
+    offered = REFERENCE if fits else ""
+    before, there = (st.session_state.get(key) for key in ("_audit_offered", "audit_reference"))
+    # Nothing is there on a first look, and after another page.
+    if there is None or (offered != before and there == before):
+        st.session_state["audit_reference"] = offered
+    st.session_state["_audit_offered"] = offered
 
 
 def _titled(part: PartName) -> str:

@@ -6,6 +6,7 @@ a second late; the report itself is read in its own file, not inside this page.
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from trace_engine.audit.background import (
 )
 from trace_engine.audit.blocks import figure
 from trace_engine.audit.evidence import excesses, utility_of
+from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.manifest import NAME, files_of
 from trace_engine.audit.names import BESIDE, ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
@@ -151,6 +153,8 @@ def _done(found: AuditState) -> None:
     asked = report["parts"]["questions"]
     if asked["done"]:
         st.markdown("**Forget and utility**")
+        for sentence in told_questions(report["runs"]):
+            st.warning(wording.plain(sentence), icon=":material/warning:")
         tables.show(
             _accuracies(asked["summary"]), "accuracy", alt="Share right by model and category"
         )
@@ -159,6 +163,7 @@ def _done(found: AuditState) -> None:
     for part, title, on in _TRAINING:
         if part in summaries:
             _draw_training(part, title, on, summaries[part])
+    _draw_runs(report["runs"])
     if report["deviations"]:
         st.markdown("**Deviations**")
         for sentence in report["deviations"]:
@@ -209,6 +214,23 @@ def _draw_training(part: str, title: str, on: str, summary: dict[str, Any]) -> N
                     ),
                     name=f"audit-{part}-{drawn.index(name)}",
                     alt="Share of right answers over the updates of the attack, a line a model.",
+                )
+
+
+def _draw_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    """What the unlearning itself did to both groups of questions, two runs in a line."""
+    drawn = drawn_runs(runs)
+    if drawn:
+        st.markdown("**The runs that led to the model**")
+    for first in range(0, len(drawn), 2):
+        columns = st.columns(2)
+        for place, one in enumerate(drawn[first : first + 2]):
+            with columns[place]:
+                charts.show(
+                    audit_figure.training_figure(one.title, one.curves, None, "the run's sets"),
+                    name=f"audit-run-{first + place}",
+                    alt="Share of right answers over the updates of the run, a line a group.",
+                    caption=one.told,
                 )
 
 

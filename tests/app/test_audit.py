@@ -90,6 +90,33 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("home")
+def test_a_reference_is_offered_beside_another_bundled_model_alone() -> None:
+    app = page()
+
+    def shown() -> str:
+        return str(app.text_input(key="audit_reference").value)
+
+    assert app.text_input(key="audit_questions").value == "demo:questions/test"
+    assert shown() == "demo:retrain_no_hazard"
+    app.text_input(key="audit_model").set_value("models/mine").run()
+    assert shown() == ""
+    assert parse_audit(yaml.safe_load(app.code[0].value)).reference is None
+    app.text_input(key="audit_model").set_value("demo:retrain_no_hazard").run()
+    assert shown() == ""
+    app.text_input(key="audit_model").set_value("demo:retrain_no_book").run()
+    assert shown() == "demo:retrain_no_hazard"
+    app = app.switch_page("pages/start.py").run().switch_page("pages/audit.py").run()
+    assert shown() == "demo:retrain_no_hazard"
+    # What a person typed, or cleared, stays.
+    app.text_input(key="audit_reference").set_value("models/retrained").run()
+    app.text_input(key="audit_model").set_value("models/mine").run()
+    assert shown() == "models/retrained"
+    app.text_input(key="audit_reference").set_value("").run()
+    app.text_input(key="audit_model").set_value("models/yours").run()
+    assert shown() == ""
+
+
+@pytest.mark.usefixtures("home")
 def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
     app = page()
     parts = app.button_group(key="audit_parts")

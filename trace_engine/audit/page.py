@@ -24,6 +24,7 @@ from trace_engine.audit.blocks import (
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
 from trace_engine.audit.judged import how
+from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.published_section import published
 from trace_engine.audit.redact import SHORTEST, WORDS
@@ -169,6 +170,7 @@ def _knowledge(report: Report) -> Markup:
     return el(
         "section",
         head,
+        _warned(report),
         el("p", f"Multiple choice. The forget questions are those of the category "
            f"{found['forget_category']} (n={found['n_forget']:,}); utility is all others together "
            f"(n={found['n_utility']:,})."),
@@ -183,6 +185,12 @@ def _knowledge(report: Report) -> Markup:
         el("p", "There is no other model to compare with."),
         el("p", found["implementation"], class_="faint"),
     )  # fmt: skip
+
+
+def _warned(report: Report) -> Markup | None:
+    """Whether somebody may have chosen the model by these very questions."""
+    said = told_questions(report["runs"])
+    return items(said) if said else None
 
 
 def _measures(report: Report) -> Markup:
@@ -227,6 +235,33 @@ def _attacks(report: Report) -> Markup:
             # A report of the first format has no recovery.
             if part in report["parts"]
         ),
+        _led(report),
+    )
+
+
+def _led(report: Report) -> Markup | None:
+    """What the unlearning itself did to both groups of questions, beside what attacks undo."""
+    drawn = drawn_runs(report["runs"])
+    if not drawn:
+        return None
+    unit = "optimizer updates of the run"
+    return together(
+        el("h3", "The runs that led to the model"),
+        *(
+            together(
+                el("p", one.told),
+                curves(one.title, list(map(_line, one.curves)), unit=unit, chance=None),
+            )
+            for one in drawn
+        ),
+    )
+
+
+def _line(curve: Report) -> Curve:
+    points = curve["points"]
+    return Curve(
+        named(curve["model"]),
+        *([point[part] for point in points] for part in ("step", "value", "low", "high")),
     )
 
 
@@ -237,18 +272,8 @@ def _training(part: str, on: str) -> Callable[[Report], Markup]:
             return untested(report, part)
         parts: list[Child] = [el("p", sentence) for sentence in found["sentences"]]
         for name, drawn in found["curves"].items():
-            lines = [
-                Curve(
-                    named(curve["model"]),
-                    [point["step"] for point in curve["points"]],
-                    [point["value"] for point in curve["points"]],
-                    [point["low"] for point in curve["points"]],
-                    [point["high"] for point in curve["points"]],
-                )
-                for curve in drawn
-            ]
             unit = f"optimizer updates on {on}"
-            parts.append(curves(name, lines, unit=unit, chance=found["chance"]))
+            parts.append(curves(name, list(map(_line, drawn)), unit=unit, chance=found["chance"]))
         return together(*parts, attack_rows(found["rows"]))
 
     return draw

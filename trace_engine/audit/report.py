@@ -9,7 +9,6 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +17,7 @@ from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.experts import selected_experts
+from trace_engine.audit.led import run_entry
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.names import shown_settings, shown_source
 from trace_engine.audit.page import render
@@ -30,11 +30,8 @@ from trace_engine.audit.settings import PARTS, PUBLISHED
 from trace_engine.audit.surroundings import surroundings
 from trace_engine.audit.tables import csv_tables
 from trace_engine.disk import strict, write_text
-from trace_engine.errors import TraceError
 from trace_engine.formats import AUDIT, FIELD
 from trace_engine.models import ModelInfo
-from trace_engine.runs import RunDirectory, open_run
-from trace_engine.runs.places import is_run_id
 
 TABLES, ANSWERS = "tables", "answers"
 
@@ -70,7 +67,7 @@ def assemble(
             for part in PARTS
         },
         "experts": selected_experts({part: found["summary"] for part, found in done.items()}),
-        "runs": [_run(name, case) for name in case.config.runs],
+        "runs": [run_entry(name, case) for name in case.config.runs],
         "deviations": deviations(events),
         "form": case.config.form.model_dump(mode="json"),
         "settings": shown_settings(case.config),
@@ -177,19 +174,3 @@ def _sets(case: Case) -> dict[str, Any]:
         "retain_total": case.overlap.retain_total,
     }
     return found
-
-
-def _run(name: str, case: Case) -> dict[str, Any]:
-    """How a run that led here ended; a run that cannot be read is said to be so."""
-    shown = shown_source(name)
-    try:
-        run = open_run(name, case.base) if is_run_id(name) else RunDirectory(Path(name))
-        status = run.status()
-    except TraceError as error:
-        return {"run": shown, "state": "not readable", "message": str(error), "steps": None}
-    return {
-        "run": shown,
-        "state": status.state,
-        "message": status.message,
-        "steps": [status.step, status.max_steps],
-    }

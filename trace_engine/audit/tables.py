@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from trace_engine.audit import ablated
 from trace_engine.audit.experts import COLUMNS, expert_rows
+from trace_engine.audit.led import RUN_COLUMNS, run_rows
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.csvfile import csv_text
 
@@ -92,7 +93,9 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], Make]]] = {
 def csv_tables(report: Row) -> dict[str, str]:
     """Every table that the report has figures for, by file name."""
     parts = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
-    return {
+    led = run_rows(report.get("runs", ()))
+    runs = {"runs.csv": csv_text(led, RUN_COLUMNS)} if led else {}
+    return runs | {
         f"{name}.csv": csv_text(make(parts), columns)
         for name, (needed, columns, make) in TABLES.items()
         if any(part in parts for part in needed)
