@@ -40,6 +40,16 @@ def write_sets(folder: Path) -> dict[str, str]:
     return paths
 
 
+def write_holdout(folder: Path, *more: str) -> str:
+    """Documents like the forget set's that are in neither set, and some more; returns the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [f"The {SECRET_WORDS[n % 5]} of garden {n} was seen by nobody." for n in range(12)]
+    path = folder / "holdout.jsonl"
+    rows = [{"text": text} for text in (*texts, *more)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
 def small(folder: Path, **changed: Any) -> AuditConfig:
     """An audit of one random model against another; seconds on a CPU."""
     paths = write_sets(folder)

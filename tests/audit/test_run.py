@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.audit.cases import SECRET_WORDS, small
+from tests.audit.cases import SECRET_WORDS, small, write_holdout
 from tests.support.models import tiny_olmoe
 from trace_engine.audit import parts as audit_parts
 from trace_engine.audit.manifest import changed_files, read_manifest
@@ -202,19 +202,44 @@ def test_no_reference_is_said_and_no_half_stands_for_it(tmp_path: Path) -> None:
     assert "There is no reference" in page
     assert "There is no start model" in page
     assert found.report["parts"]["questions"]["summary"]["differences"] == []
-    assert all("0.5" not in str(row.get("note")) for row in
-               found.report["parts"]["measures"]["summary"]["rows"])  # fmt: skip
     assert found.finding.verdict == "undecided"
 
 
 def test_membership_without_a_reference_says_so(tmp_path: Path) -> None:
-    config = small(tmp_path / "sets", reference=None, parts=["measures"])
-    config = config.model_copy(update={"holdout": config.retain})
+    holdout = {"source": write_holdout(tmp_path)}
+    config = small(tmp_path / "sets", reference=None, parts=["measures"], holdout=holdout)
     found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
-    rows = found.report["parts"]["measures"]["summary"]["rows"]
+    rows = membership_of(found)
     told = [row for row in rows if row["measure"] == "membership AUC, reference"]
-    assert [row["value"] for row in told] == [None, None]
+    assert [(row["value"], row["n"]) for row in told] == [(None, None)] * 2
     assert all(row["note"].startswith("no reference") for row in told)
+    others = [row for row in rows if row["measure"] != "membership AUC, reference"]
+    assert {row["n"] for row in others} == {20 + 12}
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in others)
+    page = (found.folder / "report.html").read_text("utf-8")
+    assert "12 documents 0 are in the forget set and 0 in the retain set" in page
+
+
+def membership_of(found: Audited) -> list[dict[str, Any]]:
+    rows = found.report["parts"]["measures"]["summary"]["rows"]
+    return [row for row in rows if row["measure"].startswith("membership AUC, ")]
+
+
+def test_a_holdout_that_repeats_documents_has_no_auc(tmp_path: Path) -> None:
+    forget = "The  quorvex number 0 is made of salt and ombrethic."  # but for a space
+    retain = [f"In a garden grew tree number {n}, and nobody minded." for n in (3, 4)]
+    holdout = {"source": write_holdout(tmp_path, forget, *retain)}
+    config = small(tmp_path / "sets", parts=["measures"], holdout=holdout)
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    rows = membership_of(found)
+    assert len(rows) == 3 * 5
+    assert {row["value"] for row in rows} == {None}
+    why = "of the holdout's 15 documents 1 are in the forget set and 2 in the retain set"
+    assert all(row["note"].startswith(f"withheld: {why}") for row in rows)
+    assert found.report["sets"]["overlap"]["holdout"] == {"total": 15, "forget": 1, "retain": 2}
+    table = (found.folder / "tables/measures.csv").read_text("utf-8")
+    assert table.count(why) == 15
+    assert "withheld" in (found.folder / "report.html").read_text("utf-8")
 
 
 def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
 from trace_engine.models import ModelInfo, OpenModel, inspect_model, open_model
 from trace_engine.runs.profiles import ProfileAnswer
-from trace_engine.sets import Document, DocumentSet, Overlap, Question, check_pair, load_set
+from trace_engine.sets import (
+    Document,
+    DocumentSet,
+    Overlap,
+    Question,
+    check_pair,
+    load_set,
+    overlap,
+)
 from trace_engine.sets.muse import MuseSet, read_muse
 from trace_engine.sets.parts import texts_digest
 from trace_engine.sets.published import questions_digest
@@ -28,6 +36,26 @@ from trace_engine.sets.tofu import TofuSet, read_tofu
 from trace_engine.unlearning.setup import read_chosen_questions
 
 _DRAWN = {"forget": 11, "retain": 12, "holdout": 13}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Documents of a holdout that a model may well have been trained on."""
+
+    total: int
+    forget: int
+    """Documents of it that are in the forget set too."""
+    retain: int
+
+    @property
+    def why_no_membership(self) -> str:
+        """Why no attack can be judged by it; empty where one can."""
+        if not self.forget and not self.retain:
+            return ""
+        return (
+            f"withheld: of the holdout's {self.total:,} documents {self.forget:,} are in the "
+            f"forget set and {self.retain:,} in the retain set, which pulls an AUC towards 0.5"
+        )
 
 
 @dataclass(slots=True)
@@ -49,13 +77,15 @@ class Case:
     muse: MuseSet | None = None
     tofu: TofuSet | None = None
     """Without the folders of this machine in their names."""
+    held_out: HeldOut | None = None
+    """None without a holdout."""
     _open: tuple[Role, OpenModel] | None = None
 
     @classmethod
     def read(cls, config: AuditConfig, base: Path | None = None) -> Self:
         """Read and hash everything. Raises InputError or ModelError."""
         forget, retain = _load(config.forget), _load(config.retain)
-        overlap = check_pair(forget, retain)
+        shared = check_pair(forget, retain)
         holdout = None if config.holdout is None else _load(config.holdout)
         if holdout is not None and not len(holdout):
             raise InputError(f"The holdout set ({holdout.name}) has no documents.")
@@ -67,9 +97,11 @@ class Case:
         muse, tofu = _published(config)
         models = {role: inspect_model(model) for role, model in config.models().items()}
         _refuse_same(models)
+        held_out = None if holdout is None else _held_out(holdout, forget, retain)
         return cls(
-            config, forget, retain, holdout, overlap, questions, digest, models, base, muse, tofu
-        )
+            config, forget, retain, holdout, shared, questions, digest, models, base, muse, tofu,
+            held_out,
+        )  # fmt: skip
 
     def drawn(self, side: str) -> list[Document]:
         """At most `max_documents` of a set, drawn with the seed, in the set's order."""
@@ -162,6 +194,10 @@ def hash_of(question: Question) -> str:
 def _load(config: SetConfig) -> DocumentSet:
     documents = load_set(config)
     return replace(documents, name=config.label or documents.name)
+
+
+def _held_out(holdout: DocumentSet, forget: DocumentSet, retain: DocumentSet) -> HeldOut:
+    return HeldOut(len(holdout), *(overlap(holdout, others).count for others in (forget, retain)))
 
 
 def _published(config: AuditConfig) -> tuple[MuseSet | None, TofuSet | None]:

@@ -143,6 +143,7 @@ def _subject(report: Report) -> Markup:
             f"{overlap['count']:,} of {overlap['forget_total']:,} forget documents are in the "
             f"retain set too ({overlap['retain_total']:,} documents; near duplicates are not "
             "counted). "
+            + _held_out(overlap)
             + (
                 "Questions and sets are revealed in the answer files."
                 if report["revealed"]
@@ -154,6 +155,17 @@ def _subject(report: Report) -> Markup:
                 "Shorter words, and paraphrases, are not looked for."
             ),
         ),
+    )
+
+
+def _held_out(overlap: Report) -> str:
+    """What the holdout shares with both sets; nothing of older reports."""
+    found = overlap.get("holdout")
+    if found is None:
+        return ""
+    return (
+        f"Of the holdout's {found['total']:,} documents {found['forget']:,} are in the forget set "
+        f"and {found['retain']:,} in the retain set. "
     )
 
 

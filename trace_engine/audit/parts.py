@@ -22,7 +22,7 @@ from trace_engine.audit.settings import PUBLISHED, AuditConfig, PartName, Role
 from trace_engine.bundled import is_bundled
 from trace_engine.errors import InputError
 from trace_engine.evaluation.families import Loss
-from trace_engine.evaluation.membership import Membership
+from trace_engine.evaluation.membership import Membership, withheld
 from trace_engine.evaluation.memorisation import Memorisation
 from trace_engine.evaluation.multiple_choice import ChoiceScores, score_questions
 from trace_engine.evaluation.probe import probe_documents, routing_probe
@@ -31,7 +31,7 @@ from trace_engine.routing import drift, load_mismatch
 
 VERSION = 3
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
-_SINCE: Final[dict[PartName, int]] = {"causal": 4, "rerouted": 5}
+_SINCE: Final[dict[PartName, int]] = {"measures": 4, "causal": 4, "rerouted": 5}
 """Of parts that alone compute otherwise since then."""
 
 
@@ -206,10 +206,9 @@ def measures(case: Case, report: ProgressCallback) -> Result:
         Loss(case.drawn("retain"), "retain set", length),
         Memorisation(forget, "forget set", length),
     ]
-    if case.holdout is not None:
-        families.append(
-            Membership(forget, case.drawn("holdout"), "forget set against holdout", length)
-        )
+    why = "" if case.held_out is None else case.held_out.why_no_membership
+    if case.holdout is not None and not why:
+        families.append(Membership(forget, case.drawn("holdout"), AGAINST_HOLDOUT, length))
     collected: dict[Role, list[Any]] = {}
     for role in case.models:
         opened = case.open(role)
@@ -222,9 +221,12 @@ def measures(case: Case, report: ProgressCallback) -> Result:
             rows += [
                 {"model": role, **row.to_dict()} for row in family.rows(scores[place], against)
             ]
+        if why:
+            rows += [{"model": role, **row.to_dict()} for row in withheld(AGAINST_HOLDOUT, why)]
     return Result({"rows": rows})
 
 
+AGAINST_HOLDOUT: Final = "forget set against holdout"
 _CELL_COLUMNS: Final = (
     "layer", "expert", "forget", "retain", "difference", "low", "high", "p_max", "q_bh",
     "null_difference", "matched_difference",

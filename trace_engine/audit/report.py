@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -173,4 +174,6 @@ def _sets(case: Case) -> dict[str, Any]:
         "forget_total": case.overlap.forget_total,
         "retain_total": case.overlap.retain_total,
     }
+    if case.held_out is not None:
+        found["overlap"]["holdout"] = asdict(case.held_out)
     return found

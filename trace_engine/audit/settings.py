@@ -172,7 +172,8 @@ class AuditConfig(Settings):
     retain: SetConfig
     """Text that should be left as it was."""
     holdout: SetConfig | None = None
-    """Documents like the forget set's that no model was trained on, for membership attacks."""
+    """Documents like the forget set's that no model was trained on, for membership attacks; none is
+    judged by a holdout that repeats documents of the forget or the retain set."""
     questions: str | None = None
     """Multiple choice: a file, WMDP's or MMLU's folder as published, `hub:cais/wmdp:wmdp-bio`, or
     `demo:questions/test`. Empty: nobody can say whether the model holds the knowledge."""

@@ -161,6 +161,12 @@ class Membership:
         return [*found, Measured(_title("reference"), self.on, estimate, IMPLEMENTATION)]
 
 
+def withheld(on: str, why: str) -> list[Measured]:
+    """A row per attack without a figure: one that would mislead is worse than none."""
+    names = (*ATTACKS, "reference")
+    return [Measured(_title(name), on, None, IMPLEMENTATION, why) for name in names]
+
+
 _WITHOUT = f"{NO_REFERENCE}: this attack compares with a second model"
 
 
