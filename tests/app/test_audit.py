@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from streamlit.testing.v1 import AppTest
 
 from app import audit_view
 from tests.audit.cases import small, write_published
-from trace_engine.audit import background
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import AuditConfig, parse_audit
@@ -226,6 +226,31 @@ def test_an_address_of_no_audit_is_a_sentence() -> None:
     assert "There is no audit '../../etc' on this machine." in texts(app)
 
 
-@pytest.mark.usefixtures("home")
-def test_the_page_computes_nothing() -> None:
-    assert background.list_audits() == []
+def test_the_page_computes_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tmp_path / "sets", parts=["questions", "measures"])
+    folder = stored(home, config, "done", "Undecided")
+    run_audit(config, folder / "report", base=home)
+    computed: list[str] = []
+
+    def refuse(name: str) -> Any:
+        def called(*_: object, **__: object) -> None:
+            computed.append(name)
+            raise AssertionError(name)
+
+        return called
+
+    for name in ("open_model", "inspect_model", "read_chosen_questions", "load_set"):
+        monkeypatch.setattr(f"trace_engine.audit.case.{name}", refuse(name))
+    monkeypatch.setattr(torch.nn.Module, "__call__", refuse("forward"))
+    with pytest.raises(AssertionError, match="load_set"):
+        run_audit(config, tmp_path / "again", base=home)
+    with pytest.raises(AssertionError, match="forward"):
+        torch.nn.Identity()(torch.ones(1))
+    computed.clear()
+    app = page(audit=folder.name)
+    assert not app.exception
+    assert "Forget and utility" in texts(app)
+    assert len(app.dataframe) == 2
+    assert computed == []

@@ -1,5 +1,6 @@
 """Attacks as parts: who is compared with whom, and which questions count."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from trace_engine.audit.case import Case
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import AuditConfig
 from trace_engine.audit.trained import Unseen, _relearned, relearning, unseen_of
+from trace_engine.errors import InputError
 from trace_engine.sets import Document, Question
 
 
@@ -130,13 +132,15 @@ def test_relearning_counts_only_what_the_slice_does_not_tell(
 def test_relearning_that_shows_everything_is_refused(
     config: AuditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case.read(config, tmp_path / "home")
-    monkeypatch.setattr(
-        "trace_engine.audit.trained.not_shown",
-        lambda questions, shown, **how: [False] * len(questions),
-    )
-    monkeypatch.setattr("trace_engine.audit.trained.relearn", lambda *a, **k: Relearned({}, {}))
-    with pytest.raises(Exception, match="none is left to ask about"):
+    asked = Case.read(config, tmp_path / "home").forget_questions().values()
+    told = " ".join(question.choices[question.answer] for question in asked)
+    tells_all = tmp_path / "tells_all.jsonl"
+    rows = [{"text": f"Document {n}: {told.upper()}"} for n in range(5)]
+    tells_all.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    forget = config.forget.model_copy(update={"source": str(tells_all)})
+    case = Case.read(config.model_copy(update={"forget": forget}), tmp_path / "home")
+    monkeypatch.setattr("trace_engine.audit.trained.relearn", lambda *a, **k: pytest.fail("trains"))
+    with pytest.raises(InputError, match="none is left to ask about"):
         relearning(case, lambda progress: None)
 
 

@@ -230,19 +230,34 @@ def test_a_part_that_is_missing_and_a_reference_that_is_not_there_are_said(
     assert "rouge-score" in forget.implementation
 
 
+def test_a_passage_is_judged_by_its_first_128_tokens(
+    opened: OpenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = muse_folder(tmp_path)
+    rows = [{"prompt": "once upon", "gt": "a " * 64 + "b " * 500}]  # a token a letter
+    (folder / "verbmem" / "forget.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(
+        "trace_engine.evaluation.muse.continue_texts",
+        lambda opened, prompts, new, **_: ["a " * (new // 2)] * len(prompts),
+    )
+    collected: MuseScores = Muse(read_muse(str(folder)), 64).collect(opened)
+    assert collected.verbatim[0] > 0.9
+
+
 def test_against_itself_privleak_is_zero_and_verbmem_is_its_own_text(
     opened: OpenModel, tmp_path: Path
 ) -> None:
     """A model asked for what it writes anyway has it word for word."""
     folder = muse_folder(tmp_path)
-    [text] = continue_texts(opened, ["once upon"], 128)
-    rows = [{"prompt": "once upon", "gt": f"{text} word"}]
+    [text] = continue_texts(opened, ["tree"], 128)
+    strange = "a garden of which nobody has ever written"
+    rows = [{"prompt": "tree", "gt": gt} for gt in (text, strange)]
     (folder / "verbmem" / "forget.json").write_text(json.dumps(rows))
     family = Muse(read_muse(str(folder)), 64)
     collected: MuseScores = family.collect(opened)
-    ids = opened.tokenizer(rows[0]["gt"])["input_ids"][:128]
-    expected = opened.tokenizer.decode(ids, skip_special_tokens=True)
-    assert collected.verbatim == [rouge_l(expected, text).f1]
+    own, others = collected.verbatim
+    assert own > 0.9
+    assert others < 0.2
     leak = family.rows(collected, family.collect_reference(opened))[-1]
     assert leak.estimate is not None
     assert leak.estimate.value == 0.0
