@@ -24,7 +24,7 @@ from trace_engine import runs
 from trace_engine.bundled import PACK
 from trace_engine.config import UnlearnConfig
 from trace_engine.disk import stamp
-from trace_engine.errors import TraceError
+from trace_engine.errors import RunError, TraceError
 from trace_engine.evaluation.outcome import Figure, forget_and_utility
 from trace_engine.routing import Profile
 from trace_engine.runs import RunDirectory
@@ -52,10 +52,13 @@ def offered() -> tuple[dict[str, str], list[str]]:
             skipped.append(f"{summary.id}: {summary.status.message}")
         if summary.kind != "unlearn":
             continue
-        run = runs.open_run(summary.id)
-        rows = stamp(run.path / replay.ROWS)
-        if rows is not None and rows[1]:
-            labels[run.id] = summary.name.strip() or _unnamed(run)
+        try:
+            run = runs.open_run(summary.id)
+            rows = stamp(run.path / replay.ROWS)
+            if rows is not None and rows[1]:
+                labels[run.id] = summary.name.strip() or _unnamed(run)
+        except TraceError as error:
+            skipped.append(f"{summary.id}: {error}")
     for path in (replay.BUNDLED_RUN, replay.BUNDLED_CONTROL):
         try:
             bundled = replay.bundled_run(path)
@@ -68,8 +71,7 @@ def offered() -> tuple[dict[str, str], list[str]]:
 
 
 def _unnamed(run: RunDirectory) -> str:
-    config = run.config()
-    assert isinstance(config, UnlearnConfig)
+    config = _settings(run)
     return f"{config.method} {weighs(config)} {run.id[-6:]}"
 
 
@@ -85,12 +87,18 @@ def read(chosen: Mapping[str, str]) -> tuple[list[StoredRun], list[str]]:
                 found.append(dataclasses.replace(stored, label=label))
                 continue
             run = runs.open_run(key)
-            config, rows = run.config(), _told(run)
-            assert isinstance(config, UnlearnConfig)
+            config, rows = _settings(run), _told(run)
             found.append(StoredRun(run.id, label, run.path, config, rows, run.facts()))
         except TraceError as error:
             skipped.append(f"{key}: {error}")
     return found, skipped
+
+
+def _settings(run: RunDirectory) -> UnlearnConfig:
+    config = run.config()
+    if isinstance(config, UnlearnConfig):
+        return config
+    raise RunError(f"Run {run.id} is damaged: its settings are of a profile.")
 
 
 def _told(run: RunDirectory) -> tuple[dict[str, Any], ...]:

@@ -4,6 +4,8 @@ It ticks while something is at work and stands still otherwise. Accepted trade-o
 disk and memory are those of the page's last run.
 """
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -87,12 +89,17 @@ def jobs_frame(jobs: tuple[ActiveJob, ...]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=JOB_COLUMNS)
 
 
+def events_frame(events: list[dict[str, Any]]) -> pd.DataFrame:
+    """A run's events, a line each."""
+    return pd.DataFrame(map(line_of, events), columns=["time", "attempt", "event", "what"])
+
+
 def log(run: RunDirectory) -> None:
     """A run's events as a table."""
     events = run.events()
     if not events:
         st.caption("No events: this run was made before they were recorded.")
         return
-    table = pd.DataFrame(map(line_of, events), columns=["time", "attempt", "event", "what"])
+    table = events_frame(events)
     tables.show(table, f"run_{run.id}_log", alt="What happened to the run, oldest first, in UTC.")
     st.caption("Times are UTC. `trace-moe runs log` prints the same.")

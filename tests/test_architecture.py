@@ -19,6 +19,7 @@ FLOORS: dict[str, float] = {
     "methods": 0,
     "progress": 0,
     "refusal": 0,
+    "regular": 0,
     "spelling": 0,
     "stored": 0,
     "threads": 0,

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.errors import RunError
+from trace_engine.regular import open_file, read_bytes, read_text
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of change: a file that was replaced or appended to has another one."""
+_MOST_DIGITS = 300
+"""Of a whole number in JSON; a float ends at 308."""
 _LEFTOVER = re.compile(r"\..+\.(tmp|old)")
 
 
@@ -99,22 +102,35 @@ def write_json_quickly(path: Path, data: Any) -> None:
 
 def parse_json(text: str | bytes) -> Any:
     """JSON that a stranger may have written. Raises ValueError for whatever cannot be read, as
-    brackets too deep for the stack are."""
+    brackets too deep for the stack are, and whole numbers that no float can hold."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
 def read_json(path: Path) -> Any:
     """The JSON in `path`, or None when there is no such file. Raises RunError when it is
-    damaged."""
+    damaged, or no file."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except ValueError as error:
         raise RunError(f"{path.name} is damaged: it is not JSON ({error}).") from None
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    reason = error.strerror or "the system gives no reason"
+    return RunError(f"{path.name} cannot be read ({reason}).")
 
 
 def strict(data: Any) -> Any:
@@ -132,12 +148,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every complete line of a JSON-lines file; a last line without its newline is still being
     written.
 
-    Raises RunError naming the physical line when a complete one is not a JSON object.
+    Raises RunError naming the physical line when a complete one is not a JSON object, or when the
+    file cannot be read.
     """
     try:
-        complete, _, _ = path.read_bytes().rpartition(b"\n")
+        complete, _, _ = read_bytes(path).rpartition(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unreadable(path, error) from None
     rows = []
     for number, line in enumerate(complete.split(b"\n"), start=1):
         if not line:
@@ -153,13 +172,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_last_line(path: Path, window: int = 65536) -> dict[str, Any] | None:
-    """The last complete line of a JSON-lines file, read from its end; None when there is none."""
+    """The last complete line of a JSON-lines file, read from its end; None when there is none.
+    Raises RunError when the file cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - window))
             complete = file.read().rpartition(b"\n")[0]
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         row = parse_json(complete.rpartition(b"\n")[2])
     except ValueError:
@@ -243,7 +265,7 @@ def remove_leftovers(folder: Path, *, of: str = "", older_than: float = 0.0) -> 
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in pieces."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from trace_engine.errors import InputError
+from trace_engine.regular import read_text
 
 MOST_BYTES = 2**20
 MOST_VALUES = 100_000
@@ -25,7 +26,7 @@ def read_yaml(path: Path, what: str = "settings file") -> Any:
             raise InputError(
                 f"{path.name} has {path.stat().st_size:,} bytes; a {what} may have {MOST_BYTES:,}."
             )
-        return parse_yaml(path.read_text(encoding="utf-8"), path.name)
+        return parse_yaml(read_text(path), path.name)
     except FileNotFoundError:
         raise InputError(f"{path.name}: no such {what}.") from None
     except OSError as error:
@@ -39,12 +40,13 @@ def parse_yaml(text: str, where: str) -> Any:
     """YAML's values, plain ones only. Raises InputError; `where` begins its sentence."""
     try:
         data = yaml.safe_load(text)
+        size = _values(data, {})
     except RecursionError:
         raise InputError(f"{where}: not a readable YAML file (nested too deeply).") from None
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: not a readable YAML file ({reason[:500]}).") from None
-    if _values(data, {}) > MOST_VALUES:
+    if size > MOST_VALUES:
         raise InputError(
             f"{where}: its aliases stand for more than {MOST_VALUES:,} values, too many for "
             "settings. Write out what you mean."
@@ -53,7 +55,12 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _values(data: Any, known: dict[int, float]) -> float:
-    """How many values there are with every alias written out; infinite for one inside itself."""
+    """How many values there are with every alias written out; infinite for one inside itself.
+
+    Raises ValueError for text that is no text: an escape can write half of a surrogate pair.
+    """
+    if isinstance(data, str):
+        data.encode()
     if not isinstance(data, dict | list):
         return 1
     if id(data) not in known:

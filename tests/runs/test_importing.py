@@ -1,12 +1,14 @@
 """A run's folder comes into the home whole, under an id of the home's own, or not at all."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.runs.light_worker import config
-from trace_engine.disk import Appender
+from trace_engine.disk import Appender, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs import RunDirectory, import_run, list_runs, open_run
 from trace_engine.runs.checkpoints import save_checkpoint
@@ -98,3 +100,60 @@ def test_a_running_run_and_a_link_to_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run.path)
     with pytest.raises(RunError, match="symbolic link"):
         import_run(tmp_path / "link", tmp_path / "home")
+
+
+def test_of_who_asked_only_the_folder_comes_in(outside: RunDirectory, tmp_path: Path) -> None:
+    asked = {"question": "q", "token": "t", "sweep": "20260101-000000-abcdef", "owner": "anna"}
+    write_json(outside.path / "launch.json", {"folder": str(tmp_path), **asked})
+    run = open_run(import_run(outside.path, tmp_path / "home"), tmp_path / "home")
+    assert run.launched() == {"folder": str(tmp_path)}
+    assert (run.owner(), run.sweep(), run.launch_folder()) == (None, None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["facts.json", "model/notes", "launch.json"])
+def test_a_pipe_is_refused_without_waiting(
+    outside: RunDirectory, tmp_path: Path, name: str
+) -> None:
+    (outside.path / name).unlink(missing_ok=True)
+    os.mkfifo(outside.path / name)
+    with pytest.raises(RunError, match=f"pipe.*{name.rpartition('/')[2]}.*Nothing was imported"):
+        import_run(outside.path, tmp_path / "home")
+    assert list((tmp_path / "home" / "runs").iterdir()) == []
+
+
+ROW = {"attempt": 1, "kind": "eval", "step": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("status.json", '{"state": "done", "created": 1e300}'),
+        ("status.json", '{"state": "done", "notes": [1]}'),
+        ("facts.json", '{"trainable": 1}'),
+        ("facts.json", '{"knowledge": [1]}'),
+        ("facts.json", '{"method": "x"}'),
+        ("facts.json", '{"control": {"sentence": "\\ud800"}}'),
+        ("metrics.jsonl", json.dumps({**ROW, "accuracy": [1]}) + "\n"),
+        ("metrics.jsonl", json.dumps({**ROW, "step": 10**22}) + "\n"),
+        ("metrics.jsonl", json.dumps({**ROW, "kind": "train", "loss": 10**400}) + "\n"),
+        ("events.jsonl", '{"time": "t", "event": "done", "peak_memory": "x"}\n'),
+        ("progress.json", '{"done": "x"}'),
+        ("launch.json", "[]"),
+        ("launch.json", "{"),
+        ("events.jsonl", None),
+        ("log.txt", None),
+    ],
+)
+def test_what_a_page_could_not_show_is_refused(
+    outside: RunDirectory, tmp_path: Path, name: str, text: str | None
+) -> None:
+    """Values of a kind that no run writes; None: a folder in the file's place."""
+    place = outside.path / name
+    if text is None:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+    else:
+        place.write_text(text)
+    with pytest.raises(RunError, match=r"Nothing was imported\."):
+        import_run(outside.path, tmp_path / "home")
+    assert list((tmp_path / "home" / "runs").iterdir()) == []

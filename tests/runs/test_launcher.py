@@ -307,6 +307,33 @@ def test_a_damaged_run_is_listed_with_its_reason(base: Path, tmp_path: Path) -> 
     assert "status.json is damaged" in row.status.message
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"question": []}', "1" * 400, None])
+def test_a_strangers_run_blocks_no_launch(base: Path, tmp_path: Path, text: str | None) -> None:
+    """What stands in its launch.json, or None for a folder there, answers nobody's question."""
+    run = RunDirectory(base / "runs" / "20260101-000000-abcdef")
+    with run.create(config(tmp_path)):
+        run.update(state="done")
+    asked = run.path / "launch.json"
+    asked.unlink()
+    asked.mkdir() if text is None else asked.write_text(text)
+    (base / "release").touch()
+    first = launch(config(tmp_path), base, token="press")
+    assert launch(config(tmp_path), base, token="press") == first != run.id
+    until_state(open_run(first, base), "done")
+    assert run.owner() is run.sweep() is None
+
+
+def test_a_damaged_run_of_the_same_question_blocks_no_launch(base: Path, tmp_path: Path) -> None:
+    base.mkdir()
+    (base / "release").touch()
+    first = open_run(launch(config(tmp_path), base), base)
+    until_state(first, "done")
+    (first.path / "status.json").write_text("[]")
+    second = launch(config(tmp_path), base)
+    assert second != first.id
+    until_state(open_run(second, base), "done")
+
+
 def test_only_what_an_id_opens_is_listed(base: Path, tmp_path: Path) -> None:
     run = RunDirectory(base / "runs" / "20260101-000000-abcdef")
     run.create(config(tmp_path)).release()

@@ -12,6 +12,7 @@ from typing import Any, Final
 from trace_engine.attacks.settings import AskingConfig
 from trace_engine.bundled import is_bundled
 from trace_engine.errors import InputError
+from trace_engine.regular import read_bytes
 from trace_engine.sets import Question
 from trace_engine.sets.parse import file_rows
 
@@ -89,7 +90,7 @@ def prefixes(questions: Mapping[int, Question], config: AskingConfig) -> list[Wo
 def _from_file(questions: Mapping[int, Question], source: str) -> list[Wording]:
     path = Path(source).expanduser()
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise InputError(
             f"{path.name}: no such file of paraphrases ({error.strerror}). Nothing was asked."

@@ -20,7 +20,9 @@ def emit_json(data: Any) -> None:
     """Strict JSON on stdout; NaN and infinity become null."""
     from trace_engine.disk import strict
 
-    print(json.dumps(strict(data), ensure_ascii=False, indent=1))
+    text = json.dumps(strict(data), ensure_ascii=False, indent=1)
+    # Half of a surrogate pair, as in the name of a file, becomes the escape that JSON has for it.
+    print(text.encode("utf-8", "backslashreplace").decode())
 
 
 def note(text: str) -> None:

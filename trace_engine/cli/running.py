@@ -22,6 +22,7 @@ from trace_engine.cli.output import (
     emit_json,
     interval,
     note,
+    plain,
     print_table,
 )
 from trace_engine.errors import InputError
@@ -211,7 +212,7 @@ def print_run(run: RunDirectory, status: RunStatus) -> None:
     print(f"{run.id}: {status.state}, step {status.step} of {status.max_steps}")
     told = [status.message, *status.notes, *decided(run.facts()), *knowledge(run)]
     for sentence in filter(None, told):
-        print(sentence)
+        print(plain(sentence))
     print_table(*curve(run))
 
 
@@ -286,7 +287,7 @@ def runs_show(options: argparse.Namespace) -> int:
     print_drift(run)
     progress = run.progress()
     if status.active and progress is not None and progress["eta_seconds"] is not None:
-        print(f"{progress['phase']}: {duration(progress['eta_seconds'])} left")
+        print(plain(f"{progress['phase']}: {duration(progress['eta_seconds'])} left"))
     return 0
 
 

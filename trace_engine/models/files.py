@@ -26,6 +26,7 @@ from trace_engine.errors import ModelError
 from trace_engine.exhaustion import ran_out
 from trace_engine.formats import is_pickle
 from trace_engine.models import hub
+from trace_engine.regular import WHAT, irregular, open_file, read_text
 from trace_engine.spelling import size
 
 TOKENIZER_FILES = (
@@ -99,7 +100,10 @@ def locate(source: str, revision: str | None = None) -> ModelFiles:
             f"There is no folder {source[:200]}. Give a model folder, a hub id (owner/name), or "
             "demo:target."
         )
-    there = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path in irregular(inside):
+        raise ModelError(f"{source}: {path.name} is {WHAT}, where a model has files.")
+    there = {path.name for path in inside}
     names = sorted(there | listed.keys())
     _refuse_adapter(source, names)
     config = _read_config(source, folder)
@@ -209,7 +213,7 @@ def _from_hub(source: str, revision: str | None) -> tuple[Path, dict[str, hub.Li
 
 def _read_config(source: str, folder: Path) -> dict[str, Any]:
     try:
-        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json(read_text(folder / "config.json"))
     except FileNotFoundError:
         raise ModelError(
             f"{source} has no config.json, so it is not a transformers model folder."
@@ -333,7 +337,7 @@ def _named_in_index(source: str, folder: Path, names: list[str]) -> list[str] | 
     if not path.is_file() or whole.is_file() or on_hub:
         return None
     try:
-        named = set(parse_json(path.read_text(encoding="utf-8"))["weight_map"].values())
+        named = set(parse_json(read_text(path))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ModelError(f"{source}: {path.name} is not a readable index of weights.") from None
     outside = sorted(str(n) for n in named if not isinstance(n, str) or Path(n).name != n)
@@ -347,5 +351,5 @@ def _sha256(path: Path) -> str:
     real = path.resolve()
     if path.is_symlink() and real.parent.name == "blobs" and _SHA256.fullmatch(real.name):
         return real.name
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,13 +14,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trace_engine.regular import open_file
+
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header before its name (PKWARE APPNOTE, 4.3.7)."""
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -30,7 +32,7 @@ def mapped_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
     Raises BadZipFile, OSError or ValueError for a damaged file.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             return None
         for entry in archive.infolist():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from trace_engine.disk import parse_json, write_bytes
 from trace_engine.errors import InputError
 from trace_engine.formats import FIELD, require_known
+from trace_engine.regular import read_bytes
 from trace_engine.routing.statistics import check_statistic
 from trace_engine.routing.storage import (
     DAMAGE,
@@ -148,7 +149,7 @@ class Mismatch:
         path = Path(directory) / mismatch_name(statistic)
         wanted = profile_digest(path.parent)
         try:
-            arrays: dict[str, Any] = unpack_arrays(path.read_bytes())
+            arrays: dict[str, Any] = unpack_arrays(read_bytes(path))
             head = parse_json(arrays.pop("head").tobytes())
             schema, profile = head.pop("schema"), head.pop("profile")
             require_known({FIELD: schema}, SCHEMA, f"{path}: the map", InputError)

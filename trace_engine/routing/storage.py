@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trace_engine.disk import parse_json, place_folder
 from trace_engine.errors import InputError
 from trace_engine.formats import require_known
+from trace_engine.regular import read_bytes, read_text
 from trace_engine.routing.mapped import file_hash, mapped_arrays
 from trace_engine.routing.profile import Profile, RoutingCounts, TokenSample
 
@@ -102,8 +103,8 @@ def load_profile(directory: Path) -> Profile:
             _verify(directory / name, head["files"][name])
         counts = _arrays(directory / "counts.npz")
         samples = _arrays(directory / "sample.npz")
-        documents = parse_json((directory / "documents.json").read_bytes())
-        vocabulary = parse_json((directory / "vocabulary.json").read_bytes())
+        documents = parse_json(read_bytes(directory / "documents.json"))
+        vocabulary = parse_json(read_bytes(directory / "vocabulary.json"))
         parts = {
             side: RoutingCounts(
                 document_ids=tuple(documents[side]),
@@ -145,7 +146,7 @@ def read_head(directory: Path) -> dict[str, Any]:
     """`profile.json` of a profile, checked for its schema. Raises InputError."""
     path = directory / HEAD
     try:
-        head = parse_json(path.read_text(encoding="utf-8"))
+        head = parse_json(read_text(path))
     except FileNotFoundError:
         raise InputError(f"{directory}: no profile here (there is no {HEAD}).") from None
     except (OSError, ValueError) as error:
@@ -166,7 +167,7 @@ def read_head(directory: Path) -> dict[str, Any]:
 def profile_digest(directory: Path) -> str:
     """SHA-256 over a saved profile's header, which holds the hashes of its other files."""
     read_head(directory)
-    return hashlib.sha256((directory / HEAD).read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(directory / HEAD)).hexdigest()
 
 
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -206,7 +207,7 @@ def _json(value: Any, indent: int | None = None) -> bytes:
 def _arrays(path: Path) -> Arrays:
     """All arrays of a file: mapped where they are large, in memory where they are small."""
     arrays = mapped_arrays(path)
-    return unpack_arrays(path.read_bytes()) if arrays is None else arrays
+    return unpack_arrays(read_bytes(path)) if arrays is None else arrays
 
 
 def _verify(path: Path, digest: str) -> None:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from trace_engine.disk import parse_json
 from trace_engine.errors import RunError
+from trace_engine.regular import open_file
+from trace_engine.runs.shapes import require_row
 
 _BATCH = 4096
 """Lines that are parsed before they become columns."""
@@ -51,10 +53,13 @@ class Curve:
         """The rows that are complete now. Raises RunError naming a damaged line."""
         with self._lock:
             try:
-                with self._path.open("rb") as file:
+                with open_file(self._path) as file:
                     self._read(file)
             except FileNotFoundError:
                 self._forget()
+            except OSError as error:
+                self._forget()
+                raise RunError(f"{self._path.name} cannot be read ({error.strerror}).") from None
             return self._seen
 
     def _forget(self) -> None:
@@ -77,7 +82,7 @@ class Curve:
                 if row["kind"] == "train":
                     steps.append(row)
                 else:
-                    self._others[str(row["kind"]), int(row["step"])] = row
+                    self._others[row["kind"], row["step"]] = row
             parts.append(_columns(steps))
             evaluations = sorted(
                 self._others.values(),
@@ -100,7 +105,7 @@ class Curve:
             if line != b"\n":
                 try:
                     row = parse_json(line)
-                    row["kind"], int(row["step"])
+                    require_row(row)
                 except (ValueError, TypeError, KeyError):
                     number = self._lines + 1
                     self._forget()
@@ -114,7 +119,7 @@ class Curve:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    columns: dict[str, NDArray[Any]] = {"step": np.array([int(row["step"]) for row in rows], int)}
+    columns: dict[str, NDArray[Any]] = {"step": np.array([row["step"] for row in rows], int)}
     for name in dict.fromkeys(name for row in rows for name in row):
         if name in _ABOUT_THE_ROW:
             continue

@@ -31,7 +31,8 @@ from trace_engine.disk import (
     write_text,
 )
 from trace_engine.errors import RunError, TraceError
-from trace_engine.runs import events
+from trace_engine.regular import read_text
+from trace_engine.runs import events, shapes
 from trace_engine.runs.checkpoints import Checkpoint, list_checkpoints
 from trace_engine.runs.curve import KIND_ORDER
 from trace_engine.runs.lock import FileLock, is_locked
@@ -164,6 +165,8 @@ class RunDirectory:
         if not isinstance(recorded, dict) or not isinstance(recorded.get("state"), str):
             raise RunError(f"{self.path.name} is not a run: it has no status.json.")
         self._require_known(recorded)
+        with _reading(self.id, "status.json"):
+            shapes.require_status(recorded)
         return recorded
 
     def _require_known(self, recorded: dict[str, Any]) -> None:
@@ -176,12 +179,14 @@ class RunDirectory:
     def _derived(self, state: str, recorded: dict[str, Any]) -> RunStatus:
         step = int(recorded.get("step", 0))
         updated = float(recorded.get("updated", 0.0))
-        progress = self.path / "progress.json"
+        reported = stamp(self.path / "progress.json")
         last = read_last_line(self.path / "metrics.jsonl")
         if last is not None and last.get("attempt") == recorded.get("attempt"):
-            step = int(last["step"])
-        if state not in FINAL_STATES and progress.exists():
-            updated = max(updated, progress.stat().st_mtime)
+            with _reading(self.id, "metrics.jsonl"):
+                shapes.require_row(last)
+            step = last["step"]
+        if state not in FINAL_STATES and reported is not None:
+            updated = max(updated, reported[2] / 1e9)
         # Runs of earlier versions repeat their state in front of the sentence.
         message = str(recorded.get("message", "")).removeprefix("failed: ")
         if state == "interrupted":
@@ -214,35 +219,46 @@ class RunDirectory:
         last: dict[tuple[str, int], dict[str, Any]] = {}
         with _reading(self.id, "metrics.jsonl"):
             for row in read_lines(self.path / "metrics.jsonl"):
-                last[str(row["kind"]), int(row["step"])] = row
+                shapes.require_row(row)
+                last[row["kind"], row["step"]] = row
             rows = [row for row in last.values() if kind is None or row["kind"] == kind]
             return sorted(rows, key=lambda row: (row["step"], KIND_ORDER.get(row["kind"], 2)))
 
     def facts(self) -> dict[str, Any]:
         """What the run found out before training: model, sets, selection, weights; empty until it
-        has."""
-        found = read_json(self.path / "facts.json") or {}
-        if not isinstance(found, dict):
-            raise RunError(f"Run {self.id} is damaged: facts.json is not a JSON object.")
+        has. Raises RunError when they are damaged."""
+        found: dict[str, Any] = read_json(self.path / "facts.json") or {}
+        with _reading(self.id, "facts.json"):
+            shapes.require_facts(found)
         return found
 
     def progress(self) -> dict[str, Any] | None:
-        """The last `Progress` as a mapping, or None."""
-        data = read_json(self.path / "progress.json")
-        return data if isinstance(data, dict) else None
+        """The last `Progress` as a mapping, or None. Raises RunError when it is damaged."""
+        found: dict[str, Any] | None = read_json(self.path / "progress.json")
+        if found is not None:
+            with _reading(self.id, "progress.json"):
+                shapes.require_progress(found)
+        return found
 
     def log_tail(self, count: int = 50) -> list[str]:
         """The last lines of the worker's log."""
         try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+            text = read_text(self.path / "log.txt", errors="replace")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RunError(f"log.txt cannot be read ({error.strerror}).") from None
         return text.splitlines()[-count:]
 
     def events(self) -> list[dict[str, Any]]:
         """What happened and when, oldest first: `time` (UTC), `event`, `attempt` and what belongs
-        to it; empty for a run of a version that recorded none."""
-        return events.read(self.path)
+        to it; empty for a run of a version that recorded none. Raises RunError when they are
+        damaged."""
+        found = events.read(self.path)
+        with _reading(self.id, events.NAME):
+            for event in found:
+                shapes.require_event(event)
+        return found
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete checkpoints, oldest first."""
@@ -358,30 +374,36 @@ class RunDirectory:
     def launch_folder(self) -> Path:
         """Where the settings' relative names start: where the run was launched, or the current
         folder where that one is not on this machine."""
-        recorded = read_json(self.path / "launch.json")
-        folder = recorded.get("folder") if isinstance(recorded, dict) else None
-        known = isinstance(folder, str) and folder != "" and Path(folder).is_dir()
-        return Path(str(folder)) if known else Path.cwd()
+        folder = self.launched().get("folder")
+        return Path(folder) if folder and os.path.isdir(folder) else Path.cwd()
+
+    def launched(self) -> dict[str, Any]:
+        """Who asked for the run, where, and with what question; empty where that is not recorded.
+        Raises RunError when it is damaged."""
+        found = read_json(self.path / "launch.json")
+        found = {} if found is None else found
+        with _reading(self.id, "launch.json"):
+            shapes.require_launched(found)
+        return dict(found)
 
     def sweep(self) -> str | None:
         """The sweep that asked for the run, a label; None for a run of its own."""
-        return self._launched("sweep")
+        return self._label("sweep")
 
     def owner(self) -> str | None:
         """Who asked for the run or resumed it last, a label; None where nobody had to say who they
         are."""
-        return self._launched("owner")
+        return self._label("owner")
 
     def set_owner(self, owner: str) -> None:
         """Say who resumes it. The caller holds the lock."""
-        recorded = read_json(self.path / "launch.json")
-        known = recorded if isinstance(recorded, dict) else {}
-        write_json(self.path / "launch.json", known | {"owner": owner})
+        write_json(self.path / "launch.json", self.launched() | {"owner": owner})
 
-    def _launched(self, name: str) -> str | None:
-        recorded = read_json(self.path / "launch.json")
-        found = recorded.get(name) if isinstance(recorded, dict) else None
-        return found if isinstance(found, str) else None
+    def _label(self, name: str) -> str | None:
+        try:
+            return self.launched().get(name)
+        except RunError:
+            return None  # a label decides nothing
 
     def update(self, **changes: Any) -> None:
         """Change fields of status.json. The caller holds the lock. `done` is never overwritten."""

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
-from trace_engine.disk import read_json
 from trace_engine.errors import RunError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
@@ -178,15 +177,22 @@ def _known(question: str, token: str | None, home: Path | None) -> str | None:
     """The run that already answers this question: active, or of the same press of the button."""
     for path in sorted(places.subfolder("runs", home).iterdir(), reverse=True):
         listed = places.is_run_id(path.name) and path.is_dir()
-        record = read_json(path / "launch.json") if listed else None
-        if record is None or record.get("question") != question:
-            continue
-        if RunDirectory(path).unmade():  # a launch that was killed
-            continue
-        same_press = token is not None and record.get("token") == token
-        if same_press or RunDirectory(path).status().active:
+        if listed and _answers(RunDirectory(path), question, token):
             return path.name
     return None
+
+
+def _answers(run: RunDirectory, question: str, token: str | None) -> bool:
+    """Whether the run answers the question; a damaged one, perhaps a stranger's, answers none."""
+    try:
+        record = run.launched()
+        if record.get("question") != question:
+            return False
+        if run.unmade():  # a launch that was killed
+            return False
+        return (token is not None and record.get("token") == token) or run.status().active
+    except (RunError, OSError):
+        return False
 
 
 def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -> None:

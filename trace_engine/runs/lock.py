@@ -32,12 +32,20 @@ def _try(descriptor: int, kind: int) -> bool:
     return True
 
 
+def _unusable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path.parent.name}: its file {path.name} is no lock ({error.strerror}).")
+
+
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the exclusive lock; a missing file is not locked."""
+    """Whether some process holds the exclusive lock; a missing file is not locked. Raises RunError
+    for what cannot be opened."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A stranger's may be a pipe, which would wait for somebody at its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _unusable(path, error) from None
     try:
         return not _try(descriptor, fcntl.LOCK_SH)
     finally:
@@ -59,7 +67,10 @@ class FileLock:
         Readers probe with a shared lock for microseconds. When the exclusive lock fails but a
         shared one is granted, only readers were there, and it is tried again.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise _unusable(path, error) from None
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not _try(descriptor, fcntl.LOCK_EX):
             if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:

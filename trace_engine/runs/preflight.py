@@ -15,6 +15,7 @@ from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
 from trace_engine.disk import parse_json
 from trace_engine.errors import InputError, ModelError, TraceError
+from trace_engine.regular import read_text
 from trace_engine.stored import why_no_training
 
 
@@ -57,7 +58,7 @@ def _settings(model: ModelConfig) -> dict[str, Any]:
             if not isinstance(cached, str):
                 return {}
             path = Path(cached)
-        settings = parse_json(path.read_text(encoding="utf-8"))
+        settings = parse_json(read_text(path))
     except (TraceError, OSError, ValueError, HFValidationError):
         return {}  # the worker refuses it with a sentence of its own
     return settings if isinstance(settings, dict) else {}

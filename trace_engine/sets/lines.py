@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trace_engine.errors import InputError
+from trace_engine.regular import open_file, read_bytes
 from trace_engine.sets.documents import Document
 from trace_engine.sets.parse import binary_file, is_json_row, json_row, parse_file, unreadable_table
 from trace_engine.sets.rows import UNCHANGED, Row, documents_of
@@ -23,10 +24,10 @@ _BATCH = 1_000
 def file_documents(label: str, path: Path, text_field: str | None) -> Iterator[Document]:
     """The documents of a file; ids may repeat. Raises InputError as `parse_file` does."""
     suffix = path.suffix.lower()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     if suffix not in PIECES or (wide and suffix != ".parquet"):
-        yield from parse_file(label, path.read_bytes(), text_field)
+        yield from parse_file(label, read_bytes(path), text_field)
         return
     read = {".txt": _paragraphs, ".jsonl": _json_lines, ".parquet": _table_rows}[suffix]
     empty = True
@@ -40,7 +41,7 @@ def file_documents(label: str, path: Path, text_field: str | None) -> Iterator[D
 def _lines(label: str, path: Path) -> Iterator[str]:
     """Lines as \\n ends them, without it, decoded as `parse.decode` does."""
     offset = 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for raw in file:
             mark = 3 if offset == 0 and raw.startswith(codecs.BOM_UTF8) else 0
             if (nul := raw.find(b"\0")) >= 0:

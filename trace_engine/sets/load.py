@@ -19,6 +19,7 @@ from typing import Any, Final
 from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
+from trace_engine.regular import NotAFileError, irregular, read_bytes
 from trace_engine.sets.documents import Document, Documents, DocumentSet
 from trace_engine.sets.lines import file_documents
 from trace_engine.sets.parse import SUFFIXES, parse_file, safe_label
@@ -152,7 +153,7 @@ def read_documents(
                 saved = saved_dataset(path, split)
                 return _dataset_documents(path.name, saved, text_field, limit)
             return _folder_documents(path, text_field, limit)
-        return parse_file(path.name, path.read_bytes(), text_field, limit)
+        return parse_file(path.name, read_bytes(path), text_field, limit)
 
 
 @contextmanager
@@ -188,7 +189,7 @@ def _folder_documents(folder: Path, text_field: str | None, limit: int | None) -
         name = file.relative_to(folder).as_posix()
         documents += [
             replace(d, id=f"{name}#{d.id}")
-            for d in parse_file(name, file.read_bytes(), text_field, left)
+            for d in parse_file(name, read_bytes(file), text_field, left)
         ]
     return documents
 
@@ -199,7 +200,10 @@ def is_saved(path: Path) -> bool:
 
 
 def saved_dataset(folder: Path, split: str) -> Any:
-    """A split of what `datasets` saved. Raises InputError when there is no such split."""
+    """A split of what `datasets` saved. Raises InputError when there is no such split, OSError when
+    one of its files is a pipe or a device."""
+    for path in irregular(folder.rglob("*")):
+        raise NotAFileError(path)
     # Imported late: slow to import, and only these sources need it.
     from datasets import DatasetDict, load_from_disk
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
+from trace_engine.regular import read_bytes
 from trace_engine.sets.load import HUB_PREFIX, hub_dataset, named, saved_dataset
 from trace_engine.sets.parse import SUFFIXES, file_rows
 from trace_engine.sets.rows import UNCHANGED, Row
@@ -48,7 +49,7 @@ def part_rows(source: str, config: str, split: str = "train") -> list[Row] | Non
         return [
             row
             for file in files
-            for row in file_rows(file.relative_to(folder).as_posix(), file.read_bytes())
+            for row in file_rows(file.relative_to(folder).as_posix(), read_bytes(file))
         ]
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from trace_engine.bundled import resolve_source
 from trace_engine.config import SetConfig
 from trace_engine.errors import InputError
+from trace_engine.regular import read_bytes
 from trace_engine.sets.load import HUB_PREFIX, hub_dataset, is_saved, named, saved_dataset
 from trace_engine.sets.parse import file_rows
 from trace_engine.sets.questions import Question, question_of, questions_fingerprint, read_questions
@@ -95,7 +96,7 @@ def _of_folder(folder: Path, file: Path) -> list[Question]:
 
 
 def _of_file(path: Path, label: str, category: str) -> list[Question]:
-    rows = file_rows(label, path.read_bytes())
+    rows = file_rows(label, read_bytes(path))
     found = [question_of(row.value, row.where, category, repeats=True) for row in rows]
     if not found:
         raise InputError(f"{label} has no question. Nothing was saved.")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from trace_engine.errors import InputError
+from trace_engine.regular import read_bytes, read_text
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -41,7 +42,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except OSError as error:
         raise InputError(
             f"{path}: no such questions file ({error.strerror}). Nothing was saved."
@@ -77,7 +78,7 @@ def draw_questions(questions: Sequence[Question], per_category: int | None, seed
 
 def questions_fingerprint(path: str | Path) -> str:
     """SHA-256 of the file, so that runs that were asked the same can be told from others."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(Path(path))).hexdigest()
 
 
 def question_of(row: Any, where: str, category: str = "all", *, repeats: bool = False) -> Question:

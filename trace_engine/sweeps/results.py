@@ -143,7 +143,10 @@ def seconds_per_run(base: UnlearnConfig, home: Path | None = None) -> tuple[floa
             continue
         if not (status.started and status.max_steps):
             continue
-        config = open_run(summary.id, home).config()
+        try:
+            config = open_run(summary.id, home).config()
+        except TraceError:
+            continue  # its settings are damaged, or it was deleted just now
         if isinstance(config, UnlearnConfig) and _cost(config) == _cost(base):
             per_step = (status.updated - status.started) / status.max_steps
             found.append(per_step * base.max_steps)
