@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.fronts import FRONTS, HOST, Front, documented, front, missing
-from tests.support.server import Server, free_port, server
+from tests.support.fronts import FRONTS, Front, documented, front, missing
+from tests.support.server import HOST, Server, free_port, server
 from tests.support.sessions import Session
 
 pytestmark = pytest.mark.browser

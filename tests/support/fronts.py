@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
-from tests.support.server import ROOT, free_port
+from tests.support.server import HOST, ROOT, free_port
 
-HOST = "lab.example.org"
 DOCUMENTED_PORT = "8501"
 DEADLINE_SECONDS = 60.0
 

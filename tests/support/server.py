@@ -19,7 +19,13 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM_ARGUMENTS = ["--disable-background-networking", "--disable-component-update"]
+HOST = "lab.example.org"
+"""What the outside calls a team's server; the browser looks for it on this machine."""
+CHROMIUM_ARGUMENTS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
+]
 
 
 CELL_SCRIPT = """([x, y]) => {
