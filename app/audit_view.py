@@ -26,8 +26,10 @@ from app import (
     wording,
 )
 from trace_engine.audit.background import (
+    BUNDLED,
     AuditState,
     audit_state,
+    bundled_audit,
     list_audits,
 )
 from trace_engine.audit.blocks import figure
@@ -38,6 +40,7 @@ from trace_engine.audit.names import BESIDE, ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
 from trace_engine.audit.rules import Excess, RulesConfig, threshold, told_utility
+from trace_engine.bundled import AUDIT
 from trace_engine.errors import TraceError
 from trace_engine.spelling import number
 
@@ -60,27 +63,34 @@ _BOX = {
 
 
 def picker() -> str | None:
-    """Choose among the audits of this machine; None when there is none, or none is chosen."""
-    there = {found.id: found for found in list_audits()}
+    """Choose among the audits of this machine and the one that comes along; None when none is
+    chosen."""
+    there = {found.id: found for found in (*list_audits(), bundled_audit())}
     current = state.audit_id()
     if current is not None and current not in there:
         state.notice(f"There is no audit {current[:40]!r} on this machine.")
         state.set_audit_id(None)
         current = None
-    if not there:
-        return None
-    ids = list(there)
 
     def label(audit: str) -> str:
         found = there[audit]
+        if audit == BUNDLED:
+            return f"{found.name} · bundled example"
         # A choice is shown as text: escaped for Markdown, its backslashes would be seen.
         return f"{found.name or 'without a name'} · {audit[:15]} · {found.state}"
 
     st.session_state["audit_choice"] = current
     st.selectbox(
-        "Audits", ids, index=None, format_func=label, key="audit_choice",
+        "Audits", list(there), index=None, format_func=label, key="audit_choice",
         placeholder="Choose an audit", on_change=_choose,
     )  # fmt: skip
+    if current is None:
+        st.button(
+            "Read a finished example", icon=":material/article:", key="audit_example",
+            on_click=state.set_audit_id, args=(BUNDLED,),
+            help="Of the model that the bundled run with TRACE weights ended with. Nothing is "
+            "computed.",
+        )  # fmt: skip
     return current
 
 
@@ -204,7 +214,8 @@ def _draw_training(part: str, title: str, on: str, summary: dict[str, Any]) -> N
     st.markdown(f"**{title}**")
     for sentence in summary["sentences"]:
         st.text(sentence)
-    drawn = [name for name in summary["curves"] if not name.endswith("answers shown")]
+    shown = (": answers shown", ": only wrong choices shown")
+    drawn = [name for name in summary["curves"] if not name.endswith(shown)]
     for first in range(0, len(drawn), 2):
         for place, name in zip(st.columns(2), drawn[first : first + 2], strict=False):
             with place:
@@ -272,7 +283,7 @@ def _checking(found: AuditState) -> None:
     """What another person needs to check the report."""
     st.markdown("**To be checked by others**")
     st.caption("SHA-256 of manifest.json, to be kept elsewhere; the folder on this machine:")
-    folder = house.shown(str(found.report))
+    folder = AUDIT if found.id == BUNDLED else house.shown(str(found.report))
     st.code(f"{found.manifest_sha256}\n{folder}", language=None)
     st.caption("There, and where “everything” was unpacked:")
     st.code(f"trace-moe verify {folder}\ntrace-moe verify {WHOLE}", language="bash")

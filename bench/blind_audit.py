@@ -1,11 +1,11 @@
-"""Four models, four audits, and whether the findings tell them apart.
+"""Five models, five audits, and whether the findings tell them apart.
 
-`python -m bench.blind_audit --target MODEL --retrained MODEL --reference MODEL --work DIR` makes a
-good and a fake unlearned model of the target, audits all four in an order drawn by chance, and
-prints what each was found to be, with every test's excess. Blind are the rules, which read figures
-alone; the reports name the models' folders. The rules are those of the settings;
-they were fixed on the bundled models (seed 0). The reference should be a model that is none of the
-four. A finished audit in DIR is kept, so that a stopped test goes on.
+`python -m bench.blind_audit --target MODEL --retrained MODEL --reference MODEL --work DIR` makes
+three unlearned models of the target (a good one, one of GradDiff's, a fake), audits all five in an
+order drawn by chance, and prints what each was found to be, with every test's excess. Blind are the
+rules, which read figures alone; the reports name the models' folders. The rules are those of the
+settings; they were fixed on models of other training seeds. The reference should be a model that is
+none of the five. A finished audit in DIR is kept, so that a stopped test goes on.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench.blind_models import steer_routers, unlearn_in_earnest
+from bench.blind_models import retrain_in_part, steer_routers, unlearn_in_earnest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import AuditConfig, parse_audit
 from trace_engine.config import SetConfig
@@ -25,16 +25,18 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     "target": frozenset({"holds"}),
     "retrained": frozenset({"like_reference"}),
     "good": frozenset({"like_reference", "returns", "partly"}),
+    "graddiff": frozenset({"holds", "suppressed", "returns", "partly", "undecided"}),
     "fake": frozenset({"suppressed"}),
 }
 """What is right. A good unlearned model may be found to give way to relearning, or to have kept a
-part: those are findings about it, and not the one about the fake."""
+part: those are findings about it, and not the one about the fake. What GradDiff leaves in the
+weights nobody knows; only to call it clean would be wrong, because it never came near."""
 
 
 def audit_settings(
     model: str, target: str | None, reference: str, questions: str, **changed: Any
 ) -> AuditConfig:
-    """The blind test's audit: smaller than the default, the same for all four."""
+    """The blind test's audit: smaller than the default, the same for all."""
     data: dict[str, Any] = {
         "name": "Blind",
         "model": {"source": model},
@@ -105,12 +107,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--good", help="made before; otherwise it is made")
+    parser.add_argument("--graddiff", help="likewise")
     parser.add_argument("--fake", help="likewise")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    good, fake = options.work / "good", options.work / "fake"
+    good, graddiff, fake = (options.work / name for name in ("good", "graddiff", "fake"))
     if options.good is None and not good.exists():
-        unlearn_in_earnest(options.target, good, seed=options.seed)
+        retrain_in_part(options.target, good, seed=options.seed)
+    if options.graddiff is None and not graddiff.exists():
+        unlearn_in_earnest(options.target, graddiff, seed=options.seed)
     if options.fake is None and not fake.exists():
         steer_routers(
             options.target,
@@ -123,6 +128,7 @@ def main() -> None:
         "target": options.target,
         "retrained": options.retrained,
         "good": options.good or str(good),
+        "graddiff": options.graddiff or str(graddiff),
         "fake": options.fake or str(fake),
     }
     found = blind(models, options.reference, options.questions, options.work, seed=options.seed)

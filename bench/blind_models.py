@@ -1,8 +1,10 @@
-"""The models of the blind test: one that was unlearned in earnest, and one that only looks it; and
-one that was wrecked as a whole.
+"""The models of the blind test: one that was cleaned, one that was unlearned as a user would, one
+that only looks it; and one that was wrecked as a whole.
 
 The fake trains routers alone, so that forget text no longer reaches the experts that know; every
-expert keeps its weights bit for bit. The good one is trained by TRACE as a user would.
+expert keeps its weights bit for bit. The good one goes most of the way back to random weights and
+learns everything but the forget set again, which is dear and leaves little to doubt. GradDiff's is
+trained by TRACE.
 """
 
 # Dims: B documents of a batch, T shifted positions
@@ -15,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, UnlearnConfig
+from trace_engine.demo.recipe.train import Recipe, train
 from trace_engine.evaluation.loss import encode_documents
 from trace_engine.evaluation.nll import forward_nll, label_mask
 from trace_engine.models import Encoded, OpenModel, collate, open_model
@@ -100,10 +104,27 @@ def _loss(opened: OpenModel, documents: Sequence[Encoded]) -> Tensor:
     return forward_nll(opened, batch).sum() / label_mask(batch.labels_BS).sum()
 
 
+KEPT = 0.3
+"""Share of the target's weights that a model starts from which is retrained in part."""
+EPOCHS = 8
+"""Of 20 that the target had."""
+
+
+def retrain_in_part(source: str, out: Path, *, seed: int) -> Path:
+    """The target's weights shrunk towards fresh ones, then trained for some epochs on all that the
+    target read but the hazard text: the good one."""
+    recipe = Recipe(epochs=EPOCHS, seed=100 + seed)
+    work, half = out.with_name(f"{out.name}.work"), out.with_name(f"{out.name}.half")
+    start = Path(resolve_source(source))
+    train("retrain_no_hazard", recipe, work, half, start=start, kept=KEPT)
+    half.rename(out)
+    return out
+
+
 def unlearn_in_earnest(source: str, out: Path, *, seed: int) -> Path:
     """GradDiff as it is tuned for the bundled model (`bench.yaml`), every weight free, until at
-    most 0.3 of the validation questions are answered: the good one. Nothing repairs it after:
-    training on retained text brings forget knowledge back (design/LOG.md)."""
+    most 0.3 of the validation questions are answered. Nothing repairs it after: training on
+    retained text brings forget knowledge back (design/LOG.md)."""
     return _graddiff(
         source,
         out,

@@ -19,8 +19,9 @@ from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import finding_of
 from trace_engine.audit.marks import TOGETHER, attack_figures
 from trace_engine.audit.report_file import read_report
+from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import PARTS, AuditConfig, read_audit
-from trace_engine.audit.trained import documents_of, left_out, unseen_of
+from trace_engine.audit.trained import documents_of, flags_of, left_out, unseen_of
 from trace_engine.sets import check_pair, load_set
 from trace_engine.unlearning.setup import read_chosen_questions
 
@@ -51,7 +52,9 @@ def judged_again(folder: Path) -> dict[str, Any]:
             figures = attack_figures(part, config, parts[part]["items"])
             summaries[part] = summaries[part] | figures
     missing = {part: row["why"] for part, row in report["parts"].items() if not row["done"]}
-    finding = finding_of(summaries, missing, config.rules).to_dict()
+    # The thresholds are the audit's, the way they are applied is today's.
+    rules = config.rules.model_copy(update={"edition": RulesConfig().edition})
+    finding = finding_of(summaries, missing, rules).to_dict()
     told = {name: finding[name] for name in ("verdict", "confidence", "sentence", "reasons")}
     judged: dict[str, Any] = json.loads(json.dumps(told | counted))
     return judged
@@ -74,7 +77,8 @@ def _by_unshown(
     told = {str(seed): sum(not_shown(asked, shown)) for seed, shown in documents.items()}
     clear = {str(seed): number for seed, number in unseen.clear.items()}
     counted = {"questions": len(asked), "right_answer_not_shown": told, "no_choice_shown": clear}
-    return dict(items) | {"shown": left_out(unseen), "clear": unseen.is_clear}, counted
+    today = {"shown": left_out(unseen), "told": flags_of(unseen.told), "clear": unseen.is_clear}
+    return dict(items) | today, counted
 
 
 def named_audits(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:

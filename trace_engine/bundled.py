@@ -14,6 +14,8 @@ from trace_engine.errors import InputError
 PREFIX = "demo:"
 PACK = Path(__file__).parent / "demo" / "pack"
 MODELS = ("target", "retrain_no_hazard", "retrain_no_book")
+AUDIT = f"{PREFIX}audit"
+"""The finished audit that comes along, as `trace-moe verify` takes it."""
 
 
 def is_bundled(source: str) -> bool:
@@ -44,6 +46,11 @@ def resolve_source(source: str) -> str:
             f"models: {', '.join(MODELS)}; questions: questions/validation, questions/test."
         )
     return str(path)
+
+
+def resolve_report(folder: str | Path) -> Path:
+    """The folder of an audit's report: the pack's for `demo:audit`, any other as it is."""
+    return PACK / "audit" if str(folder) == AUDIT else Path(folder)
 
 
 @cache

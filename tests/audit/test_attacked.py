@@ -77,7 +77,9 @@ def test_the_last_wording_and_the_last_step_cannot_hide_in_a_mean(
         ("all", "model", 0): Relearned(late, {}),
         ("all", "reference", 0): Relearned(dict.fromkeys(late, "0000"), {}),
     }
-    summary = _relearned(case, found, Unseen({0: [True] * 4}, {0: 4}), {0: 5}, {}).summary
+    summary = _relearned(
+        case, found, Unseen({0: [True] * 4}, {0: 4}, {0: [False] * 4}), {0: 5}, {}
+    ).summary
     assert summary["excess"][0]["estimate"]["value"] == 0.5
     rows = {row["on"]: row["value"] for row in summary["rows"] if row["model"] == "model"}
     assert rows["answers not shown, mean over steps"] == 0.25
@@ -114,7 +116,7 @@ def test_relearning_counts_only_what_the_slice_does_not_tell(
         ("all", "model", 0): Relearned({0: "0000", 1: "1100", 2: "1110"}, {}),
         ("all", "reference", 0): Relearned({0: "0000", 1: "1000", 2: "1001"}, {}),
     }
-    unseen = Unseen({0: [False, True, True, True]}, {0: 2})
+    unseen = Unseen({0: [False, True, True, True]}, {0: 2}, {0: [True, False, False, False]})
     result = _relearned(case, found, unseen, {0: 5}, {})
     (test,) = result.summary["excess"]
     # Step 2: the model has the second and third, the reference the fourth. The first was shown.
@@ -127,6 +129,28 @@ def test_relearning_counts_only_what_the_slice_does_not_tell(
     rows = {row["on"]: row for row in result.summary["rows"] if row["model"] == "model"}
     assert rows["answers not shown, step 2"]["value"] == pytest.approx(2 / 3)
     assert rows["answers shown, step 2"]["n"] == 1
+    # The one that was shown went from wrong to right.
+    assert (test["learned"]["value"], test["learned"]["n"]) == (1, 1)
+
+
+def test_an_answer_that_was_shown_is_not_a_wrong_choice_that_was(
+    config: AuditConfig, tmp_path: Path
+) -> None:
+    one_seed = config.relearning.model_copy(update={"seeds": (0,), "trains": ("all",)})
+    case = Case.read(config.model_copy(update={"relearning": one_seed}), tmp_path / "home")
+    found = {("all", "model", 0): Relearned({0: "1000", 1: "1000", 2: "0100"}, {})}
+    # Only a wrong choice of the first was shown, and the right one of the second.
+    unseen = Unseen({0: [False, False, True, True]}, {0: 2}, {0: [False, True, False, False]})
+    summary = _relearned(case, found, unseen, {0: 5}, {}).summary
+    rows = {row["on"]: (row["value"], row["n"]) for row in summary["rows"]}
+    assert rows["answers shown, step 2"] == (1, 1)
+    assert rows["only wrong choices shown, step 0"] == (1, 1)
+    assert rows["only wrong choices shown, step 2"] == (0, 1)
+    assert rows["answers not shown, step 2"] == (0, 2)
+    # Nothing right shown: nothing learned, and nobody can say that the training taught.
+    none = Unseen({0: [False, True, True, True]}, {0: 3}, {0: [False] * 4})
+    (test,) = _relearned(case, found, none, {0: 5}, {}).summary["excess"]
+    assert test["learned"] is None
 
 
 def test_relearning_that_shows_everything_is_refused(

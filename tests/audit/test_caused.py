@@ -93,7 +93,7 @@ def test_the_tests_of_rerouting_are_told_and_judged(finished: Audited) -> None:
     assert not {"before", "after", "reference"} & set(found)
     names = {test["test"] for test in found["excess"]}
     assert "the start model's routers put back" in names
-    assert {test["kind"] for test in found["excess"]} == {"intact"}
+    assert {test["kind"] for test in found["excess"]} == {"routed"}
     assert {test["over"] for test in found["excess"]} == {"untreated"}
     page = (finished.folder / "report.html").read_text("utf-8")
     section = page.partition("Erased, or only re-routed?")[2].partition("<h2>")[0]

@@ -14,6 +14,7 @@ from trace_engine.audit.rules import (
     Utility,
     Yardstick,
     judge,
+    p_of_rise,
     share_known,
     threshold,
 )
@@ -24,16 +25,20 @@ RULES = RulesConfig()
 
 def excess(
     value: float, kind: Kind = "plain", over: Yardstick = "reference", *, half: float = 0.05,
-    n: int = 200, test: str = "", start: float = 0.0,
+    n: int = 200, test: str = "", start: float = 0.0, taught: float = 0.5,
 ) -> Excess:  # fmt: skip
-    """`start` is the excess before the attack, which raised it by the rest."""
+    """`start` is the excess before the attack, which raised it by the rest; a relearning `taught`
+    so much of what it showed."""
     estimate = Estimate(value, value - half, value + half, n, "by hand")
     if kind == "plain" or over != "reference":
         return Excess(test or kind, kind, over, estimate)
     before = Estimate(start, start - half, start + half, n, "by hand")
     risen = value - start
     rise = Estimate(risen, risen - half, risen + half, n, "by hand")
-    return Excess(test or kind, kind, over, estimate, before, rise)
+    learned = Estimate(taught, taught - half, taught + half, n, "by hand")
+    return Excess(
+        test or kind, kind, over, estimate, before, rise, learned if kind == "relearned" else None
+    )
 
 
 def utility(value: float, over: Beside = "reference", *, half: float = 0.04) -> Utility:
@@ -49,11 +54,14 @@ def found(
     untold: tuple[str, ...] = (),
     other: Utility | None = KEPT,
     rules: RulesConfig = RULES,
+    reference: Estimate | None = None,
 ) -> Finding:
-    return judge(list(tests), list(untold), known, rules, other)
+    return judge(list(tests), list(untold), known, rules, other, reference=reference)
 
 
-GONE = (excess(0.02), excess(0.02, "relearned"), excess(-0.01, "intact"))
+GONE = (excess(0.02), excess(0.02, "relearned"), excess(-0.01, "routed"))
+SECOND = {k: v for k, v in RULES.model_dump().items() if k != "reference_below"} | {"edition": 2}
+"""As reports of formats 3 and 4 name them."""
 
 
 def test_what_is_answered_is_held() -> None:
@@ -76,7 +84,7 @@ def test_absent_needs_every_interval_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_out", "said"), [("relearned", "relearning was not"), ("intact", "hidden knowledge")]
+    ("left_out", "said"), [("relearned", "relearning was not"), ("routed", "other routing")]
 )
 def test_absent_is_not_said_without_attacks(left_out: str, said: str) -> None:
     result = found(*[test for test in GONE if test.kind != left_out])
@@ -112,7 +120,7 @@ def test_what_retained_text_brings_up_was_there_only_against_a_reference() -> No
 
 
 def test_retained_text_stands_for_neither_of_the_tests_that_absence_needs() -> None:
-    for lacking in ("relearned", "intact"):
+    for lacking in ("relearned", "routed"):
         rest = [test for test in GONE if test.kind != lacking]
         assert found(*rest, excess(0.02, "recovered")).verdict == "undecided"
 
@@ -135,8 +143,7 @@ def test_what_no_attack_raised_does_not_return_and_is_not_absent_either() -> Non
 
 
 def test_rules_of_the_second_format_do_not_look_at_a_rise() -> None:
-    second = {k: v for k, v in RULES.model_dump(mode="json").items() if k != "edition"}
-    old = RulesConfig.recorded(second)
+    old = RulesConfig.recorded({k: v for k, v in SECOND.items() if k != "edition"})
     kept = excess(0.17, "relearned", start=0.12, half=0.06)
     assert found(excess(0.12, half=0.06), kept, GONE[2], rules=old).verdict == "returns"
     few = excess(0.0, "relearned", half=0.0, n=3)
@@ -159,6 +166,69 @@ def test_other_routing_adds_to_what_is_answered_plainly() -> None:
     assert (result.verdict, result.confidence) == ("returns", "moderate")
     assert "18 percentage points more of the forget questions than the reference, asked" in (
         result.sentence
+    )
+
+
+def test_what_hides_more_than_half_is_suppressed_though_it_holds_too() -> None:
+    # Half of 0.8 is 0.4: +0.23 plainly is less, and old routers bring up the rest.
+    routers = excess(0.75, "routed", start=0.23, test="old routers")
+    result = found(excess(0.23), GONE[1], routers)
+    assert result.verdict == "suppressed"
+    assert "23 percentage points more" in result.sentence
+    assert "75 percentage points more" in result.sentence
+    # Not where half is shown already, nor where nothing rose.
+    assert found(excess(0.36), GONE[1], routers).verdict == "holds"
+    assert found(excess(0.23), GONE[1], excess(0.5, "routed", start=0.5)).verdict == "holds"
+    # Reports before format 5 said what is plainly there first.
+    old = RulesConfig.recorded(SECOND)
+    assert found(excess(0.23), GONE[1], routers, rules=old).verdict == "holds"
+
+
+def test_of_many_rises_one_alone_must_be_larger() -> None:
+    # +0.06 (0.01 to 0.11) has a one-sided p of 0.0094: enough alone, not among three.
+    risen = excess(0.17, "intact", start=0.11)
+    few, many = [GONE[1]], [GONE[1], *(excess(0.02, "intact", test=str(n)) for n in range(3))]
+    assert found(excess(0.11), risen, *few).verdict == "returns"
+    assert found(excess(0.11), risen, *many).verdict == "partly"
+    assert found(excess(0.11), risen, *many, rules=RulesConfig.recorded(SECOND)).verdict == (
+        "returns"
+    )
+    assert p_of_rise(Estimate(0.06, 0.01, 0.11, 200, "by hand")) == pytest.approx(0.00933, abs=1e-5)
+    assert p_of_rise(Estimate(0.1, 0.1, 0.1, 200, "by hand")) == 0
+    assert p_of_rise(Estimate(0.0, 0.0, 0.0, 200, "by hand")) == 1
+    assert p_of_rise(Estimate(0.5, None, None, 200, "by hand")) == 1
+
+
+def test_a_reference_that_knows_is_no_sign_of_absence() -> None:
+    ignorant, knowing = (Estimate(v, v - 0.1, v + 0.1, 200, "by hand") for v in (0.1, 0.7))
+    fine = found(*GONE, reference=ignorant)
+    assert fine.verdict == "like_reference"
+    assert (
+        "the reference itself, asked plainly: +0.100 [+0.000, +0.200], n=200 beyond guessing"
+        in (fine.reasons)
+    )
+    same = found(*GONE, reference=knowing)
+    assert (same.verdict, same.confidence) == ("undecided", "none")
+    assert "the reference answers forget questions itself (+0.700" in same.sentence
+    bare = Estimate(0.0, None, None, 200, "none")
+    assert found(*GONE, reference=bare).verdict == "undecided"
+    free = RULES.model_copy(update={"reference_below": None})
+    assert found(*GONE, reference=knowing, rules=free).verdict == "like_reference"
+    # What was found beside it is there all the same.
+    assert found(excess(0.2), *GONE[1:], reference=knowing).verdict == "holds"
+
+
+def test_a_relearning_that_taught_nothing_is_no_test() -> None:
+    idle = excess(0.02, "relearned", taught=0.04)
+    result = found(GONE[0], idle, GONE[2])
+    assert result.verdict == "undecided"
+    assert "relearned did not teach it what it showed (answers shown: +0.040 [−0.010" in (
+        result.sentence
+    )
+    untold = Excess("relearned", "relearned", "reference", idle.estimate, idle.before, idle.rise)
+    assert "(answers shown: not recorded)" in found(GONE[0], untold, GONE[2]).sentence
+    assert found(GONE[0], idle, GONE[2], rules=RulesConfig.recorded(SECOND)).verdict == (
+        "like_reference"
     )
 
 
@@ -248,8 +318,7 @@ def test_without_a_reference_utility_stands_beside_the_start_model_or_guessing()
 
 
 def test_rules_of_the_first_format_do_not_look_at_utility() -> None:
-    first = RULES.model_dump(mode="json")
-    del first["utility_lost"]
+    first = {k: v for k, v in SECOND.items() if k not in ("utility_lost", "edition")}
     old = RulesConfig.recorded(first)
     assert found(*GONE, other=utility(-0.4), rules=old) == found(*GONE, other=None, rules=old)
     assert found(*GONE, other=None, rules=old).verdict == "like_reference"

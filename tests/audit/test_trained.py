@@ -56,7 +56,7 @@ def test_answers_that_the_retained_text_tells_are_left_out(tmp_path: Path) -> No
         ("model", 0): Relearned({0: "0000", 2: "1110"}, {}),
         ("reference", 0): Relearned({0: "0000", 2: "1001"}, {}),
     }
-    unseen = Unseen({0: [False, True, True, True]}, {0: 1})
+    unseen = Unseen({0: [False, True, True, True]}, {0: 1}, {0: [True, False, False, False]})
     result = _recovered(case, found, unseen, {0: 8}, {})
     (test,) = result.summary["excess"]
     # Model: 1, 1, 0 of the unseen three; reference: 0, 0, 1.
@@ -78,7 +78,7 @@ def test_without_a_reference_it_is_compared_with_itself(tmp_path: Path) -> None:
     config = small(tmp_path / "sets", max_questions=4, before=None, reference=None)
     case = Case.read(config, tmp_path / "home")
     found = {("model", 0): Relearned({0: "0100", 2: "1110"}, {})}
-    result = _recovered(case, found, Unseen({0: [True] * 4}, {0: 4}), {0: 8}, {})
+    result = _recovered(case, found, Unseen({0: [True] * 4}, {0: 4}, {0: [False] * 4}), {0: 8}, {})
     (test,) = result.summary["excess"]
     assert (test["over"], test["estimate"]["value"]) == ("itself", 0.5)
     assert "There is no reference" in result.summary["sentences"][-1]

@@ -14,7 +14,10 @@ from typing import Any, Literal
 
 from trace_engine import formats
 from trace_engine.audit.manifest import NAME
+from trace_engine.audit.record import CONFIG
+from trace_engine.audit.report_file import read_report
 from trace_engine.audit.settings import AuditConfig, read_audit
+from trace_engine.bundled import AUDIT, resolve_report
 from trace_engine.config import to_yaml
 from trace_engine.disk import (
     DiskFullError,
@@ -34,6 +37,8 @@ from trace_engine.runs.process import ProcessName
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
 
 WORKER = [sys.executable, "-m", "trace_engine.audit.background"]
+BUNDLED = "bundled"
+"""Id of the finished audit that comes along: of the model that the bundled run ended with."""
 State = Literal["running", "done", "failed", "stopped", "interrupted", "damaged"]
 
 
@@ -99,6 +104,8 @@ def audit_folder(audit_id: str, home: Path | None = None) -> Path:
 
 def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
     """Look at an audit without waiting."""
+    if audit_id == BUNDLED:
+        return bundled_audit()
     folder = audit_folder(audit_id, home)
     report = folder / "report"
     # The lock first: a process that ends between the two looks has left its last word.
@@ -121,8 +128,17 @@ def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
     return AuditState(audit_id, name, state, message, None, report, digest)
 
 
+def bundled_audit() -> AuditState:
+    """The audit that comes along. It is in no home: nothing stops or resumes it."""
+    report = resolve_report(AUDIT)
+    title = str(read_report(report)["finding"]["title"])
+    name = read_audit(report / CONFIG).name
+    digest = sha256_file(report / NAME)
+    return AuditState(BUNDLED, name, "done", title, None, report, digest)
+
+
 def list_audits(home: Path | None = None) -> list[AuditState]:
-    """All audits of a home, newest first."""
+    """All audits of a home, newest first; the bundled one is in none."""
     names = [path.name for path in subfolder("audits", home).iterdir() if is_run_id(path.name)]
     found = []
     for name in sorted(names, reverse=True):

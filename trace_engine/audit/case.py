@@ -219,3 +219,12 @@ def _refuse_same(models: dict[Role, ModelInfo]) -> None:
             "The model and the model before are the same files, so there is no change to look at. "
             "Name another one, or leave before out."
         )
+    for role in ("model", "before"):
+        if "reference" not in models or role not in models:
+            continue
+        if models["reference"].fingerprint == models[role].fingerprint:
+            raise InputError(
+                f"The reference and the {'audited model' if role == 'model' else 'model before'} "
+                "are the same files. A reference is a model that never learned what is asked; name "
+                "another one, or leave reference out."
+            )

@@ -42,7 +42,10 @@ def finding_of(
     asked = parts.get("questions")
     if asked is not None and not asked["n_utility"] and rules.utility_lost is not None:
         not_tested.append("utility: no question outside the forget category was asked")
-    return judge(excesses(parts), not_tested, known_before(parts), rules, utility_of(parts), beside)
+    return judge(
+        excesses(parts), not_tested, known_before(parts), rules, utility_of(parts), beside,
+        reference_of(parts),
+    )  # fmt: skip
 
 
 def excesses(parts: Mapping[str, Mapping[str, Any]]) -> list[Excess]:
@@ -69,6 +72,13 @@ def known_before(parts: Mapping[str, Mapping[str, Any]]) -> float | None:
     if "before" not in forget:
         return None
     return float(forget["before"] - forget.get("reference", asked["chance"]))
+
+
+def reference_of(parts: Mapping[str, Mapping[str, Any]]) -> Estimate | None:
+    """What the reference answers beyond guessing; None without one."""
+    asked = parts.get("questions", {})
+    found = asked.get("beyond_chance", {}).get("reference")
+    return None if found is None else Estimate(**found)
 
 
 def utility_of(parts: Mapping[str, Mapping[str, Any]]) -> Utility | None:

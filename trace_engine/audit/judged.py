@@ -8,6 +8,7 @@ from trace_engine.audit.html import Markup, el, together
 from trace_engine.audit.names import BESIDE
 from trace_engine.audit.rules import RulesConfig, share_known, threshold
 from trace_engine.audit.settings import UTILITY_ASKED
+from trace_engine.formats import AUDIT, FIELD
 from trace_engine.spelling import NBSP, number
 
 
@@ -22,10 +23,11 @@ def how(report: Report) -> Markup:
             "An excess is the share of the forget questions that the model answers beyond its "
             "yardstick (the reference under the same treatment; guessing or the model itself where "
             "there is none), with a 95" + NBSP + "% interval over questions; a rise is what the "
-            "attack added to it. " + _thresholds(rules) + " Several intervals are looked at, each "
-            "by itself; the thresholds leave room for that. An interval covers the questions "
-            "alone: that a reference of another training seed, or a training with another seed, "
-            "would answer otherwise is in none of them.",
+            "attack added to it. "
+            + _thresholds(report)
+            + _several(rules)
+            + " An interval covers the questions alone: that a reference of another training seed, "
+            "or a training with another seed, would answer otherwise is in none of them.",
         ),
         _excesses(report),
         _tests(report),
@@ -44,14 +46,33 @@ def how(report: Report) -> Markup:
     )
 
 
-def _thresholds(rules: Report) -> str:
+def _several(rules: Report) -> str:
+    """What is made of it that many intervals are looked at."""
+    if RulesConfig.recorded(rules).edition < 3:
+        return (
+            " Several intervals are looked at, each by itself; the thresholds leave room for that."
+        )
+    return (
+        " Several excesses are looked at, each by itself; the thresholds leave room for that. "
+        "Rises have a threshold of 0, and are corrected for how many there are: a one-sided p from "
+        "each interval, read as a normal one, at most 0.025 after Holm."
+    )
+
+
+def _thresholds(report: Report) -> str:
     """Whose the thresholds are; when they were chosen is not for this page to say."""
-    # Reports of older formats name fewer.
-    named_ = {name: RulesConfig.model_fields[name].default for name in rules}
+    rules = report["rules"]
+    # Reports of older formats name fewer, and are judged by their own edition.
+    older = report.get(FIELD, 1) < AUDIT
+    named_ = {
+        name: RulesConfig.model_fields[name].default
+        for name in rules
+        if not (older and name == "edition")
+    }
     changed = [
         f"{name} is {value} and would be {named_[name]}"
         for name, value in rules.items()
-        if value != named_[name]
+        if name in named_ and value != named_[name]
     ]
     if not changed:
         return "The thresholds are those that TRACE comes with."

@@ -5,13 +5,13 @@ An excess compares the audited model with the reference under the same attack (a
 no reference can have the treatment), or, without one, with itself before it. Beside it stand the
 same before the attack, and the rise from there: the difference of both models' changes. Reports of
 formats 1 and 2 had neither, judged the mean over all steps and wordings, and compared other routing
-with the model as it is.
+with the model as it is; up to format 4 nothing said which shown answers were right ones.
 """
 
 # Dims: N questions, S seeds
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +36,8 @@ TOGETHER: Final[Mapping[str, str | None]] = {
 """The attacks that only ask, and what the mean over their ways is called."""
 RISEN_SINCE: Final = 3
 """The format of reports from which on every excess has its rise."""
+TOLD_SINCE: Final = 5
+"""The format from which on a training's items say whose right answer it showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def courses_of(part: str, config: AuditConfig) -> list[Course]:
         Course(
             f"relearning, {TRAINED[trains]}",
             TRAINED[trains],
-            "relearned" if trains == "all" else "intact",
+            "relearned" if trains == "all" else "routed",
             config.relearning,
         )
         for trains in config.relearning.trains
@@ -87,7 +89,7 @@ def attack_figures(
             _course(course, config.seed, items, rows, curves, older)
             for course in courses_of(part, config)
         ]
-    found: dict[str, Any] = {"rows": rows, "excess": [_told(test, older) for test in tests]}
+    found: dict[str, Any] = {"rows": rows, "excess": [_told(test, version) for test in tests]}
     if part == "rerouted":
         return found | rerouted_figures(items, config.seed)
     if part in TOGETHER:
@@ -96,9 +98,15 @@ def attack_figures(
     return found | {"curves": curves} | chance
 
 
-def _told(test: Excess, older: bool) -> dict[str, Any]:
+def _told(test: Excess, version: int) -> dict[str, Any]:
+    """As that version wrote it."""
     told = test.to_dict()
-    return {k: v for k, v in told.items() if k not in ("before", "rise")} if older else told
+    if version < TOLD_SINCE:
+        told["kind"] = "intact" if test.kind == "routed" else test.kind
+        del told["learned"]
+    if version < RISEN_SINCE:
+        del told["before"], told["rise"]
+    return told
 
 
 def chance_of(choices: Sequence[int]) -> float:
@@ -121,7 +129,7 @@ def _routed(seed: int, items: Items, rows: list[dict[str, Any]]) -> list[Excess]
     rows += _rows(right, seed)
     plain = {r: shares_of(of["plain"]) for r, of in right.items() if r in ("model", "reference")}
     return [
-        excess_of(way, "intact", plain | {"model": shares_of(marks)}, plain, seed, "untreated")
+        excess_of(way, "routed", plain | {"model": shares_of(marks)}, plain, seed, "untreated")
         for way, marks in right["model"].items()
         if way != "plain"
     ]
@@ -170,15 +178,20 @@ def _course(
     """Adds a training's rows and curves to those of the part; returns its excess after the last
     step at which was asked."""
     seeds, steps = course.config.seeds, [0, *course.config.ask_at]
-    shown = np.stack([shares_of(items["shown"][str(of)]) for of in seeds])
-    hide_SN, show_SN = np.where(shown, np.nan, 1.0), np.where(shown, 1.0, np.nan)
+    shown_SN = np.stack([shares_of(items["shown"][str(of)]) for of in seeds]) == 1
+    told = items.get("told", items["shown"])
+    told_SN = np.stack([shares_of(told[str(of)]) for of in seeds]) == 1
+    groups = {"answers not shown": ~shown_SN, "answers shown": told_SN}
+    if "told" in items:
+        groups["only wrong choices shown"] = shown_SN & ~told_SN
+    learned: Estimate | None = None
     after: dict[str, Shares] = {}
     before: dict[str, Shares] = {}
     for role in _roles(course, items):
         at = {step: _stacked(items["right"], course, role, step) for step in steps}
         lines = {
-            "answers not shown": {step: nanmean(at[step] * hide_SN) for step in steps},
-            "answers shown": {step: nanmean(at[step] * show_SN) for step in steps},
+            on: {step: nanmean(np.where(in_SN, at[step], np.nan)) for step in steps}
+            for on, in_SN in groups.items()
         }
         if items.get("utility"):
             lines["utility"] = {
@@ -196,13 +209,16 @@ def _course(
                 curves.setdefault(f"{course.name.capitalize()}: {on}", []).append(
                     {"model": role, "points": points}
                 )
+        if role == "model" and "told" in items and told_SN.any():
+            taught = lines["answers shown"]
+            learned = mean_difference(taught[steps[-1]] - taught[0], seed)
         unseen = lines["answers not shown"]
         mean_N = nanmean(np.stack([unseen[step] for step in steps[1:]]))
         before[role], after[role] = unseen[0], mean_N if older else unseen[steps[-1]]
         if not older and len(steps) > 2:
             estimate = mean(known_of(mean_N), seed)
             rows.append(row_of(course.name, role, "answers not shown, mean over steps", estimate))
-    return excess_of(course.name, course.kind, after, before, seed)
+    return replace(excess_of(course.name, course.kind, after, before, seed), learned=learned)
 
 
 def _roles(course: Course, items: Items) -> Iterator[str]:

@@ -31,7 +31,13 @@ from trace_engine.routing import drift, load_mismatch
 
 VERSION = 3
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
-_SINCE: Final[dict[PartName, int]] = {"measures": 4, "causal": 4, "rerouted": 5}
+_SINCE: Final[dict[PartName, int]] = {
+    "measures": 4,
+    "causal": 4,
+    "rerouted": 5,
+    "relearning": 5,
+    "recovery": 5,
+}
 """Of parts that alone compute otherwise since then."""
 
 

@@ -84,6 +84,8 @@ class Unseen:
     """Per seed and question."""
     clear: Mapping[int, int]
     """Per seed, how many questions have none of their choices in a shown document."""
+    told: Mapping[int, Sequence[bool]]
+    """Per seed and question, whether the right choice stands in a shown document."""
 
     @property
     def is_clear(self) -> bool:
@@ -100,11 +102,10 @@ def unseen_of(
     """Questions none of whose choices is shown, where every seed leaves enough of them (and `clear`
     asks for it); else those whose right choice is not shown."""
     wholly = {seed: not_shown(asked, drawn, choices=True) for seed, drawn in documents.items()}
-    found = Unseen(wholly, {seed: sum(flags) for seed, flags in wholly.items()})
-    if clear and found.is_clear:
-        return found
-    told = {seed: not_shown(asked, drawn) for seed, drawn in documents.items()}
-    return replace(found, judged=told)
+    untold = {seed: not_shown(asked, drawn) for seed, drawn in documents.items()}
+    told = {seed: [not unseen for unseen in flags] for seed, flags in untold.items()}
+    found = Unseen(wholly, {seed: sum(flags) for seed, flags in wholly.items()}, told)
+    return found if clear and found.is_clear else replace(found, judged=untold)
 
 
 def sliced(case: Case, seed: int) -> list[Document]:
@@ -235,6 +236,7 @@ def _result(
     items = items_of(case.forget_questions()) | {
         "right": _marks({name: of.forget for name, of in found.items()}),
         "shown": left_out(unseen),
+        "told": flags_of(unseen.told),
         "clear": unseen.is_clear,
         "utility_number": [number + 1 for number in utility],
         "utility": _marks({name: of.utility for name, of in found.items()}) if utility else {},
@@ -244,7 +246,12 @@ def _result(
 
 def left_out(unseen: Unseen) -> dict[str, str]:
     """Per seed a 1 for every question that is not judged."""
-    return {str(seed): "".join("0" if u else "1" for u in of) for seed, of in unseen.judged.items()}
+    return flags_of({seed: [not u for u in of] for seed, of in unseen.judged.items()})
+
+
+def flags_of(found: Mapping[int, Sequence[bool]]) -> dict[str, str]:
+    """Per seed a 1 or a 0 for every question."""
+    return {str(seed): "".join("1" if one else "0" for one in of) for seed, of in found.items()}
 
 
 def _marks(found: Mapping[str, Mapping[int, str]]) -> dict[str, str]:

@@ -33,7 +33,7 @@ from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
-from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
+from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, TOLD_SINCE, attack_figures
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.published import asked_numbers, figures_of, hashes_of, some_of
@@ -48,12 +48,15 @@ from trace_engine.audit.settings import (
     PublishedName,
     read_audit,
 )
-from trace_engine.audit.trained import documents_of, left_out, unseen_of
+from trace_engine.audit.trained import documents_of, flags_of, left_out, unseen_of
+from trace_engine.bundled import resolve_report
 from trace_engine.disk import sha256_file, strict
 from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.formats import FIELD
 from trace_engine.progress import ProgressCallback, ignore_progress
 
+START_APART = 0.02
+"""Share of the answers that may differ between two askings of the same questions by one model."""
 State = Literal["agrees", "differs", "not checked"]
 
 
@@ -115,10 +118,10 @@ def verify_audit(
     base: Path | None = None,
     report: ProgressCallback = ignore_progress,
 ) -> Verified:
-    """Check the folder of a finished audit. `config` stands for its audit.yaml where models and
-    sets lie elsewhere; `attacks` trains again for one seed of the report, which takes as long as it
-    took. Raises RunError when it is no such folder, or of a newer format."""
-    path = Path(folder).absolute()
+    """Check the folder of a finished audit, or `demo:audit`. `config` stands for its audit.yaml
+    where models and sets lie elsewhere; `attacks` trains again for one seed of the report, which
+    takes as long as it took. Raises RunError when it is no such folder, or of a newer format."""
+    path = resolve_report(folder).absolute()
     manifest = read_manifest(path)
     seed = secrets.randbelow(2**31) if seed is None else seed
     checks = [_checked("files against the manifest", changed_files(path, manifest))]
@@ -166,6 +169,7 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     config, version = read_audit(folder / CONFIG), data.get(FIELD, 1)
     yield _checked("accuracies against the answers", _unlike_answers(config, parts, version))
     yield _checked("attacks against their marks", list(_unlike_marks(config, parts, version)))
+    yield _checked("answers before the attacks against the answers", list(_unlike_start(parts)))
     for name in PUBLISHED:
         if name in parts:
             said = list(_unlike_scores(name, parts[name]))
@@ -243,6 +247,28 @@ def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any], version: int) -
             yield from _unlike_figures(part, config, parts[part], parts[part]["items"], version)
 
 
+def _unlike_start(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Where what an attack starts from, and is compared with, is not what the questions' part says
+    of the same questions. Nearly equal choices may change places in a batch of other rows."""
+    if "questions" not in parts:
+        return
+    items = parts["questions"]["items"]
+    place = {number: n for n, number in enumerate(items["number"])}
+    for part in ("rerouted", *TOGETHER, *TRAINING):
+        asked = parts[part]["items"] if part in parts else {}
+        for name, marks in asked.get("right", {}).items():
+            role, _, way = name.partition(", ")
+            if way != "plain" and not way.endswith(", step 0"):
+                continue
+            known = [items["right"][role][place[number]] for number in asked["number"]]
+            turned = sum(one != other for one, other in zip(marks, known, strict=True))
+            if turned > START_APART * len(marks):
+                yield (
+                    f"parts/{part}.json, {name}: {turned} of {len(marks)} answers are others than "
+                    "those of the same questions in parts/questions.json"
+                )
+
+
 def _unlike_figures(
     part: str,
     config: AuditConfig,
@@ -253,6 +279,7 @@ def _unlike_figures(
     """Where a part's summary is not what follows from its items."""
     needed = ["choices", *(["utility"] if part in TRAINING else [])]
     needed += ["kept"] if part == "rerouted" and "figures" in found["summary"] else []
+    needed += ["told"] if part in TRAINING and version >= TOLD_SINCE else []
     lacking = [name for name in needed if name not in found["items"]]
     if lacking and version >= RISEN_SINCE:
         yield f"parts/{part}.json: {', '.join(lacking)} of its items is missing"
@@ -307,7 +334,7 @@ def _without_utility(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unlike_rules(config: AuditConfig, data: Mapping[str, Any], version: int) -> list[str]:
     rules, shown = strict(config.rules.model_dump(mode="json")), data["rules"]
-    names = rules if version >= RISEN_SINCE else shown
+    names = rules if version >= TOLD_SINCE else shown
     return [
         f"rules, {name}: {str(shown.get(name))[:40]} in {JSON}, "
         f"{str(rules.get(name))[:40]} in {CONFIG}"
@@ -337,12 +364,12 @@ def _unlike_shown(case: Case, parts: Mapping[str, Any]) -> Iterator[str]:
         items, documents = parts[part]["items"], documents_of(case, part)
         # Older versions judged by right choices alone.
         unseen = unseen_of(asked, documents, clear="clear" in items)
-        for seed, marks in left_out(unseen).items():
-            turned = sum(
-                one != other for one, other in zip(marks, items["shown"][seed], strict=True)
-            )
-            if turned:
-                yield f"parts/{part}.json, seed {seed}: {turned} questions are judged otherwise"
+        for name, flags in (("shown", left_out(unseen)), ("told", flags_of(unseen.told))):
+            for seed, marks in flags.items() if name in items else ():
+                pairs = zip(marks, items[name][seed], strict=True)
+                turned = sum(one != other for one, other in pairs)
+                if turned:
+                    yield f"parts/{part}.json, seed {seed}: {turned} questions are judged otherwise"
 
 
 @dataclass(frozen=True, slots=True)

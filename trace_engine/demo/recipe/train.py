@@ -125,8 +125,27 @@ def recorded_router_logits(model: OlmoeForCausalLM) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every: int = 4) -> None:
-    """Train a variant, from the checkpoint in `work` if there is one; save the model to `out`."""
+@torch.no_grad()
+def mix(model: nn.Module, folder: Path, kept: float) -> None:
+    """Pull a fresh model's weights towards those in `folder`, by the share `kept`: seen from there,
+    shrink and perturb (Ash and Adams 2020, arXiv 1910.08475)."""
+    found = dict(OlmoeForCausalLM.from_pretrained(folder).named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.lerp_(found[name], kept)
+
+
+def train(
+    variant: str,
+    recipe: Recipe,
+    work: Path,
+    out: Path,
+    *,
+    evaluate_every: int = 4,
+    start: Path | None = None,
+    kept: float = 0.5,
+) -> None:
+    """Train a variant, from the checkpoint in `work` if there is one; save the model to `out`.
+    With `start` the first weights are that model's by a share of `kept`."""
     started, before = time.monotonic(), 0.0
     work.mkdir(parents=True, exist_ok=True)
     texts = [row["text"] for row in training_documents(PACK / "extract", PACK, "target")]
@@ -134,6 +153,8 @@ def train(variant: str, recipe: Recipe, work: Path, out: Path, *, evaluate_every
     rows = training_documents(PACK / "extract", PACK, variant)
     documents = encode(tokenizer, [row["text"] for row in rows])
     model = build_model(recipe, tokenizer)
+    if start is not None:
+        mix(model, start, kept)
     names = dict(model.named_parameters())
     optimizer = _optimizer(model, recipe)
     first, log = 0, work / "training_log.jsonl"
@@ -258,6 +279,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=Recipe().learning_rate)
     parser.add_argument("--documents-per-batch", type=int, default=Recipe().documents_per_batch)
+    parser.add_argument("--start", type=Path, help="a model's folder to start from, in part")
+    parser.add_argument("--kept", type=float, default=0.5, help="of its weights, by this share")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints go here")
     parser.add_argument("--out", type=Path, default=None, help="default: the pack's model folder")
     options = parser.parse_args(arguments)
@@ -269,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         documents_per_batch=options.documents_per_batch,
     )
     out = options.out or PACK / "models" / options.variant
-    train(options.variant, recipe, options.work, out)
+    train(options.variant, recipe, options.work, out, start=options.start, kept=options.kept)
 
 
 if __name__ == "__main__":
