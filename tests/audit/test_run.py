@@ -252,6 +252,12 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
     same = small(tmp_path / "sets", before={"source": str(tiny_olmoe(seed=0)), "dtype": "float32"})
     with pytest.raises(InputError, match="the same files"):
         run_audit(same, tmp_path / "out", base=tmp_path / "home")
+    for seed, word in ((0, "audited model"), (1, "model before")):
+        twice = small(
+            tmp_path / "sets", reference={"source": str(tiny_olmoe(seed=seed)), "dtype": "float32"}
+        )
+        with pytest.raises(InputError, match=f"The reference and the {word} are the same files"):
+            run_audit(twice, tmp_path / "out", base=tmp_path / "home")
     assert not (tmp_path / "out").exists()
     assert (other / "thesis.txt").read_text() == "mine"
 

@@ -4,8 +4,8 @@ Questions are asked again as they are, and every attack that only asks is made a
 them, all its ways included. Those that train are made again for one drawn seed, where that is asked
 for: it takes as long as it took. Two choices that are equal but for rounding may change places
 elsewhere, so a mark differs only where the choices are further apart than that; a training and a
-text that a model writes carry rounding on, so their marks are compared as a share. Causal evidence
-and profiles are not made again.
+text that a model writes carry rounding on, so their marks are compared as a share. Ablations,
+probes and profiles are not made again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,11 +23,15 @@ from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.marks import RETAINED, TRAINED
 from trace_engine.audit.published import WRITTEN, scores_of, some_of
+from trace_engine.audit.rerouting import OTHER_ROUTING, ROUTED
 from trace_engine.audit.settings import PublishedName, Role
 from trace_engine.audit.trained import retained, sliced, trained
+from trace_engine.causal.old_routers import router_tensors, routers_of
+from trace_engine.config import Cell
 from trace_engine.evaluation.loss import set_loss
 from trace_engine.evaluation.multiple_choice import score_questions
 from trace_engine.models import OpenModel
+from trace_engine.models.masks import mask_experts
 from trace_engine.progress import ProgressCallback
 from trace_engine.sets import Question
 
@@ -42,8 +46,8 @@ Parts = Mapping[str, Any]
 NEVER_AGAIN: Final = ("routing", "causal", "drift", "rerouted")
 """Parts whose figures are compared with the report, and not computed again."""
 FOLLOWS: Final[Mapping[str, str]] = {
-    "rerouted": " (its figures follow from stored answers, routing and probes, which were not "
-    "taken again)",
+    "rerouted": " (a sample of its answers was asked again; its routing and its probes are as "
+    "stored)",
 }
 """What of such a part was checked all the same."""
 
@@ -141,8 +145,38 @@ def prefixed_again(
     return _wordings_again(case, items, {w.name: w.questions for w in wordings}, sample, report)
 
 
+def routed_ways(items: Parts) -> list[str]:
+    """The other routings of which answers were stored."""
+    return [way for way in OTHER_ROUTING if ROUTED[way] in items.get("right", ())]
+
+
+def routed_again(
+    case: Case, items: Parts, sample: Sequence[int], report: ProgressCallback
+) -> list[str]:
+    """The audited model with the start model's routers, and without the experts that the part
+    forbade, on the forget questions at these places of its own."""
+    asked, said = case.forget_questions(), []
+    ways = {way: ROUTED[way].partition(", ")[2] for way in routed_ways(items)}
+    if "restored" in ways:
+        tensors = router_tensors(case.open("before"))
+        opened = case.open("model")
+        with routers_of(opened, tensors):
+            said += _marks_again(
+                case, opened, "model", items, ways["restored"], asked, sample, report
+            )
+    if "forced" in ways:
+        cells = [Cell(*cell) for cell in items["forbidden"]]
+        opened = case.open("model")
+        with mask_experts(opened, cells, "reroute"):
+            said += _marks_again(
+                case, opened, "model", items, ways["forced"], asked, sample, report
+            )
+    return said
+
+
 AskedAgain = Callable[[Case, Parts, Sequence[int], ProgressCallback], list[str]]
 ASKING: Final[Mapping[str, AskedAgain]] = {
+    "rerouted": routed_again,
     "quantisation": rounded_again,
     "paraphrases": reworded_again,
     "prefixes": prefixed_again,
@@ -175,7 +209,7 @@ def _marks_again(
     sample: Sequence[int],
     report: ProgressCallback,
 ) -> list[str]:
-    numbers = list(case.forget_questions())
+    numbers = [number - 1 for number in items["number"]]
     stored = items["right"][f"{role}, {way}"]
     said = [
         f"question {numbers[place] + 1}, {way}: the report and the settings disagree on whether "

@@ -26,6 +26,7 @@ from trace_engine.audit.again import (
     not_again,
     picked_again,
     published_again,
+    routed_ways,
     threads_of,
 )
 from trace_engine.audit.answers import answer_files
@@ -460,7 +461,7 @@ def _computed_again(
             n = sum(map(len, drawn.values()))
             yield _checked(f"{n} items of {NAMES[benchmark]} asked again, {role}", said)
     for part, again in ASKING.items():
-        if part in parts:
+        if part in parts and (part != "rerouted" or routed_ways(parts[part]["items"])):
             items = parts[part]["items"]
             places = chosen.places(len(items["number"]))
             what = f"{len(places)} forget questions asked again, {WORDS[part]}"
