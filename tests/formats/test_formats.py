@@ -185,10 +185,10 @@ def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path)
     assert "TRACE 0 (kept) made them" in details[0]
     assert {state for state, *_ in states.values()} == {"agrees"}, states
     # Files, parts, accuracies, attacks, what they start from, rules, finding; sources, hashes,
-    # guessing, judged, answers; two models, a loss, three attacks. Other routing, since format 3.
-    # MUSE and TOFU, since format 4: scores, items; two models.
+    # guessing, judged, answers; two models, a loss, three attacks. MUSE and TOFU, since format 4:
+    # scores, items; two models.
     there = [name for name in PUBLISHED if name in report["parts"]]
-    assert len(states) == 18 + (report["format"] > 2) + 4 * len(there)
+    assert len(states) == 18 + 4 * len(there)
     assert len(there) == (2 if report["format"] > 3 else 0)
 
 
