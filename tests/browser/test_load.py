@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.load import Figures, Load, growth, prepare, rounds
+from bench.load import Figures, Load, growth, prepare, rounds, writing
 from tests.support.server import ROOT, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -53,7 +53,8 @@ def crowded(home: Path, script: str = "") -> Figures:
         environment["PYTHONPATH"] = os.pathsep.join((str(home), str(ROOT)))
     with kept.live.lock(), server(home, deadline=240, environment=environment) as served:
         load = Load(kept, served)
-        rounds(load, ROUNDS, SESSIONS, RERUNS, LAYERS, EXPERTS)
+        with writing(kept.live, load.figures):
+            rounds(load, ROUNDS, SESSIONS, RERUNS, LAYERS, EXPERTS)
         assert psutil.pid_exists(served.pid)
         log = served.log.read_text(encoding="utf-8", errors="replace")
     assert load.figures.faults == []
@@ -64,6 +65,8 @@ def crowded(home: Path, script: str = "") -> Figures:
 def test_many_sessions_cause_no_error_and_little_growth(tmp_path: Path) -> None:
     figures = crowded(tmp_path)
     assert len(figures.seconds["crowd"]) == ROUNDS * SESSIONS * RERUNS
+    assert figures.appended > 0
+    assert figures.ticks > 0
     memory = figures.memory["all open"] + figures.memory["all closed"]
     assert max(memory) < MOST_MIB
     assert growth(figures.memory["all closed"]) < MOST_GROWTH_MIB
