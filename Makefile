@@ -12,7 +12,7 @@ PORT ?= 8501
 # order that tests/conftest.py puts them in: those with long tests first, so that no process is left alone with them.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: app test test-all reliability check format bench demo pack clean audit-dependencies
+.PHONY: app test test-all lm-eval reliability check format bench demo pack clean audit-dependencies
 
 app: $(STAMP)
 	$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -22,6 +22,14 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+# The real lm-evaluation-harness beside TRACE's own scoring, in an environment of its own, because its pins are not those of
+# constraints.txt. Fails where it cannot be installed; `make test` skips the comparison.
+lm-eval:
+	test -x build/lm-eval/bin/python || $(PYTHON) -m venv build/lm-eval
+	$(if $(strip $(TORCH)),build/lm-eval/bin/python -m pip install --quiet $(TORCH))
+	build/lm-eval/bin/python -m pip install --quiet --editable '.[lm-eval]' pytest pytest-timeout pytest-xdist hypothesis
+	TRACE_LM_EVAL=required build/lm-eval/bin/python -m pytest --numprocesses=0 tests/evaluation/test_lm_eval.py
 
 reliability: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not slow" --reliability=docs/reliability.md

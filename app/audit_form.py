@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from app import doors, forms, house, state, wording
-from app.question_form import TEST_QUESTIONS
+from app.question_form import STYLES, TEST_QUESTIONS
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.settings import (
@@ -20,6 +20,7 @@ from trace_engine.audit.settings import (
     FormConfig,
     PartName,
     PublishedConfig,
+    style_of,
 )
 from trace_engine.bundled import is_bundled, resolve_source
 from trace_engine.config import ModelConfig, to_yaml
@@ -66,14 +67,19 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         help=forms.help_of(AuditConfig, "questions"),
     )  # fmt: skip
     published = _published()
-    rest = st.columns(3)
+    rest = st.columns(4)
     category = rest[0].text_input(
         "Category of the forget questions", "hazard", key="audit_category"
     )
     most = rest[1].number_input(
         "Questions per category, at most", 50, None, 200, key="audit_most", step=50
     )
-    reveal = rest[2].toggle(
+    _offer("audit_style", style_of(questions.strip(), category.strip()))
+    style = rest[2].selectbox(
+        "What is scored", list(STYLES), format_func=STYLES.__getitem__, key="audit_style",
+        help=forms.help_of(AuditConfig, "style"),
+    )  # fmt: skip
+    reveal = rest[3].toggle(
         "Reveal the questions", key="audit_reveal",
         help=forms.help_of(AuditConfig, "reveal"),
     )  # fmt: skip
@@ -90,6 +96,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "retain": {"source": retain.strip()},
         "questions": questions.strip() or None,
         "forget_category": category.strip(),
+        "style": style,
         "max_questions": int(most),
         "reveal": reveal,
         "published": published,
@@ -108,11 +115,16 @@ def _prefill_reference(model: str) -> None:
     of one's own has none that the page could know."""
     fits = is_bundled(model) and model != REFERENCE
     offered = REFERENCE if fits else ""
-    before, there = (st.session_state.get(key) for key in ("_audit_offered", "audit_reference"))
+    _offer("audit_reference", offered)
+
+
+def _offer(key: str, value: str) -> None:
+    """What a field starts with, for as long as nobody chose something else."""
+    before, there = (st.session_state.get(name) for name in (f"_{key}_offered", key))
     # Nothing is there on a first look, and after another page.
-    if there is None or (offered != before and there == before):
-        st.session_state["audit_reference"] = offered
-    st.session_state["_audit_offered"] = offered
+    if there is None or (value != before and there == before):
+        st.session_state[key] = value
+    st.session_state[f"_{key}_offered"] = value
 
 
 def _titled(part: PartName) -> str:

@@ -117,6 +117,21 @@ def test_a_reference_is_offered_beside_another_bundled_model_alone() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_wmdp_and_mmlu_are_asked_by_letters_unless_chosen_otherwise() -> None:
+    app = page()
+
+    def written() -> AuditConfig:
+        return parse_audit(yaml.safe_load(app.code[0].value))
+
+    assert written().style == "continuation"
+    app.text_input(key="audit_questions").set_value("hub:cais/wmdp:wmdp-bio").run()
+    assert written().style == "letters"
+    app.selectbox(key="audit_style").set_value("continuation").run()
+    app.text_input(key="audit_questions").set_value("sets/mmlu").run()
+    assert written().style == "continuation"
+
+
+@pytest.mark.usefixtures("home")
 def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
     app = page()
     parts = app.button_group(key="audit_parts")

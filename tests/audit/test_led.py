@@ -51,7 +51,7 @@ def test_a_run_that_was_asked_the_same_questions_is_named(case: Case, tmp_path: 
     missing = run_entry(str(tmp_path / "nothing"), case)
     assert [run.get("same_questions") for run in (same, other, older)] == [True, False, None]
     named, unknown = told_questions([same, other, older, missing])
-    assert "(same SHA-256): same." in named
+    assert "questions of this audit: same." in named
     assert unknown.endswith("is not known: older.")
     assert told_questions([other, missing]) == []
     assert missing["state"] == "not readable"
@@ -80,7 +80,7 @@ def test_curves_and_warning_stand_in_the_report_and_its_tables(tmp_path: Path) -
     config = config.model_copy(update={"runs": (str(run),)})
     found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
     page = (found.folder / "report.html").read_text("utf-8")
-    assert "Evaluated on the questions of this audit (same SHA-256): mine." in page
+    assert "Evaluated on the very questions of this audit: mine." in page
     section = page.partition("The runs that led to the model</h3>")[2]
     assert "<figcaption>Run mine: forget and utility</figcaption>" in section
     rows = (found.folder / "tables/runs.csv").read_text("utf-8").splitlines()
@@ -93,4 +93,4 @@ def test_curves_and_warning_stand_in_the_report_and_its_tables(tmp_path: Path) -
     older = derived_files(found.report)
     assert "tables/runs.csv" not in older
     assert "forget and utility</figcaption>" not in older["report.html"]
-    assert "Evaluated on the questions" not in older["report.html"]
+    assert "Evaluated on the very questions" not in older["report.html"]

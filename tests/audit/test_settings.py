@@ -8,7 +8,7 @@ import pytest
 
 from tests.audit.cases import small
 from trace_engine.audit.case import Case
-from trace_engine.audit.settings import read_audit
+from trace_engine.audit.settings import parse_audit, read_audit
 from trace_engine.config import SetConfig, to_yaml
 from trace_engine.errors import InputError
 
@@ -76,3 +76,24 @@ def test_wmdp_by_hub_id_is_one_configuration(
     case = Case.read(config.model_copy(update=named))
     assert len(case.forget_questions()) == 2
     assert set(asked) == {("cais/wmdp", "wmdp-bio", "test")}
+
+
+@pytest.mark.parametrize(
+    ("questions", "category", "style"),
+    [
+        ("hub:cais/wmdp:wmdp-bio", "wmdp-bio", "letters"),
+        ("sets/questions", "wmdp/wmdp-bio", "letters"),
+        ("/data/MMLU", "virology", "letters"),
+        ("demo:questions/test", "hazard", "continuation"),
+        ("sets/wmdpish.jsonl", "hazard", "continuation"),
+        (None, "hazard", "continuation"),
+    ],
+)
+def test_wmdp_and_mmlu_are_asked_by_letters(
+    questions: str | None, category: str, style: str
+) -> None:
+    given: dict[str, Any] = {"forget": {"source": "f"}, "retain": {"source": "r"}}
+    given |= {"questions": questions, "forget_category": category}
+    assert parse_audit(given).style == style
+    for said in ("letters", "continuation"):
+        assert parse_audit(given | {"style": said}).style == said

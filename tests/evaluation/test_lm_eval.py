@@ -1,10 +1,12 @@
 """Per-question agreement with the real lm-evaluation-harness, on local models and local tasks.
 
-The package and what it brings take 170 MB, so it is an extra of its own: `pip install
-'trace-moe[lm-eval]'`. No network: models and questions are files.
+The package and what it brings take 170 MB, so it is an extra of its own; `make lm-eval`
+installs it apart from what the other tests take, and fails where it is not there. No network but
+for that: models and questions are files.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,8 @@ from trace_engine.bundled import resolve_source
 from trace_engine.evaluation.multiple_choice import Normalise, Style, score_questions
 from trace_engine.sets.questions import LETTERS, read_questions
 
-pytest.importorskip(
-    "lm_eval", reason="lm_eval is not installed: pip install 'trace-moe[lm-eval]' (170 MB)"
-)
+if os.environ.get("TRACE_LM_EVAL") != "required":  # as `make lm-eval` says
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed (170 MB): run make lm-eval")
 
 SHOWN = {
     "continuation": ("{{question}}", "{{choices}}"),
@@ -90,6 +91,8 @@ def test_every_question_gets_the_harnesss_choice_and_likelihoods(
         for line in Path(resolve_source("demo:questions/validation")).read_text().splitlines()
         if sum(map(len, (row := json.loads(line))["choices"])) < 300
     ][:30]
+    rows[1]["question"] += "  "
+    rows[2]["question"] += " \n"
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = resolve_source(model)

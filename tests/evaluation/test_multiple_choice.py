@@ -98,6 +98,18 @@ def test_the_letters_prompt_is_mmlu_s() -> None:
     assert continuations == [" A", " B"]
 
 
+def test_white_space_after_a_question_is_scored_as_the_harness_scores_it() -> None:
+    question = Question("Which is a fruit? \n", ("pear", "iron"), 0)
+    assert prompt_of(question, "continuation", "Questions.\n\n") == (
+        "Questions.\n\nWhich is a fruit?",
+        [" \n pear", " \n iron"],
+    )
+    assert prompt_of(Question("Fruit?", ("pear", "iron"), 0), "continuation") == (
+        "Fruit?",
+        [" pear", " iron"],
+    )
+
+
 def test_batch_size_and_padding_change_nothing(model, tokenizer) -> None:
     questions = make_questions(10)
     model.set_experts_implementation("eager")  # the grouped one has no float64

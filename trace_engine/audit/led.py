@@ -89,7 +89,7 @@ def told_questions(runs: Sequence[Run]) -> list[str]:
     said = []
     if same:
         said.append(
-            f"Evaluated on the questions of this audit (same SHA-256): {', '.join(same)}. Settings "
+            f"Evaluated on the very questions of this audit: {', '.join(same)}. Settings "
             "or a step that were chosen by these evaluations make the figures on the same "
             "questions look better than they are: less is known of the forget set, and more is "
             "kept. Ask questions that no run was evaluated on."

@@ -6,6 +6,7 @@ when the questions are read.
 """
 
 import datetime
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
@@ -155,6 +156,16 @@ class PublishedConfig(Settings):
         return value
 
 
+_LETTERED: Final = re.compile(r"(?<![a-z0-9])(wmdp|mmlu)(?![a-z0-9])", re.IGNORECASE)
+
+
+def style_of(questions: object, forget_category: object) -> Literal["continuation", "letters"]:
+    """How questions are asked unless somebody says otherwise: WMDP's and MMLU's by letters, as
+    their authors and lm-evaluation-harness ask them. Told by names alone."""
+    names = [name for name in (questions, forget_category) if isinstance(name, str)]
+    return "letters" if any(map(_LETTERED.search, names)) else "continuation"
+
+
 class AuditConfig(Settings):
     kind: Literal["audit"] = "audit"
     name: str = ""
@@ -180,7 +191,8 @@ class AuditConfig(Settings):
     forget_category: str = "hazard"
     """Category of the questions about the forget set; every other category is utility."""
     style: Literal["continuation", "letters"] = "continuation"
-    """Score each choice's own words, or the letters A-D after an MMLU prompt."""
+    """Score each choice's own words, or the letters A-D after an MMLU prompt. Without this line:
+    letters where the questions or the forget category are named after WMDP or MMLU, else words."""
     max_questions: Annotated[int, Field(ge=1)] | None = None
     """At most so many questions a category, drawn with the seed; n is always shown."""
     max_documents: Annotated[int, Field(ge=2)] = 400
@@ -211,6 +223,14 @@ class AuditConfig(Settings):
     """CPU threads; the same number gives the same bits. Empty: torch's default."""
     seed: int = 0
     """Decides which documents and questions are drawn, and the bootstrap."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks_as_published(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "style" in data:
+            return data
+        named = (data.get("questions"), data.get("forget_category"))
+        return data | {"style": style_of(*named)}
 
     @model_validator(mode="after")
     def _compares_different_things(self) -> Self:

@@ -125,9 +125,10 @@ def score_questions(
 ) -> ChoiceScores:
     """Log-likelihood of every choice, and whether the likeliest is the answer.
 
-    `continuation` scores question + " " + choice; `letters` shows the lettered choices as in MMLU
-    and scores " A", " B", ...  `normalise` "characters" is the harness's acc_norm, "tokens" a mean.
-    `description` stands before every question, as a task's `description` does in the harness.
+    `continuation` scores " " + choice after the question, and white space at its end before that;
+    `letters` shows the lettered choices as in MMLU and scores " A", " B", ...  `normalise`
+    "characters" is the harness's acc_norm, "tokens" a mean. `description` stands before every
+    question, as a task's `description` does in the harness.
     `tokens_per_batch` bounds padded tokens; None takes what suits the model's device.
     A BOS token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own
     device; its train or eval mode is restored. Source: lm-evaluation-harness, `lm_eval/api/task.py`
@@ -176,8 +177,10 @@ def score_questions(
 def prompt_of(question: Question, style: Style, description: str = "") -> tuple[str, list[str]]:
     """The context and the continuations that are scored after it."""
     if style == "continuation":
-        context = description + question.question.rstrip()
-        return context, [f" {choice}" for choice in question.choices]
+        whole = description + question.question
+        # The harness moves white space at the end of a context into the continuation.
+        context = whole.rstrip()
+        return context, [f"{whole[len(context) :]} {choice}" for choice in question.choices]
     lines = [f"{LETTERS[i]}. {choice}" for i, choice in enumerate(question.choices)]
     context = description + "\n".join([question.question.strip(), *lines, "Answer:"])
     return context, [f" {LETTERS[i]}" for i in range(len(question.choices))]

@@ -4,7 +4,9 @@ Forget quality is the p-value of a Kolmogorov-Smirnov test between the truth rat
 of the retrained one; model utility is the harmonic mean of probability, ROUGE-L recall and truth
 ratio on three sets. Source: P. Maini et al., TOFU (2024), section 3; locuslab/tofu,
 evaluate_util.py and aggregate_eval_stat.py, whose truth ratio takes the geometric mean over the
-false answers. All questions of a set are asked (the authors' configuration takes the first 300).
+false answers. All questions of a set are asked (the authors' configuration takes the first 300),
+and a model writes up to 200 new tokens (theirs stops at 200 with the prompt and its padding in a
+batch, so that a long question leaves less room for an answer).
 """
 
 # Dims: N questions of a set
