@@ -23,6 +23,7 @@ from app import (
     runs_view,
     state,
     tables,
+    ticks,
     wording,
 )
 from trace_engine.audit.background import (
@@ -115,7 +116,7 @@ def show(audit: str) -> None:
 
 
 def _tick(audit: str) -> None:
-    found = audit_state(audit)
+    found = ticks.look(lambda: audit_state(audit))
     if found.state != "running":
         st.rerun(scope="app")
     st.markdown("**Auditing**")

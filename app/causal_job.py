@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import doors, state, wording
+from app import doors, state, ticks, wording
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.errors import TraceError
 from trace_engine.runs.evidence import (
@@ -62,7 +62,7 @@ def _start(config: CausalConfig) -> None:
 
 
 def _ticking(config: CausalConfig, key: str) -> None:
-    found = evidence_state(config)
+    found = ticks.look(lambda: evidence_state(config))
     if found.state != "running":
         st.rerun(scope="app")
     done, text = progress_words(found)

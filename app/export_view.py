@@ -7,7 +7,7 @@ says where the folder is.
 
 import streamlit as st
 
-from app import doors, house, state, wording
+from app import doors, house, state, ticks, wording
 from trace_engine.config import UnlearnConfig
 from trace_engine.disk import size
 from trace_engine.errors import TraceError
@@ -62,7 +62,7 @@ def _start(run: RunDirectory, form: Form) -> None:
 
 
 def _tick(run: RunDirectory, form: Form) -> None:
-    if export_state(run, form).state != "running":
+    if ticks.look(lambda: export_state(run, form)).state != "running":
         st.rerun(scope="app")
     st.caption("The folder is being written …")
 

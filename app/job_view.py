@@ -6,7 +6,7 @@ ends. Accepted trade-off: the end is noticed up to a second late.
 
 import streamlit as st
 
-from app import doors, navigation, runs_view, state, wording
+from app import doors, navigation, runs_view, state, ticks, wording
 from trace_engine.errors import TraceError
 from trace_engine.runs import RunDirectory, RunStatus, open_run
 
@@ -31,12 +31,13 @@ def show(job: str) -> None:
 
 
 def _ticking(job: str) -> None:
-    run = open_run(job)
-    status = run.status()
+    run = ticks.look(lambda: open_run(job))
+    status = ticks.look(run.status)
     if not status.active:
         # A rerun of the whole page leaves the fragment without its clock.
         st.rerun()
-    _progress(run, status)
+    with ticks.said():
+        _progress(run, status)
     if st.button("Stop", icon=":material/stop:", key="stop_job"):
         try:
             doors.stop(job)

@@ -22,6 +22,7 @@ from app import (
     replay,
     runs_view,
     state,
+    ticks,
     wording,
 )
 from app.curves import Row
@@ -47,10 +48,15 @@ def show(run: RunDirectory, config: UnlearnConfig) -> None:
 
 
 def _tick(run: RunDirectory, config: UnlearnConfig) -> None:
-    status = run.status()
+    status = ticks.look(run.status)
     if not status.active:
         # The whole page is drawn once more, without this fragment: that is what ends the ticking.
         st.rerun(scope="app")
+    with ticks.said():
+        _live(run, config, status)
+
+
+def _live(run: RunDirectory, config: UnlearnConfig, status: RunStatus) -> None:
     _head(run, config, status)
     seen = replay.followed(run).look()
     left, right = st.columns(2, gap="large")

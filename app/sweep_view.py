@@ -20,6 +20,7 @@ from app import (
     state,
     sweep_figure,
     tables,
+    ticks,
     wording,
 )
 from app.sweep_figure import clicked_point, sweep_frame
@@ -38,8 +39,9 @@ _ENDED = ("done", "stopped", "failed", "interrupted", "damaged")
 def show(found: SweepDirectory) -> None:
     """The sweep's head, its plane, its points, and the way to each run."""
     points = sweeps.outcomes(found)
-    every = TICK_SECONDS if found.status().active else None
-    seen = _signature(found, points)
+    status = found.status()
+    every = TICK_SECONDS if status.active else None
+    seen = _signature(status.state, points)
     # Once a page: it reads every run of this machine.
     each = sweeps.seconds_per_run(found.base(), found.home) if every is not None else None
     st.fragment(_head, run_every=every)(found, seen, None if each is None else each[0])
@@ -63,16 +65,16 @@ def offer(run: RunDirectory) -> None:
         )
 
 
-def _signature(found: SweepDirectory, points: list[Outcome]) -> tuple[Any, ...]:
+def _signature(now: str, points: list[Outcome]) -> tuple[Any, ...]:
     """What the page outside the fragments depends on: the sweep's state, what has begun and what
     has ended."""
     ended = tuple(point.state if point.state in _ENDED else "" for point in points)
-    return found.status().state, tuple(point.run for point in points), ended
+    return now, tuple(point.run for point in points), ended
 
 
 def _head(found: SweepDirectory, seen: tuple[Any, ...], seconds: float | None) -> None:
-    status, points = found.status(), sweeps.outcomes(found)
-    if _signature(found, points) != seen:
+    status, points = ticks.look(lambda: (found.status(), sweeps.outcomes(found)))
+    if _signature(status.state, points) != seen:
         st.rerun(scope="app")
     name, buttons = st.columns([3, 2], vertical_alignment="center")
     with name:
@@ -191,7 +193,7 @@ def _clicked(points: list[Outcome]) -> None:
 
 
 def _table(found: SweepDirectory) -> None:
-    frame = sweep_frame(sweeps.outcomes(found))
+    frame = sweep_frame(ticks.look(lambda: sweeps.outcomes(found)))
     loss = measure_of(found.base()) == "loss"
     named = {"forget": "forget loss", "utility": "retain loss"} if loss else {}
     tables.show(

@@ -103,8 +103,10 @@ def write_json_quickly(path: Path, data: Any) -> None:
 def parse_json(text: str | bytes) -> Any:
     """JSON that a stranger may have written. Raises ValueError for whatever cannot be read, as
     brackets too deep for the stack are, and whole numbers that no float can hold."""
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
-        return json.loads(text, parse_int=_whole)
+        return _JSON.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -114,6 +116,9 @@ def _whole(digits: str) -> int:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 
+
+_JSON = json.JSONDecoder(parse_int=_whole)
+"""Made once: there can be 100,000 lines."""
 
 def read_json(path: Path) -> Any:
     """The JSON in `path`, or None when there is no such file. Raises RunError when it is
