@@ -120,6 +120,7 @@ def _whole(digits: str) -> int:
 _JSON = json.JSONDecoder(parse_int=_whole)
 """Made once: there can be 100,000 lines."""
 
+
 def read_json(path: Path) -> Any:
     """The JSON in `path`, or None when there is no such file. Raises RunError when it is
     damaged, or no file."""

@@ -5,9 +5,10 @@ TRACE_FUZZ sets how many mutations; the ordinary tests take 4,000, the slow ones
 
 import os
 import random
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -38,13 +39,33 @@ _written: list[str] | None = None
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
+_NAMES = {
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),
+    "os.symlink": ((1, 2),),
+}
+"""Audit events that change names in folders: which arguments are a path, and the open folder that a
+relative one starts in. What a symbolic link says is no change; where it is made is."""
+_CONTENTS = ("os.truncate", "os.chmod")
+
+
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if _written is None:
         return
-    if (
-        event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & _WRITES
-    ) or event in ("os.mkdir", "os.rename", "os.link", "os.symlink"):
-        _written.append(os.fsdecode(arguments[0]))
+    opened = event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & _WRITES
+    # Resolved now: where a link leads, or what a descriptor stands for, may change later.
+    if opened or event in _CONTENTS:
+        path = arguments[0]
+        path = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)
+        _written.append(os.path.realpath(path))
+    for place, start in _NAMES.get(event, ()):
+        folder, name = os.path.split(os.fsdecode(arguments[place]))
+        if arguments[start] >= 0:
+            folder = os.path.join(f"/proc/self/fd/{arguments[start]}", folder)
+        _written.append(os.path.join(os.path.realpath(folder), name))
 
 
 sys.addaudithook(_watch)  # cannot be taken away again, and does nothing between tests
@@ -57,7 +78,7 @@ def watched(folder: Path) -> Iterator[None]:
     _written = []
     try:
         yield
-        strays = [path for path in _written if not Path(path).resolve().is_relative_to(folder)]
+        strays = [path for path in _written if not Path(path).is_relative_to(folder.resolve())]
     finally:
         _written = None
     assert strays == []
@@ -97,6 +118,35 @@ def assault(name: str, number: int, folder: Path, seed: int) -> dict[str, int]:
             assert len(answer) < 2000, f"{name}, mutation {turn}: {answer[:300]}"
             assert "Traceback" not in answer
     return told
+
+
+STRAYS: dict[str, Callable[[Path, Path], object]] = {
+    "written": lambda inside, outside: (outside / "f").write_bytes(b"x"),
+    "made": lambda inside, outside: (outside / "new").mkdir(),
+    "moved out": lambda inside, outside: (inside / "f").rename(outside / "g"),
+    "moved in": lambda inside, outside: (outside / "f").rename(inside / "g"),
+    "linked": lambda inside, outside: os.link(inside / "f", outside / "g"),
+    "link made": lambda inside, outside: (outside / "g").symlink_to(inside / "f"),
+    "removed": lambda inside, outside: (outside / "f").unlink(),
+    "folder removed": lambda inside, outside: (outside / "d").rmdir(),
+    "tree removed": lambda inside, outside: shutil.rmtree(outside / "d"),
+    "cut": lambda inside, outside: os.truncate(outside / "f", 0),
+    "mode changed": lambda inside, outside: (outside / "f").chmod(0o600),
+    "through a link": lambda inside, outside: (inside / "out" / "g").write_bytes(b"x"),
+}
+
+
+@pytest.mark.parametrize("what", STRAYS)
+def test_the_watcher_sees_what_happens_outside(what: str, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "outside"
+    for folder in (inside, outside):
+        (folder / "d").mkdir(parents=True)
+        (folder / "f").write_bytes(b"f")
+    (inside / "out").symlink_to(outside)
+    with pytest.raises(AssertionError, match="outside"), watched(inside):
+        STRAYS[what](inside, outside)
+    with watched(tmp_path):
+        STRAYS["tree removed"](outside, inside)
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)

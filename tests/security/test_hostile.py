@@ -1,9 +1,11 @@
 """What SECURITY.md says is stopped, where no other test says so: where the server listens, links in
 what is exported, manifests that vouch for other files."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import pytest
 from tests.app.stored import eval_row, write_run
 from tests.support.profiles import synthetic_profile
 from tests.support.server import ROOT, serve
+from tests.support.sessions import Session
 from trace_engine.disk import sha256_file
 from trace_engine.errors import InputError, RunError
 from trace_engine.export import export_run
@@ -68,6 +71,72 @@ def test_another_site_can_neither_open_a_session_nor_upload(address: str) -> Non
     assert status(address, "GET", "/_stcore/stream", Origin=address, **socket) == 101
     assert status(address, "GET", "/_stcore/stream", Origin=EVIL, **socket) == 403
     assert status(address, "PUT", "/_stcore/upload_file/a/b", Origin=EVIL) == 403
+
+
+@pytest.mark.fault_row(27)
+@pytest.mark.browser
+def test_an_upload_needs_the_sessions_token_from_wherever_it_comes(address: str) -> None:
+    """The token is what stops another site: it can neither read the cookie nor set the header.
+    Whoever has both is let in, whatever Origin says; no browser sends one site's cookie's value
+    for another."""
+    with ThreadPoolExecutor(1) as thread:
+        told = thread.submit(asyncio.run, _uploads(address)).result()
+    assert told == {
+        "with the token": 204,
+        "without the header": 403,
+        "without the cookie": 403,
+        "with a header of one's own making": 403,
+        "from another site, without the header": 403,
+        "from another site, with cookie and header": 204,
+        "to no session, with the token": 400,
+    }
+
+
+async def _uploads(address: str) -> dict[str, int]:
+    token = _token(address)
+    cookie, header = {"Cookie": f"_streamlit_xsrf={token}"}, {"X_Xsrftoken": token}
+    async with Session.open(address, "data_model", origin=address) as session:
+
+        def put(known: str, **headers: str) -> int:
+            return _put(address, f"/_stcore/upload_file/{known}/f", **headers)
+
+        here, evil = {"Origin": address}, {"Origin": EVIL}
+        tried = {
+            "with the token": (session.id, here | cookie | header),
+            "without the header": (session.id, here | cookie),
+            "without the cookie": (session.id, here | header),
+            "with a header of one's own making": (session.id, here | cookie | {"X_Xsrftoken": "1"}),
+            "from another site, without the header": (session.id, evil | cookie),
+            "from another site, with cookie and header": (session.id, evil | cookie | header),
+            "to no session, with the token": ("none", here | cookie | header),
+        }
+        return {
+            what: await asyncio.to_thread(put, known, **headers)
+            for what, (known, headers) in tried.items()
+        }
+
+
+def _token(address: str) -> str:
+    """What the server gives every visitor as a cookie."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    connection.request("GET", "/_stcore/health")
+    given = connection.getresponse().headers.get_all("Set-Cookie", [])
+    connection.close()
+    (cookie,) = [value for value in given if value.startswith("_streamlit_xsrf=")]
+    return cookie.split(";")[0].partition("=")[2]
+
+
+def _put(address: str, path: str, **headers: str) -> int:
+    """The status of the upload of a small set."""
+    head = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f.jsonl"\r\n\r\n'
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    try:
+        given = {"Content-Type": "multipart/form-data; boundary=x"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("PUT", path, head + b'{"text": "one"}\n\r\n--x--\r\n', given)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize(

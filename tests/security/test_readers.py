@@ -241,7 +241,7 @@ trace_home, open_page = app_fixtures.trace_home, app_fixtures.open_page
 def test_a_page_on_a_run_directory(
     name: str, page: str, home: Path, bundled: object, open_page: Callable[..., AppTest]
 ) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(data=st.data())
     def pages(data: st.DataObject) -> None:
         with spoilt(home, name, data):
