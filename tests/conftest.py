@@ -6,6 +6,7 @@ waiting threads that spin cost far more than a second thread gives (design/LOG.m
 
 import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,10 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import reliability
+from tests.support import disks, reliability
 
 LONG = ("browser", "audit", "runs", "sweeps", "test_cli_processes.py")
 """Folders and files whose tests start servers and workers and wait for them."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    with disks.small(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

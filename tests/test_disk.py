@@ -4,14 +4,20 @@ import errno
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from tests.support.disks import FILLER, fill
+from tests.support.profiles import synthetic_profile
 from trace_engine import disk
 from trace_engine.errors import RunError
+from trace_engine.routing.storage import save_profile
 
 
 def test_write_json_leaves_no_temporary_and_turns_nan_into_null(tmp_path: Path) -> None:
@@ -99,6 +105,61 @@ def test_place_folder_replaces_and_cleans_up(tmp_path: Path) -> None:
         disk.place_folder(target, broken)
     assert (target / "a").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.fault_row(7)
+def test_a_full_disk_is_named_whichever_library_meets_it(small_disk: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "large").write_bytes(bytes(3_000_000))
+
+    def tensors(folder: Path) -> None:
+        folder.mkdir()
+        save_file({"x": torch.zeros(1_000_000)}, folder / "x.safetensors")
+
+    # shutil and safetensors keep the system's number in their text alone.
+    for write in (lambda to: shutil.copytree(source, to), tensors):
+        free = shutil.disk_usage(small_disk).free
+        with pytest.raises(disk.DiskFullError) as raised:
+            disk.place_folder(small_disk / "target", write)
+        assert str(raised.value) == (
+            f"disk full, more than {disk.size(free)} needed, {disk.size(free)} free."
+        )
+        assert list(small_disk.iterdir()) == []
+    with pytest.raises(disk.DiskFullError, match=r"^disk full, 4.0 MB needed, 2.1 MB free\.$"):
+        disk.place_folder(small_disk / "target", tensors, 4_000_000)
+
+
+@pytest.mark.fault_row(7)
+def test_a_profile_without_room_says_what_it_needs(small_disk: Path) -> None:
+    fill(small_disk, but=4096)
+    with pytest.raises(disk.DiskFullError, match=r"^disk full, .+ needed, .+ free\.$"):
+        save_profile(synthetic_profile(), small_disk / "profile")
+    assert [path.name for path in small_disk.iterdir()] == [FILLER]
+
+
+def test_writers_of_one_file_at_once_leave_it_whole(tmp_path: Path) -> None:
+    """Sessions of a page are threads of one process."""
+    target, barrier, failed = tmp_path / "set.json", threading.Barrier(4), []
+    data = {"rows": ["x" * 50_000]}
+
+    def write(quickly: bool) -> None:
+        for _ in range(40):
+            barrier.wait()
+            try:
+                (disk.write_json_quickly if quickly else disk.write_json)(target, data)
+                assert disk.read_json(target) == data
+            except Exception as error:
+                failed.append(error)
+
+    for quickly in (False, True):
+        writers = [threading.Thread(target=write, args=(quickly,)) for _ in range(4)]
+        for thread in writers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+    assert failed == []
+    assert [path.name for path in tmp_path.iterdir()] == ["set.json"]
 
 
 def test_leftovers_go_by_name_and_age_and_nothing_else_does(tmp_path: Path) -> None:

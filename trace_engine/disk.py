@@ -15,7 +15,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ Stamp = tuple[int, int, int]
 """Inode, size and time of change: a file that was replaced or appended to has another one."""
 _MOST_DIGITS = 300
 """Of a whole number in JSON; a float ends at 308."""
-_LEFTOVER = re.compile(r"\..+\.(tmp|old)")
+_LEFTOVER = re.compile(r"\..+\.(tmp|old)|\.deleted-.+")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_SAID = re.compile(r"(?:\[Errno |\(os error )(\d+)[\])]")
+"""How shutil and safetensors give the system's number: in their text alone."""
+_RESERVE = ".reserve.tmp"
+LAST_WORDS = 64 * 1024
+"""Bytes that status, events and log of an end may take together."""
 
 
 class DiskFullError(RunError):
@@ -58,11 +65,16 @@ def commit(temporary: Path, target: Path) -> None:
     fsync_path(target.parent)
 
 
+def _beside(path: Path) -> Path:
+    """A name that no other writer of `path` has, in this process either: pages are its threads."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` atomically. Raises DiskFullError when there is no room."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
         commit(temporary, path)
@@ -95,9 +107,14 @@ def _json(data: Any, indent: int | None = None) -> bytes:
 def write_json_quickly(path: Path, data: Any) -> None:
     """Replace `path` so that no reader sees half, without waiting for the disk: for what may be
     lost."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(_json(data))
-    os.replace(temporary, path)
+    temporary = _beside(path)
+    try:
+        temporary.write_bytes(_json(data))
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -223,11 +240,18 @@ class Appender:
         os.close(self._descriptor)
 
 
-def place_folder(target: Path, write: Callable[[Path], object]) -> None:
+def place_folder(target: Path, write: Callable[[Path], object], needed: int | None = None) -> None:
     """Let `write` fill a new folder, make it durable, and rename it to `target`; what is there
     moves aside first and comes back when the rename fails.
+
+    Raises DiskFullError, for `needed` bytes where they are known, once its half is removed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with saying_when_full(target.parent, needed):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _place(target, write)
+
+
+def _place(target: Path, write: Callable[[Path], object]) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     retired = temporary.with_suffix(".old")
     try:
@@ -266,7 +290,25 @@ def remove_leftovers(folder: Path, *, of: str = "", older_than: float = 0.0) -> 
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.lstat().st_mtime < older_than:
                 continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_folder(path) if path.is_dir() else path.unlink()
+
+
+def delete_folder(folder: Path) -> None:
+    """Remove a folder that readers find whole or not at all; what a kill leaves of it is a
+    leftover, named `.deleted-…`."""
+    doomed = folder.with_name(f".deleted-{folder.name}")
+    os.replace(folder, doomed)
+    remove_folder(doomed)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and what is in it, though another process may be removing it as well."""
+
+    def failed(_: object, __: object, found: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(found[1], FileNotFoundError):
+            raise found[1]
+
+    shutil.rmtree(folder, onerror=failed)
 
 
 def sha256_file(path: Path) -> str:
@@ -282,11 +324,47 @@ def require_space(folder: Path, needed: int) -> None:
         raise DiskFullError(f"disk full, {size(needed)} needed, {size(free)} free.")
 
 
-def raise_if_full(error: OSError, folder: Path, needed: int) -> None:
-    """Turn "no space left" and "over quota" into the sentence that says how much is missing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(folder).free
-        raise DiskFullError(f"disk full, {size(needed)} needed, {size(free)} free.") from error
+def when_full(error: BaseException, folder: Path, needed: int | None = None) -> str | None:
+    """The sentence for "no space left" and "over quota", whichever library met them; None for
+    another error. Where nobody knows what is needed, it is more than there was."""
+    number = error.errno if isinstance(error, OSError) else None
+    said = _SAID.search(str(error)) if number is None else None
+    if (int(said[1]) if said else number) not in _NO_ROOM:
+        return None
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    asked = f"more than {size(free)}" if needed is None else size(needed)
+    return f"disk full, {asked} needed, {size(free)} free."
+
+
+def raise_if_full(error: BaseException, folder: Path, needed: int | None = None) -> None:
+    """Raise DiskFullError with the sentence of `when_full`, where there is one."""
+    said = when_full(error, folder, needed)
+    if said is not None:
+        raise DiskFullError(said) from error
+
+
+@contextmanager
+def saying_when_full(folder: Path, needed: int | None = None) -> Iterator[None]:
+    """Raise DiskFullError for a disk that is full while something is saved in `folder`."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_full(error, folder, needed)
+        raise
+
+
+def reserve_last_words(folder: Path) -> None:
+    """Take the room that a last word needs, so that a disk that fills up leaves it to be said.
+
+    Where a kill comes before it is given back, it is a leftover by its name. Raises DiskFullError.
+    """
+    write_bytes(folder / _RESERVE, bytes(LAST_WORDS))
+
+
+def free_last_words(folder: Path) -> None:
+    """Give that room back; the last word comes next."""
+    (folder / _RESERVE).unlink(missing_ok=True)
 
 
 def size(count: int) -> str:

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import sys
-from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tests.runs.light_worker import config
+from tests.support.disks import fill
 from tests.support.forking import without_a_program
 from trace_engine.config import UnlearnConfig
 from trace_engine.errors import NonFiniteLossError
@@ -54,7 +54,7 @@ class FakeSession:
         if self.step + 1 == self._script.get("bug_at"):
             raise KeyError("secret-detail")
         if self.step + 1 == self._script.get("fill_at"):
-            self._fill()
+            fill(self._marks)
         half = self._momentum.mul_(0.9).add_(self._x * 0.1 + noise)
         if self.step + 1 == self._script.get("pause_at"):
             # In the middle of an update: momentum has moved, x has not.
@@ -66,12 +66,6 @@ class FakeSession:
         self._x -= 0.01 * half
         self.step += 1
         return {"kind": "train", "step": self.step, "loss": loss, "seconds": 0.0}
-
-    def _fill(self) -> None:
-        """Somebody else writes until the disk is full."""
-        with (self._marks / "filler").open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(b"x" * 512)
 
     def evaluate(self) -> dict[str, Any]:
         return {"kind": "eval", "step": self.step, "norm": float(self._x.norm())}

@@ -28,7 +28,8 @@ def profile_config(folder: Path) -> ProfileConfig:
 
 
 def job(run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: Path | None) -> str:
-    """Compute until `release` appears in the home; keep a trace of who computed beside whom."""
+    """Compute until `release` appears in the home; keep a trace of who computed beside whom. Once
+    there is `grow`, take more and more memory."""
     assert base is not None
     computing = base / "computing"
     computing.mkdir(exist_ok=True)
@@ -40,9 +41,13 @@ def job(run: RunDirectory, stop: StopFlag, report: ProgressCallback, base: Path 
         with (base / "order").open("a") as file:
             file.write(f"{run.id}\n")
         report(Progress("waiting", 1, 2, "steps", None, None))
+        taken = []
         while not ((base / "release").exists() or (base / f"release-{run.id}").exists()):
             stop.check()
-            time.sleep(0.005)
+            if (base / "grow").exists():
+                taken.append(bytearray(2**20))
+            else:
+                time.sleep(0.005)
     finally:
         own.unlink()
     return "Released."

@@ -1,11 +1,13 @@
 """The tiny model and two small sets, as settings that every door takes."""
 
 import os
+import re
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from tests.support import disks
 from tests.support.kills import fork
 from tests.support.models import tiny_olmoe
 from trace_engine.config import UnlearnConfig
@@ -48,13 +50,26 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def _child(directory: Path, base: Path) -> None:
+def _fill_before(making: str, disk: Path) -> None:
+    """Let the disk be full from the moment at which a folder of this name is made."""
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if event == "os.mkdir" and re.fullmatch(making, Path(os.fsdecode(values[0])).name):
+            disks.fill(disk)
+
+    sys.addaudithook(watch)
+
+
+def _child(directory: Path, base: Path, full_at: str | None) -> None:
+    if full_at is not None:
+        _fill_before(full_at, directory.parent)
     log = os.open(directory / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.exit(worker.main([str(directory), "--home", str(base)], job=jobs.perform))
 
 
-def start(run: RunDirectory, base: Path) -> ForkServerProcess:
-    """The worker as a real process, forked from a server that has transformers loaded."""
-    return fork(_child, run.path, base)
+def start(run: RunDirectory, base: Path, full_at: str | None = None) -> ForkServerProcess:
+    """The worker as a real process, forked from a server that has transformers loaded. `full_at`
+    is the pattern of the folder before which the disk is full that the run lies on."""
+    return fork(_child, run.path, base, full_at)

@@ -164,7 +164,7 @@ def test_one_that_was_killed_while_it_was_made_does_not_block_and_is_not_listed(
     assert list_runs(tmp_path) == []
     run.create(config(tmp_path)).release()
     assert [summary.status.state for summary in list_runs(tmp_path)] == ["interrupted"]
-    assert not list(run.path.glob(".*.tmp"))
+    assert not list(run.path.glob(".status*"))
 
 
 def test_what_only_looks_like_one_that_was_killed_stays(run: RunDirectory, tmp_path: Path) -> None:
@@ -186,7 +186,8 @@ def test_the_next_attempt_removes_what_a_killed_one_left_half_written(
     (run.path / ".facts.json.4711.tmp").write_text("{")
     with run.lock():
         run.begin_attempt()
-    assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
+    hidden = [path.name for path in run.path.iterdir() if path.name.startswith(".")]
+    assert hidden == [".reserve.tmp"]  # of the attempt that begins
 
 
 def test_settings_round_trip_whatever_the_label_is(run: RunDirectory, tmp_path: Path) -> None:

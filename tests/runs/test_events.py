@@ -76,7 +76,6 @@ def test_phases_are_told_the_first_time_only(tmp_path: Path) -> None:
     assert told == ["opening", "evaluating", "unlearning"]
 
 
-@pytest.mark.fault_row(7)
 def test_a_full_disk_loses_events_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

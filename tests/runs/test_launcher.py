@@ -9,12 +9,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.runs.light_worker import COMMAND, config, profile_config
 from tests.runs.waiting import until, until_state
+from tests.support.kills import fork
+from tests.support.memory import limited
 from trace_engine.config import identity_of
 from trace_engine.disk import write_json
 from trace_engine.errors import RunError
@@ -31,6 +34,7 @@ from trace_engine.runs import (
     resume,
     stop,
 )
+from trace_engine.runs.places import new_run_id
 
 pytestmark = pytest.mark.faults
 
@@ -193,7 +197,27 @@ def test_trace_workers_widens_the_slot(
     assert max(map(int, (base / "most_at_once").read_text().split())) == 2
 
 
-@pytest.mark.fault_row(1, 10, 14)
+@pytest.mark.fault_row(14)
+def test_the_systems_killer_of_memory_leaves_a_run_that_says_so_and_resumes(
+    base: Path, tmp_path: Path
+) -> None:
+    run = open_run(launch(config(tmp_path), base), base)
+    computing(run, base)
+    child = detach._children[-1]
+    with limited(64 * 2**20) as group:
+        group.hold(child.pid)
+        (base / "grow").touch()
+        assert child.wait(60) == -signal.SIGKILL
+        assert group.killed() == 1
+    status = until_state(run, "interrupted", seconds=5)
+    assert "killed, often out of memory" in status.message
+    (base / "grow").unlink()
+    (base / "release").touch()
+    resume(run.id, base)
+    until_state(run, "done")
+
+
+@pytest.mark.fault_row(1, 10)
 def test_kill_9_is_interrupted_within_5_s_and_resumes_as_a_new_attempt(
     base: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +245,38 @@ def test_kill_9_is_interrupted_within_5_s_and_resumes_as_a_new_attempt(
     delete(run.id, base)
     assert list_runs(base) == []
     assert not run.path.exists()
+
+
+def _deleted_until(run: Path, removals: int) -> None:
+    """A child that is killed while it deletes a run, before it removes one more file of it."""
+    left = removals
+
+    def watch(event: str, _: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "os.remove" and not run.exists():
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(watch)
+    launcher.delete_directory(RunDirectory(run))
+
+
+@pytest.mark.fault_row(28)
+@pytest.mark.parametrize("removals", [0, 2])
+def test_what_a_killed_delete_left_goes_with_the_next_launch(
+    base: Path, tmp_path: Path, removals: int
+) -> None:
+    (base / "runs").mkdir(parents=True)
+    run = RunDirectory(base / "runs" / new_run_id())
+    run.create(config(tmp_path, seed=1)).release()
+    process = fork(_deleted_until, run.path, removals)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in run.path.parent.iterdir()] == [f".deleted-{run.id}"]
+    assert list_runs(base) == []
+    other = open_run(launch(config(tmp_path), base), base)
+    assert list(other.path.parent.iterdir()) == [other.path]
 
 
 @pytest.mark.fault_row(10)

@@ -6,6 +6,8 @@ same audit goes on from its finished parts. It loads no torch but in the process
 """
 
 import argparse
+import contextlib
+import shutil
 import sys
 import traceback
 from dataclasses import dataclass
@@ -20,9 +22,12 @@ from trace_engine.audit.settings import AuditConfig, read_audit
 from trace_engine.bundled import AUDIT, resolve_report
 from trace_engine.config import to_yaml
 from trace_engine.disk import (
-    DiskFullError,
+    free_last_words,
     read_json,
+    reserve_last_words,
+    saying_when_full,
     sha256_file,
+    when_full,
     write_json,
     write_json_quickly,
     write_text,
@@ -31,7 +36,7 @@ from trace_engine.errors import RunError, TraceError
 from trace_engine.progress import Progress
 from trace_engine.runs.asking import write_asked
 from trace_engine.runs.detach import start_detached
-from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
 from trace_engine.runs.process import ProcessName
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
@@ -71,10 +76,15 @@ def launch_audit(
         if known.state != "damaged" and _token(known) == token:
             return known.id
     folder = subfolder("audits", home) / new_run_id()
-    folder.mkdir(mode=0o700)
-    write_text(folder / "audit.yaml", to_yaml(config), mode=0o600)
-    asked = {formats.FIELD: formats.AUDIT_JOB, "token": token, "folder": str(Path.cwd())}
-    write_json(folder / "launch.json", asked)
+    with saying_when_full(folder.parent):
+        folder.mkdir(mode=0o700)
+    try:
+        write_text(folder / "audit.yaml", to_yaml(config), mode=0o600)
+        asked = {formats.FIELD: formats.AUDIT_JOB, "token": token, "folder": str(Path.cwd())}
+        write_json(folder / "launch.json", asked)
+    except BaseException:
+        shutil.rmtree(folder)  # it never began
+        raise
     _start(folder, owner)
     return folder.name
 
@@ -154,13 +164,17 @@ def _start(folder: Path, owner: str | None) -> None:
     where = Path(str(_told(folder, "launch.json").get("folder", folder)))
     lock = FileLock.take(folder / "lock", f"Audit {folder.name} is at work already.")
     command = [*WORKER, str(folder)]
-    try:
+    with lock.handing_over():
+        reserve_last_words(folder)
         write_asked(folder / "launch.json", owner, **{formats.FIELD: formats.AUDIT_JOB})
         (folder / "status.json").unlink(missing_ok=True)
-        start_detached(command, lock, folder / "log.txt", where if where.is_dir() else folder)
-    except OSError as error:
-        lock.release()
-        raise RunError(f"Audit {folder.name} could not be started ({error}).") from error
+        try:
+            start_detached(command, lock, folder / "log.txt", where if where.is_dir() else folder)
+        except OSError as error:
+            message = f"its process could not be started ({error})."
+            with contextlib.suppress(RunError):
+                _end(folder, "failed", message)
+            raise RunError(f"Audit {folder.name}: {message}") from error
 
 
 def _token(audit: AuditState) -> str | None:
@@ -195,7 +209,6 @@ def _work(folder: Path) -> int:
     stop.install()
     process = ProcessName.own().to_dict()
     running = {formats.FIELD: formats.AUDIT_JOB, "state": "running", "process": process}
-    write_json(folder / "status.json", running)
 
     def report(progress: Progress) -> None:
         stop.check()
@@ -206,6 +219,7 @@ def _work(folder: Path) -> int:
         write_json_quickly(folder / "status.json", running | {"message": sentence})
 
     try:
+        write_json(folder / "status.json", running)
         from trace_engine.audit.run import run_audit
 
         found = run_audit(
@@ -217,17 +231,18 @@ def _work(folder: Path) -> int:
         )
     except StopRequestedError:
         return _end(folder, "stopped", "Stopped; finished parts are kept.")
-    except (TraceError, DiskFullError, LockedError) as error:
+    except TraceError as error:
         return _end(folder, "failed", str(error))
     except Exception as error:
         traceback.print_exc()
-        name = type(error).__name__
-        return _end(folder, "failed", f"An unexpected {name}; the traceback is in log.txt.")
+        bug = f"An unexpected {type(error).__name__}; the traceback is in log.txt."
+        return _end(folder, "failed", when_full(error, folder) or bug)
     digest = sha256_file(found.folder / NAME)
     return _end(folder, "done", found.finding.title, manifest_sha256=digest)
 
 
 def _end(folder: Path, state: State, message: str, **facts: str) -> int:
+    free_last_words(folder)
     said = {formats.FIELD: formats.AUDIT_JOB, "state": state, "message": message}
     write_json(folder / "status.json", said | facts)
     return 0 if state == "done" else 1

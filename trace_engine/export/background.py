@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from trace_engine import formats
-from trace_engine.disk import read_json, write_json
+from trace_engine.disk import read_json, when_full, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.export.card import Form
 from trace_engine.export.folder import check_exportable, export_run
@@ -75,15 +75,20 @@ def start_export(
         lock = FileLock.take(path, "This export is being written.")
     except LockedError:
         return
-    note.unlink(missing_ok=True)
-    write_asked(note, owner, **{formats.FIELD: formats.EXPORT_JOB})
     command = [*WORKER, str(run.path), str(folder), form]
-    try:
-        start_detached(command, lock, folder.with_name(f".{folder.name}.log"), Path.cwd())
-    except OSError as error:
-        note.unlink()
-        lock.release()
-        raise RunError(f"The export of run {run.id} could not be started ({error}).") from error
+    with lock.handing_over():
+        try:
+            note.unlink(missing_ok=True)
+            write_asked(note, owner, **{formats.FIELD: formats.EXPORT_JOB})
+            start_detached(command, lock, folder.with_name(f".{folder.name}.log"), Path.cwd())
+        except (OSError, RunError) as error:
+            # Left there, it would look like an export that died.
+            note.unlink(missing_ok=True)
+            path.unlink()
+            if isinstance(error, RunError):
+                raise
+            what = f"The export of run {run.id} could not be started"
+            raise RunError(f"{what} ({error}).") from error
 
 
 def exports_at_work(home: Path | None = None) -> list[tuple[str, Asked]]:
@@ -122,8 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        name = type(error).__name__
-        _note_failure(note, f"An unexpected {name}; the traceback is in {path.stem}.log.")
+        bug = f"An unexpected {type(error).__name__}; the traceback is in {path.stem}.log."
+        _note_failure(note, when_full(error, note.parent) or bug)
         return 1
     # A folder that is deleted later must not look like an export that died.
     note.unlink(missing_ok=True)

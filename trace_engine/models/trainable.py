@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trace_engine.adapters import INSTEAD, NO_ADAPTERS
 from trace_engine.config import Cell, TrainableConfig
+from trace_engine.disk import saying_when_full
 from trace_engine.errors import CalibrationError, InputError, ModelError, RunError
 from trace_engine.models.info import OpenModel
 from trace_engine.models.layers import decoder_layers, require_layer
@@ -324,13 +325,14 @@ class _Lora(Trainable):
 
         settings = copy.deepcopy(self._tuner.peft_config["default"])
         settings.task_type, settings.inference_mode = "CAUSAL_LM", True
-        settings.save_pretrained(folder)
         # PEFT's names in a file: the model under `base_model.model`, the adapter's name left out.
         tensors = {
             f"base_model.model.{name.replace('.default.', '.')}": value.cpu().contiguous()
             for name, value in self.tensors().items()
         }
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        with saying_when_full(folder, sum(t.numel() * t.element_size() for t in tensors.values())):
+            settings.save_pretrained(folder)
+            save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     def close(self) -> None:
         self._tuner.merge_and_unload()

@@ -58,7 +58,8 @@ COUNT_DTYPES = {
 
 
 def save_profile(profile: Profile, directory: Path) -> None:
-    """Write `profile` as `directory`, replacing what is there. Raises InputError when it cannot."""
+    """Write `profile` as `directory`, replacing what is there. Raises DiskFullError where there is
+    no room, InputError when it cannot otherwise."""
     sides = {"forget": profile.forget, "retain": profile.retain}
     samples = {"forget": profile.sample_forget, "retain": profile.sample_retain}
     blocks = {
@@ -197,7 +198,7 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             (folder / name).write_bytes(data)
 
-    place_folder(directory, fill)
+    place_folder(directory, fill, sum(len(data) for data in files.values()))
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from trace_engine.disk import (
     commit,
     fsync_path,
-    raise_if_full,
     read_json,
+    remove_folder,
     require_space,
+    saying_when_full,
     sha256_file,
     write_json,
 )
@@ -94,15 +95,15 @@ def save_checkpoint(
     # A manifest that outlived its files would vouch for a mixture of two attempts.
     (target / _MANIFEST).unlink(missing_ok=True)
     fsync_path(target)
-    try:
+    # What a killed attempt left of this step, under names that the libraries gave it.
+    for path in target.iterdir():
+        remove_folder(path) if path.is_dir() else path.unlink()
+    with saying_when_full(folder, needed):
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_file(contiguous, target / f".{_TENSORS}.tmp")
         commit(target / f".{_TENSORS}.tmp", target / _TENSORS)
         (target / f".{_STATE}.tmp").write_text(text, encoding="utf-8")
         commit(target / f".{_STATE}.tmp", target / _STATE)
-    except OSError as error:
-        raise_if_full(error, folder, needed)
-        raise
     files = {name: sha256_file(target / name) for name in (_TENSORS, _STATE)}
     manifest = {
         "format": _FORMAT,

@@ -19,13 +19,17 @@ from typing import Any
 from trace_engine import formats
 from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_yaml
 from trace_engine.disk import (
+    LAST_WORDS,
     Stamp,
     is_leftover,
     read_json,
     read_last_line,
     read_lines,
     remove_leftovers,
+    reserve_last_words,
+    saying_when_full,
     sha256_file,
+    size,
     stamp,
     write_json,
     write_text,
@@ -104,6 +108,13 @@ def _reading(run: str, name: str) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise RunError(f"Run {run} is damaged: {name} holds what no run writes there.") from None
+
+
+def _why_silent(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    if free < LAST_WORDS:
+        return f"its disk is full, with {size(free)} free, and may have left no room for one"
+    return "killed, often out of memory, or the machine went down"
 
 
 @lru_cache(maxsize=1024)
@@ -191,8 +202,8 @@ class RunDirectory:
         message = str(recorded.get("message", "")).removeprefix("failed: ")
         if state == "interrupted":
             message = (
-                f"The worker ended without a word at step {step}: killed, often out of memory, or "
-                "the machine went down. Resume continues from the last complete checkpoint."
+                f"The worker ended without a word at step {step}: {_why_silent(self.path)}. Resume "
+                "continues from the last complete checkpoint."
             )
         silent = max(0.0, time.time() - updated) if state in ACTIVE_STATES else None
         return RunStatus(
@@ -307,7 +318,8 @@ class RunDirectory:
         """
         require_possible(config)
         try:
-            self.path.mkdir(parents=True)
+            with saying_when_full(self.path.parent):
+                self.path.mkdir(parents=True)
         except FileExistsError:
             if not self.path.is_dir() or not (self._empty() or self._nothing_computed()):
                 raise RunError(
@@ -315,13 +327,18 @@ class RunDirectory:
                     "what is in it with `trace-moe runs resume`. Nothing was changed."
                 ) from None
         lock = FileLock.take(self.lock_path, f"Run {self.id} is in use by another process.")
+        with lock.handing_over():
+            self._make(config, launched or {})
+        return lock
+
+    def _make(self, config: ProfileConfig | UnlearnConfig, launched: Mapping[str, Any]) -> None:
         if (self.path / "config.yaml").exists() and not self._nothing_computed():
-            lock.release()
             raise RunError(f"{self.path.name} was made into a run by another process meanwhile.")
         self._clear()
+        reserve_last_words(self.path)
         noted = self._write_settings(config)
         # Relative names in the settings start here, wherever a later attempt is started from.
-        write_json(self.path / "launch.json", {"folder": os.getcwd(), **(launched or {})})
+        write_json(self.path / "launch.json", {"folder": os.getcwd(), **launched})
         now = time.time()
         write_json(
             self.path / "status.json",
@@ -340,7 +357,6 @@ class RunDirectory:
             },
         )
         self.event("starting", max_steps=getattr(config, "max_steps", 0))
-        return lock
 
     def _empty(self) -> bool:
         """Nothing is there but perhaps the lock of a launch that got no further."""
@@ -395,8 +411,7 @@ class RunDirectory:
         are."""
         return self._label("owner")
 
-    def set_owner(self, owner: str) -> None:
-        """Say who resumes it. The caller holds the lock."""
+    def _set_owner(self, owner: str) -> None:
         write_json(self.path / "launch.json", self.launched() | {"owner": owner})
 
     def _label(self, name: str) -> str | None:
@@ -440,14 +455,18 @@ class RunDirectory:
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
-    def begin_attempt(self) -> int:
-        """Open the next attempt of a run that ended. The caller holds the lock. Raises RunError
-        when done."""
+    def begin_attempt(self, owner: str | None = None) -> int:
+        """Open the next attempt of a run that ended; with `owner` it is that person's from now on.
+        The caller holds the lock. Raises RunError when done, DiskFullError when there is no room
+        for it to say how it ends."""
         recorded = self._recorded()
         if recorded["state"] == "done":
             raise RunError(f"Run {self.id} is done; there is nothing to resume.")
         attempt = int(recorded["attempt"]) + 1
         remove_leftovers(self.path)
+        reserve_last_words(self.path)
+        if owner is not None:
+            self._set_owner(owner)
         # Its last report is from the attempt before, and would look like a stall.
         (self.path / "progress.json").unlink(missing_ok=True)
         self.update(state="starting", message="", attempt=attempt, process=None)

@@ -18,7 +18,15 @@ from typing import Any, Literal
 
 from trace_engine.bundled import PACK, resolve_source
 from trace_engine.causal.settings import CausalConfig, parse_causal
-from trace_engine.disk import raise_if_full, read_json, write_json, write_json_quickly
+from trace_engine.disk import (
+    free_last_words,
+    read_json,
+    reserve_last_words,
+    saying_when_full,
+    when_full,
+    write_json,
+    write_json_quickly,
+)
 from trace_engine.errors import RunError, TraceError
 from trace_engine.exhaustion import ran_out
 from trace_engine.formats import FIELD, require_known
@@ -100,22 +108,25 @@ def start_evidence(
     if found.state in ("running", "done"):
         return found
     folder = found.folder
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with saying_when_full(folder.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
     try:
         lock = FileLock.take(folder / "lock", "This job is at work already.")
     except LockedError:
         return evidence_state(config, home)
-    (folder / "progress.json").unlink(missing_ok=True)
-    write_json(folder / "settings.json", config.model_dump(mode="json"))
-    write_asked(folder / "launch.json", owner, **{FIELD: FORMAT})
-    _tell(folder, "running")
-    command = [*WORKER, str(folder), "--home", str(folder.parent.parent)]
-    try:
-        start_detached(command, lock, folder / "log.txt", Path.cwd())
-    except OSError as error:
-        _tell(folder, "failed", f"its process could not be started ({error}).")
-        lock.release()
-        raise RunError(f"The job could not be started ({error}).") from error
+    with lock.handing_over():
+        (folder / "progress.json").unlink(missing_ok=True)
+        reserve_last_words(folder)
+        write_json(folder / "settings.json", config.model_dump(mode="json"))
+        write_asked(folder / "launch.json", owner, **{FIELD: FORMAT})
+        _tell(folder, "running")
+        command = [*WORKER, str(folder), "--home", str(folder.parent.parent)]
+        try:
+            start_detached(command, lock, folder / "log.txt", Path.cwd())
+        except OSError as error:
+            with contextlib.suppress(RunError):
+                _end(folder, "failed", f"its process could not be started ({error}).")
+            raise RunError(f"The job could not be started ({error}).") from error
     return evidence_state(config, home)
 
 
@@ -156,6 +167,11 @@ def _tell(folder: Path, state: str, message: str = "", **more: Any) -> None:
     write_json(folder / "status.json", {FIELD: FORMAT, "state": state, "message": message} | more)
 
 
+def _end(folder: Path, state: str, message: str = "") -> None:
+    free_last_words(folder)
+    _tell(folder, state, message)
+
+
 def default_perform(config: CausalConfig, folder: Path | None, report: ProgressCallback) -> Any:
     """What the settings ask for."""
     from trace_engine.causal.perform import perform  # torch and transformers: seconds
@@ -167,7 +183,6 @@ def work(
     folder: Path, stop: StopFlag, home: Path | None = None, perform: Perform = default_perform
 ) -> None:
     """Do a job and record how it ended. The caller holds its lock."""
-    _tell(folder, "running", process=ProcessName.own().to_dict())
 
     def report(progress: Progress) -> None:
         stop.check()
@@ -180,26 +195,25 @@ def work(
         )
 
     try:
+        _tell(folder, "running", process=ProcessName.own().to_dict())
         config = parse_causal(read_json(folder / "settings.json"))
         with slot("evidence", stop, waiting, home):
             found = perform(config, subfolder(KEPT, home), report)
             write_json(folder / "result.json", found.to_dict())
-        _tell(folder, "done")
+        _end(folder, "done")
     except StopRequestedError:
-        _tell(folder, "stopped", "Stopped. Experts that were measured are kept: go on any time.")
+        _end(folder, "stopped", "Stopped. Experts that were measured are kept: go on any time.")
     except TraceError as error:
-        _tell(folder, "failed", str(error))
+        _end(folder, "failed", str(error))
     except Exception as error:
         traceback.print_exc()
-        _tell(folder, "failed", _explained(folder, error))
+        _end(folder, "failed", _explained(folder, error))
 
 
 def _explained(folder: Path, error: Exception) -> str:
-    if isinstance(error, OSError):
-        try:
-            raise_if_full(error, folder, 0)
-        except TraceError as full:
-            return str(full)
+    full = when_full(error, folder)
+    if full is not None:
+        return full
     if ran_out(error):
         return "Memory ran out. Close other programs, or take a machine with more."
     return f"An unexpected {type(error).__name__}; this is a bug. The traceback is in log.txt."

@@ -4,17 +4,16 @@ It never computes and never imports torch. Launching takes the run's lock first 
 worker, so there is no moment in which a starting run looks dead or could be started twice.
 """
 
+import contextlib
 import hashlib
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from trace_engine.config import ProfileConfig, UnlearnConfig, identity_of
+from trace_engine.disk import delete_folder, free_last_words, remove_leftovers
 from trace_engine.errors import RunError
 from trace_engine.runs import places
 from trace_engine.runs.checkpoints import require_same
@@ -27,6 +26,8 @@ from trace_engine.trackers import check_trackers
 
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.worker"]
 """How a worker is started; the run's directory and options are appended."""
+_STALE_SECONDS = 24 * 3600.0
+"""No import or upload takes so long: what is older was left by a kill."""
 
 
 def launch(
@@ -51,6 +52,7 @@ def launch(
         check_trackers(config.trackers)
     question = _question(config)
     with _launching(home):
+        _tidy(home)
         known = _known(question, token, home)
         if known is not None:
             return known
@@ -75,24 +77,19 @@ def resume_directory(
     run: RunDirectory, home: Path | None = None, *, owner: str | None = None
 ) -> None:
     """`resume` for a run directory anywhere."""
-    lock = reopen(run)
-    if owner is not None:
-        run.set_owner(owner)
-    _start(run, lock, home, run.launch_folder())
+    folder = run.launch_folder()
+    _start(run, reopen(run, owner), home, folder)
 
 
-def reopen(run: RunDirectory) -> FileLock:
+def reopen(run: RunDirectory, owner: str | None = None) -> FileLock:
     """Take a run that ended and open its next attempt. Raises as `resume` does; then nothing was
     changed."""
     lock = run.lock()
-    try:
+    with lock.handing_over():
         recorded = run.facts().get("identity", {}).get("config")
         if recorded is not None:
             require_same({"config": recorded}, {"config": identity_of(run.config())})
-        run.begin_attempt()
-    except BaseException:
-        lock.release()
-        raise
+        run.begin_attempt(owner)
     return lock
 
 
@@ -138,13 +135,10 @@ def delete_directory(run: RunDirectory) -> None:
             f"Run {run.id} is in use by its worker. Stop it first; nothing was deleted."
         ) from None
     with lock:
-        # Renamed first: a reader finds a whole run or none.
-        doomed = run.path.with_name(f".deleted-{run.id}")
-        os.replace(run.path, doomed)
-        shutil.rmtree(doomed)
+        delete_folder(run.path)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _launching(home: Path | None) -> Iterator[None]:
     """One launch at a time per home: otherwise two tabs would both find no run yet."""
     path = places.home(home) / "launch.lock"
@@ -159,6 +153,15 @@ def _launching(home: Path | None) -> Iterator[None]:
             time.sleep(0.02)
     with lock:
         yield
+
+
+def _tidy(home: Path | None) -> None:
+    """Remove what killed processes left in the home: gigabytes, if it was a delete. The caller
+    holds the lock of launches. What cannot be removed stays, and is in nobody's way."""
+    with contextlib.suppress(OSError):
+        remove_leftovers(places.subfolder("runs", home), of="deleted-")
+        for kind in ("runs", "sets"):  # imports and sets may be written now
+            remove_leftovers(places.subfolder(kind, home), older_than=_STALE_SECONDS)
 
 
 def _question(config: ProfileConfig | UnlearnConfig) -> str:
@@ -197,10 +200,12 @@ def _answers(run: RunDirectory, question: str, token: str | None) -> bool:
 
 def _start(run: RunDirectory, lock: FileLock, home: Path | None, folder: Path) -> None:
     """Hand the lock to a new detached worker process."""
-    command = [*WORKER, str(run.path), "--home", str(places.home(home))]
-    try:
-        start_detached(command, lock, run.path / "log.txt", folder)
-    except OSError as error:
-        run.update(state="failed", message=f"the worker could not be started ({error}).")
-        lock.release()
-        raise RunError(f"The worker of run {run.id} could not be started ({error}).") from error
+    with lock.handing_over():
+        command = [*WORKER, str(run.path), "--home", str(places.home(home))]
+        try:
+            start_detached(command, lock, run.path / "log.txt", folder)
+        except OSError as error:
+            free_last_words(run.path)
+            with contextlib.suppress(RunError):
+                run.update(state="failed", message=f"the worker could not be started ({error}).")
+            raise RunError(f"The worker of run {run.id} could not be started ({error}).") from error

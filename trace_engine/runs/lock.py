@@ -9,11 +9,13 @@ forked without `exec` shares it: the worker forks nothing.
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from trace_engine.disk import saying_when_full
 from trace_engine.errors import RunError
 
 _PATIENCE_SECONDS = 2.0
@@ -63,12 +65,14 @@ class FileLock:
     @classmethod
     def take(cls, path: Path, refusal: str) -> Self:
         """Take the lock or raise LockedError(refusal) at once; never waits for another holder.
+        Raises DiskFullError where there is no room for its file.
 
         Readers probe with a shared lock for microseconds. When the exclusive lock fails but a
         shared one is granted, only readers were there, and it is tried again.
         """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with saying_when_full(path.parent):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise _unusable(path, error) from None
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -114,6 +118,16 @@ class FileLock:
         """Close this process's copy and leave the lock with the child that inherited the open
         file."""
         os.close(self.descriptor)
+
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """For what is done between taking the lock and handing it on: whatever fails there frees
+        it."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Free the lock, wherever else the open file may still be."""

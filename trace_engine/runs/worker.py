@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trace_engine.disk import raise_if_full, write_bytes, write_json_quickly
+from trace_engine.disk import free_last_words, when_full, write_json_quickly
 from trace_engine.errors import RunError, TraceError
 from trace_engine.exhaustion import ran_out
 from trace_engine.progress import Progress, ProgressCallback, ignore_progress
@@ -29,8 +29,6 @@ Job = Callable[[RunDirectory, StopFlag, ProgressCallback, Path | None], str]
 stopped."""
 
 _REPORT_SECONDS = 0.25
-_LAST_WORDS = 64 * 1024
-"""Bytes that status, events and log of an end may take together."""
 
 
 def default_job(
@@ -56,11 +54,6 @@ def work(
     Never raises for what goes wrong inside the job: the status says it. `report` hears all
     progress.
     """
-    run.update(process=ProcessName.own().to_dict())
-    # Given back before the last word, which a full disk would have no room for; by its name it is
-    # a leftover where a kill comes first.
-    reserve = run.path / ".reserve.tmp"
-    write_bytes(reserve, bytes(_LAST_WORDS))
 
     def queued(ahead: int) -> None:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
@@ -69,13 +62,14 @@ def work(
             on_wait(ahead)
 
     def ended(state: str, message: str, log: str = "", **more: Any) -> None:
-        reserve.unlink(missing_ok=True)
+        free_last_words(run.path)
         if log:
             run.log(log)
         run.event("usage", **usage())
         run.update(state=state, message=message, **more)
 
     try:
+        run.update(process=ProcessName.own().to_dict())
         with slot(run.config().kind, stop, queued, base):
             run.update(state="running", message="", started=time.time())
             message = job(run, stop, _recorder(run, report), base)
@@ -123,11 +117,9 @@ def _recorder(run: RunDirectory, listener: ProgressCallback) -> ProgressCallback
 
 def _explain(run: RunDirectory, error: Exception) -> str:
     name = type(error).__name__
-    if isinstance(error, OSError):
-        try:
-            raise_if_full(error, run.path, 0)
-        except TraceError as full:
-            return str(full)
+    full = when_full(error, run.path)
+    if full is not None:
+        return full
     if ran_out(error):
         return (
             "out of memory. Set a smaller micro_batch_size (the same steps in less memory), lower "

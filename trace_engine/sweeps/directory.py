@@ -12,7 +12,14 @@ from typing import Any
 
 from trace_engine import formats
 from trace_engine.config import UnlearnConfig, parse_config
-from trace_engine.disk import read_json, write_json, write_text
+from trace_engine.disk import (
+    free_last_words,
+    read_json,
+    reserve_last_words,
+    saying_when_full,
+    write_json,
+    write_text,
+)
 from trace_engine.errors import InputError, RunError
 from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
@@ -169,8 +176,23 @@ class SweepDirectory:
         owner: str | None = None,
     ) -> FileLock:
         """Make the directory and take its lock before anyone can find it."""
-        self.path.mkdir(mode=0o700)
+        with saying_when_full(self.path.parent):
+            self.path.mkdir(mode=0o700)
         lock = self.lock()
+        with lock.handing_over():
+            self._make(base, grids, plan, name, token, owner)
+        return lock
+
+    def _make(
+        self,
+        base: UnlearnConfig,
+        grids: list[Grid],
+        plan: Plan,
+        name: str,
+        token: str | None,
+        owner: str | None,
+    ) -> None:
+        reserve_last_words(self.path)
         write_text(self.path / "sweep.yaml", sweep_yaml(base, grids, name))
         points = [
             {
@@ -193,11 +215,15 @@ class SweepDirectory:
             self.path / "status.json",
             status | {"token": token, "owner": owner, "folder": str(Path.cwd())},
         )
-        return lock
 
     def update(self, **changes: Any) -> None:
         """Change fields of status.json."""
         write_json(self.path / "status.json", self._recorded() | changes)
+
+    def end(self, state: str, message: str) -> None:
+        """Its last word, in the room that was kept for it."""
+        free_last_words(self.path)
+        self.update(state=state, message=message)
 
     def record_run(self, number: int, run: str) -> None:
         """Say which run answers a point."""

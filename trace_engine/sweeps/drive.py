@@ -60,10 +60,10 @@ def drive(
     A run that failed or was stopped before is continued once, unless it would fail again of its
     settings. Asked to stop, it stops its runs (they save) and ends.
     """
-    sweep.update(state="running", message="", process=ProcessName.own().to_dict())
     tried: set[int] = set()
     refusals: dict[int, str] = {}
     try:
+        sweep.update(state="running", message="", process=ProcessName.own().to_dict())
         while True:
             points = look(sweep)
             on_look(points)
@@ -85,10 +85,10 @@ def drive(
                         refusals[state.point.number] = str(error)
             time.sleep(_LOOK_SECONDS)
     except TraceError as error:
-        sweep.update(state="failed", message=str(error))
+        sweep.end("failed", str(error))
         return "failed"
     end, message = _end(points, refusals, stopped=stop.requested)
-    sweep.update(state=end, message=message)
+    sweep.end(end, message)
     return end
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trace_engine.config import UnlearnConfig
-from trace_engine.disk import read_json, write_json
+from trace_engine.disk import read_json, reserve_last_words, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.lock import FileLock, LockedError
@@ -79,19 +79,18 @@ def resume_sweep(sweep_id: str, home: Path | None = None, *, owner: str | None =
     Raises LockedError while it is at work, RunError when it is done.
     """
     found = open_sweep(sweep_id, home)
-    lock = reopen_sweep(found)
-    if owner is not None:
-        found.update(owner=owner)
-    _detach(found, lock)
+    _detach(found, reopen_sweep(found, owner))
 
 
-def reopen_sweep(found: SweepDirectory) -> FileLock:
-    """Take a sweep that ended. Raises as `resume_sweep` does."""
+def reopen_sweep(found: SweepDirectory, owner: str | None = None) -> FileLock:
+    """Take a sweep that ended. Raises as `resume_sweep` does; then nothing was changed."""
     lock = found.lock()
-    if found.status().state == "done":
-        lock.release()
-        raise RunError(f"Sweep {found.id} is done; there is nothing to resume.")
-    found.update(state="running", message="", process=None)
+    with lock.handing_over():
+        if found.status().state == "done":
+            raise RunError(f"Sweep {found.id} is done; there is nothing to resume.")
+        reserve_last_words(found.path)
+        theirs = {} if owner is None else {"owner": owner}
+        found.update(state="running", message="", process=None, **theirs)
     return lock
 
 
@@ -143,11 +142,11 @@ def _create(
 
 
 def _detach(found: SweepDirectory, lock: FileLock) -> None:
-    command = [*WORKER, str(found.path)]
-    try:
-        start_detached(command, lock, found.path / "log.txt", found.launch_folder())
-    except OSError as error:
-        with contextlib.suppress(RunError):
-            found.update(state="failed", message=f"its process could not be started ({error}).")
-        lock.release()
-        raise RunError(f"Sweep {found.id} could not be started ({error}).") from error
+    with lock.handing_over():
+        command = [*WORKER, str(found.path)]
+        try:
+            start_detached(command, lock, found.path / "log.txt", found.launch_folder())
+        except OSError as error:
+            with contextlib.suppress(RunError):
+                found.end("failed", f"its process could not be started ({error}).")
+            raise RunError(f"Sweep {found.id} could not be started ({error}).") from error

@@ -26,10 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception as error:
             traceback.print_exc()
             name = type(error).__name__
-            sweep.update(
-                state="failed",
-                message=f"an unexpected {name}; this is a bug. The traceback is in log.txt.",
-            )
+            said = f"an unexpected {name}; this is a bug. The traceback is in log.txt."
+            sweep.end("failed", said)
     return 0
 
 

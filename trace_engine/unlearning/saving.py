@@ -8,6 +8,7 @@ memory twice while it is saved.
 
 from pathlib import Path
 
+from trace_engine.disk import saying_when_full
 from trace_engine.errors import RunError
 from trace_engine.models import OpenModel, Trainable
 
@@ -15,11 +16,13 @@ from trace_engine.models import OpenModel, Trainable
 def save_whole_model(opened: OpenModel, trainable: Trainable, folder: Path) -> None:
     """Write safetensors, configuration and tokenizer to `folder`.
 
-    Raises RunError when the disk refuses.
+    Raises DiskFullError when there is no room, RunError when the disk refuses otherwise.
     """
+    needed = sum(p.numel() * p.element_size() for p in opened.model.parameters())
     try:
-        trainable.plain_model().save_pretrained(folder)
-        opened.tokenizer.save_pretrained(folder)
+        with saying_when_full(folder.parent, needed):
+            trainable.plain_model().save_pretrained(folder)
+            opened.tokenizer.save_pretrained(folder)
     except OSError as error:
         raise RunError(
             f"{folder}: the unlearned model could not be saved ({error.strerror or error}). "
