@@ -37,6 +37,18 @@ def test_the_page_has_the_record_of_many_kills() -> None:
         assert all(moments[moment] >= least for moment in WORKS[name].moments), (name, moments)
 
 
+def test_the_page_has_each_slow_test_with_its_own_last_run() -> None:
+    text = reliability.PAGE.read_text(encoding="utf-8")
+    assert reliability.slow() in text, "run: pytest -m slow --reliability=docs/reliability.md FILE"
+    tests = {each.test for each in reliability.marked() if each.slow}
+    assert tests == set(re.findall(r"`([\w/]+\.py::\w+)`", reliability.slow()))
+    known = reliability.recorded(reliability.SLOW)
+    assert set(known) == tests - {reliability.MANY_KILLS}
+    for test, found in known.items():
+        assert re.fullmatch(r"\d+ passed", found["result"]), test
+        assert re.match(r"\d{4}-\d\d-\d\d, ", found["when"]), test
+
+
 def test_a_row_of_which_nothing_ran_keeps_its_line_and_its_date() -> None:
     first, second = (
         reliability.Provoked(row, f"a/test_b.py::test_{row}", False, False) for row in (1, 2)

@@ -2,8 +2,9 @@
 
 Tests say which row they provoke with `@pytest.mark.fault_row(7)`, or `(6, simulated=True)` where a
 test machine cannot have the fault itself. `pytest --reliability PAGE` runs them and writes it; a
-row of which nothing was run keeps its line. What slow tests of many kills hit is kept in
-`kills.json` and is a part of the page.
+row of which nothing was run keeps its line. A slow test is not among those that `make reliability`
+runs: its own last result is kept in `slow.json`, and what those of many kills hit in `kills.json`;
+both are parts of the page.
 """
 
 import ast
@@ -26,7 +27,10 @@ PAGE = ROOT / "docs" / "reliability.md"
 MARK = "fault_row"
 KILLED = "kills"
 """The property of a test, and what its record is called."""
+MANY_KILLS = "kills/test_kills.py::test_many_kills_at_any_moment_change_no_result"
+"""Its cases have a record each."""
 RECORD = Path(__file__).with_name("kills.json")
+SLOW = Path(__file__).with_name("slow.json")
 
 
 def _rows() -> dict[int, tuple[str, str]]:
@@ -91,6 +95,13 @@ class Writer:
                     hit.update(known.get(work, {"moments": {}})["moments"])
                 known[work] = {"moments": dict(hit), "when": _machine()}
             RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        ran = {each.test for each in marked() if each.slow} & self._outcomes.keys() - {MANY_KILLS}
+        if ran:
+            results = {
+                test: {"result": str(self._outcomes[test]), "when": _machine()} for test in ran
+            }
+            known = dict(sorted((recorded(SLOW) | results).items()))
+            SLOW.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
         before = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         self._path.write_text(page(marked(), self._outcomes, before), encoding="utf-8")
 
@@ -128,8 +139,17 @@ HEAD = """# Reliability: what is survived, and the test that provokes it
 
 Written by `make reliability`; do not edit. A child that must die dies of a real signal, a disk is
 full by a limit that the system enforces, a second process is a second process, a browser is
-Chromium. *Simulated* is what a test machine cannot have. `make test-all` adds many kills (below)
-and 100,000 mutated inputs.
+Chromium. *Simulated* is what a test machine cannot have. `make test-all` adds slow tests, many
+kills (both below) and 100,000 mutated inputs.
+"""
+SLOW_HEAD = """
+## Slow tests
+
+`make test-all` runs them; each has the date of its own last run. `pytest -m slow
+--reliability=docs/reliability.md FILE` runs those of a file and writes them here.
+
+| test | # | last result | last run |
+|---|---|---|---|
 """
 KILLS_HEAD = """
 ## Killed at any moment
@@ -155,10 +175,28 @@ def _machine() -> str:
     return f"{date.today().isoformat()}, {platform.system()}, {python}, {packages}"
 
 
-def recorded() -> dict[str, Any]:
-    """What many kills hit, by what was killed; moments, and when and where."""
-    found: dict[str, Any] = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
+def recorded(record: Path = RECORD) -> dict[str, Any]:
+    """What many kills hit, by what was killed; moments, and when and where. Or another record."""
+    found: dict[str, Any] = json.loads(record.read_text("utf-8")) if record.exists() else {}
     return found
+
+
+def slow() -> str:
+    """The page's part on slow tests, from their record."""
+    rows: dict[str, list[int]] = {}
+    for each in marked():
+        if each.slow:
+            rows.setdefault(each.test, []).append(each.row)
+    known, never = recorded(SLOW), {"result": "not run yet", "when": ""}
+    lines = []
+    for test, numbers in rows.items():
+        found = known.get(test, never)
+        if test == MANY_KILLS:
+            found = {"result": "what they hit is below", "when": "below"}
+        lines.append(
+            f"| `{test}` | {', '.join(map(str, numbers))} | {found['result']} | {found['when']} |"
+        )
+    return SLOW_HEAD + "\n".join(lines) + "\n"
 
 
 def kills() -> str:
@@ -208,4 +246,4 @@ def page(provoked: Iterable[Provoked], outcomes: dict[str, Outcome], before: str
         if len(kept) < len(tests):
             again = ", ".join(str(row) for row in tests if row not in kept)
             ran = f"{ran.removesuffix(_since(again))}{_since(again)}"
-    return "\n".join([HEAD, ran, "", *lines]) + "\n" + kills()
+    return "\n".join([HEAD, ran, "", *lines]) + "\n" + slow() + kills()
