@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import streamlit as st
+from streamlit import config as settings
 from streamlit.errors import StreamlitAuthError
 
 from app import inspecting
@@ -34,6 +36,7 @@ NO_LOGIN = (
 )
 
 
+_CAP = "server.maxUploadSize"
 _place = threading.Lock()
 
 
@@ -127,6 +130,24 @@ def may_take(size: int) -> None:
             f"A set may have {house.most_upload / 2**20:g} MB on this server, and this one has "
             f"{size / 2**20:.1f} MB."
         )
+
+
+@cache
+def _own_cap() -> int:
+    """What the server takes in one upload where no rule says less, in MB: read before it is set."""
+    return int(settings.get_option(_CAP))
+
+
+def cap_uploads() -> None:
+    """Let the server itself refuse an upload that the rules refuse, by the length that it announces
+    and before it is in memory: `may_take` sees only what is there already."""
+    own = _own_cap()
+    try:
+        house = rules()
+    except InputError:  # nobody is let in
+        house = Rules(read_only=True)
+    allowed = own if house.most_upload is None else min(own, house.most_upload // 2**20)
+    settings.set_option(_CAP, 0 if house.read_only else allowed)
 
 
 def shown(text: str) -> str:

@@ -94,6 +94,7 @@ def run() -> None:
     """The whole app: called by `streamlit_app.py`, once per run."""
     wait_briefly(os.environ)
     memory.keep_small()
+    house.cap_uploads()
     st.set_page_config(
         page_title="TRACE · routing-aware unlearning",
         page_icon=str(ASSETS / "icon.svg"),

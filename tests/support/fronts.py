@@ -4,6 +4,7 @@ Of the documented text only ports and the certificate's place are changed; `HOST
 that the outside asks for, and is found on this machine.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -11,14 +12,17 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 from tests.support.server import HOST, ROOT, free_port
 
+USER = "team"
 DOCUMENTED_PORT = "8501"
 DEADLINE_SECONDS = 60.0
 
@@ -62,12 +66,21 @@ def _swap(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def nginx_settings(folder: Path, port: int, behind: int) -> list[str]:
+def _printed(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def nginx_settings(folder: Path, port: int, behind: int, password: str = "") -> list[str]:
     """Writes what nginx is told, and gives the command."""
     server = _swap(documented("nginx"), "listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
     server = _swap(server, DOCUMENTED_PORT, str(behind))
     server = _swap(server, "/etc/ssl/lab.pem", str(folder / "lab.pem"))
     server = _swap(server, "/etc/ssl/lab.key", str(folder / "lab.key"))
+    if password:
+        users = folder / "htpasswd"
+        users.write_text(f"{USER}:{_printed('openssl', 'passwd', '-apr1', password)}\n")
+        asks = _swap(documented("conf"), "/etc/nginx/trace.htpasswd", str(users))
+        server = _swap(server, f"server_name {HOST};", f"server_name {HOST};\n{asks}")
     places = "".join(
         f"{kind}_temp_path {folder / kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -82,11 +95,14 @@ def nginx_settings(folder: Path, port: int, behind: int) -> list[str]:
     return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
-def caddy_settings(folder: Path, port: int, behind: int) -> list[str]:
+def caddy_settings(folder: Path, port: int, behind: int, password: str = "") -> list[str]:
     """Writes what Caddy is told, and gives the command."""
     site = _swap(documented("caddy"), f"127.0.0.1:{DOCUMENTED_PORT}", f"127.0.0.1:{behind}")
     # A certificate for a public name is asked for on the network; here there is one already.
     own = f"{HOST} {{\n    bind 127.0.0.1\n    tls {folder / 'lab.pem'} {folder / 'lab.key'}"
+    if password:
+        hashed = _printed("caddy", "hash-password", "--plaintext", password)
+        own += "\n" + _swap(documented("caddyfile"), "HASH", hashed)
     site = _swap(site, f"{HOST} {{", own)
     text = f"{{\nadmin off\nhttps_port {port}\nauto_https disable_redirects\n}}\n{site}"
     (folder / "Caddyfile").write_text(text, encoding="utf-8")
@@ -104,16 +120,22 @@ def _certificate(folder: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(folder / "lab.pem"))
 
 
+def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
+    """In a thread of its own: a browser's tests before may have left this one's loop running."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def missing(name: str) -> list[str]:
     """What this machine lacks for a front of this name."""
     return [program for program in (name, "openssl") if shutil.which(program) is None]
 
 
 @contextmanager
-def front(name: str, folder: Path, behind: int) -> Iterator[Front]:
-    """The named proxy before the app on the port `behind`."""
+def front(name: str, folder: Path, behind: int, password: str = "") -> Iterator[Front]:
+    """The named proxy before the app on the port `behind`; with a password, it asks for it."""
     tls, port, log = _certificate(folder), free_port(), folder / "front.log"
-    command = FRONTS[name](folder, port, behind)
+    command = FRONTS[name](folder, port, behind, password)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
