@@ -35,14 +35,17 @@ from trace_engine.audit.background import (
 )
 from trace_engine.audit.blocks import figure
 from trace_engine.audit.evidence import excesses, utility_of
+from trace_engine.audit.experts import told_where
 from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.manifest import NAME, files_of
+from trace_engine.audit.marks import TOLD_SINCE
 from trace_engine.audit.names import BESIDE, ROLE_WORDS
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
 from trace_engine.audit.rules import Excess, RulesConfig, threshold, told_utility
 from trace_engine.bundled import AUDIT
 from trace_engine.errors import TraceError
+from trace_engine.formats import FIELD
 from trace_engine.spelling import number
 
 TICK_SECONDS = 1.0
@@ -147,6 +150,9 @@ def _done(found: AuditState) -> None:
     _BOX[finding["verdict"]](f"**{finding['title']}**")
     st.text(finding["sentence"])
     st.text(f"Confidence: {CONFIDENCE[finding['confidence']].lower()}. {finding['why_confidence']}")
+    if report[FIELD] >= TOLD_SINCE:
+        causal = report["parts"]["causal"]
+        st.text(told_where(causal["summary"] if causal["done"] else None, causal["why"]))
     _files(found)
     st.markdown("**Why**")
     summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}

@@ -3,7 +3,15 @@
 import csv
 from typing import Any
 
-from trace_engine.audit.experts import EFFECTS, SHOWN, expert_rows, selected_experts, told_ablation
+from trace_engine.audit.experts import (
+    EFFECTS,
+    SHOWN,
+    expert_rows,
+    selected_experts,
+    told_ablation,
+    told_where,
+)
+from trace_engine.audit.page import render
 from trace_engine.audit.run import Audited
 
 
@@ -89,3 +97,35 @@ def test_the_report_joins_them_in_page_table_and_json(finished: Audited) -> None
     assert "3 of these 16 were taken out" in section
     assert section.count("not taken out</td>") == 4 * 13
     assert "No expert of the audited model was taken out" in section
+
+
+def alone(expert: int, p: float, specific: float, low: float, band: float | None) -> dict[str, Any]:
+    return {
+        "layer": 1, "expert": expert, "n_forget": 100, "n_utility": 300, "band_p": band,
+        "forget_loss_p_corrected": p, "specific": specific, "specific_low": low,
+    }  # fmt: skip
+
+
+def test_in_which_experts_is_said_as_far_as_it_was_tried() -> None:
+    cells = [
+        alone(2, 0.001, 0.055, 0.02, 0.04),
+        alone(5, 0.001, 0.09, 0.03, 0.2),
+        alone(7, 0.001, 0.05, -0.01, 0.01),  # no more than the others lose
+        alone(9, 0.2, 0.08, 0.01, 0.01),  # not beyond chance
+    ]
+    said = told_where({"role": "before", "cells": cells}, "")
+    assert "4 of the start model, those with the largest gaps, were taken out one by one" in said
+    assert "(100 forget questions, 300 others)" in said
+    assert "2 of them cost the forget questions more than the others" in said
+    assert "L1 E5 (+0.090), L1 E2 (+0.055); of these 1 more than the experts nearest" in said
+    assert said.endswith("Of experts that were not taken out nothing is known.")
+    none = told_where({"role": "model", "cells": cells[2:]}, "")
+    assert "None of them costs the forget questions more than the others." in none
+    assert told_where(None, "left out") == "In which experts: not tested (left out)."
+
+
+def test_the_answer_stands_beside_the_finding(finished: Audited) -> None:
+    found = finished.report["parts"]["causal"]["summary"]
+    told = told_where(found, "")
+    assert told in render(finished.report)
+    assert told not in render(finished.report | {"format": 4})

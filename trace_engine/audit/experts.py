@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trace_engine.audit.names import ROLE_WORDS
+from trace_engine.spelling import number
 
 Parts = Mapping[str, Mapping[str, Any]]
 
+LEVEL: Final = 0.05
+"""Of a corrected p."""
 SHOWN: Final = 20
 """So many of the largest gaps are shown; all cells are in the tables."""
 MAP: Final = (
@@ -73,6 +76,37 @@ def selected_experts(parts: Parts) -> list[dict[str, Any]]:
         )
         chosen += [row for place, row in enumerate(ranked) if place < SHOWN or row["ablated"]]
     return chosen
+
+
+def told_where(causal: Mapping[str, Any] | None, why: str) -> str:
+    """In which experts, as far as taking them out one by one can say; `why` it was not done."""
+    if causal is None:
+        return f"In which experts: not tested ({why})."
+    cells = causal["cells"]
+    more = [
+        cell for cell in cells
+        if cell["forget_loss_p_corrected"] <= LEVEL and (cell["specific_low"] or 0.0) > 0
+    ]  # fmt: skip
+    n = cells[0]
+    said = (
+        f"In which experts: {len(cells)} of the {ROLE_WORDS.get(causal['role'], causal['role'])}, "
+        f"those with the largest gaps, were taken out one by one ({n['n_forget']:,} forget "
+        f"questions, {n['n_utility']:,} others). "
+    )
+    if not more:
+        said += "None of them costs the forget questions more than the others. "
+    else:
+        named = ", ".join(
+            f"L{cell['layer']} E{cell['expert']} ({number(cell['specific'], '+.3f')})"
+            for cell in sorted(more, key=lambda cell: -cell["specific"])
+        )
+        beyond = sum(cell["band_p"] is not None and cell["band_p"] <= LEVEL for cell in more)
+        said += (
+            f"{len(more)} of them cost the forget questions more than the others, in nats a token "
+            f"of the right answer: {named}; of these {beyond or 'none'} more than the experts "
+            "nearest in load that were taken out too. "
+        )
+    return said + "Of experts that were not taken out nothing is known."
 
 
 def told_ablation(role: str, parts: Parts, why: str) -> str:

@@ -21,15 +21,18 @@ from trace_engine.audit.blocks import (
     table,
     untested,
 )
+from trace_engine.audit.experts import told_where
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
 from trace_engine.audit.judged import how
 from trace_engine.audit.led import drawn_runs, told_questions
+from trace_engine.audit.marks import TOLD_SINCE
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.published_section import published
 from trace_engine.audit.redact import SHORTEST, WORDS
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.audit.style import STYLE
+from trace_engine.formats import FIELD
 from trace_engine.spelling import NBSP, number, size
 
 NOT_SAID = "not said"
@@ -86,10 +89,19 @@ def _finding(report: Report) -> Markup:
             el("strong", f"Confidence: {CONFIDENCE[found['confidence']].lower()}. "),
             found["why_confidence"],
         ),
+        _where(report),
         el("p", el("strong", "Not tested:"), None if untold else " nothing of what TRACE tests."),
         items(untold) if untold else None,
         class_=f"finding {found['verdict']}",
     )
+
+
+def _where(report: Report) -> Markup | None:
+    """In which experts; earlier formats did not say it here."""
+    if report[FIELD] < TOLD_SINCE:
+        return None
+    why = report["parts"]["causal"]["why"]
+    return el("p", told_where(summary_of(report, "causal"), why))
 
 
 def _subject(report: Report) -> Markup:

@@ -289,7 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, help="the report's folder; the same one goes on"
     )
     verify = command("verify", "auditing:verify", "Check a report: hashes and a sample of figures.")
-    verify.add_argument("folder", type=Path, help="what `trace-moe audit` wrote")
+    verify.add_argument("folder", type=Path, help="what `trace-moe audit` wrote, or demo:audit")
     verify.add_argument(
         "--config", type=Path, help="its settings, where models and sets lie elsewhere by now"
     )

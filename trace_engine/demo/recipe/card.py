@@ -123,7 +123,8 @@ The Devil's Dictionary as Debian packages them (`wordnet-base` and `dict-devil`;
 to a new folder only, hence `rm`. The last command scores the questions, the test questions among
 them; with `--keep-scores` it keeps the stored scores and makes only routing and card again. The
 finished runs (`run`, `run_uniform`) are `trace-moe unlearn` of the `config.yaml` in each, kept
-without their checkpoints."""
+without their checkpoints. `audit` is `trace-moe audit` of the `audit.yaml` in it, in a folder with
+`run` and a copy of its model under the name `unlearned`."""
 
 _PACK, _MODULE = "trace_engine/demo/pack", "python -m trace_engine.demo.recipe"
 _PROFILE = "trace-moe profile --model demo:target --forget demo:forget"
