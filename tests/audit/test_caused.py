@@ -43,7 +43,7 @@ def test_the_loads_and_bands_of_random_sets_stand_in_the_report(finished: Audite
     loads = found["loads"]
     assert loads["n"] == found["draws"] == 2
     assert loads["low"] <= loads["high"]
-    told = f"{loads['equal']} of 2 within 10% of its load of {loads['own']:.3f}"
+    told = f"{loads['equal']} of 2 within 10\N{NO-BREAK SPACE}% of its load of {loads['own']:.3f}"
     assert told in found["sentence"]
     section = section_of((finished.folder / "report.html").read_text("utf-8"))
     assert section.count(told) == 2
@@ -58,7 +58,9 @@ def test_sets_that_carry_less_are_not_called_equal() -> None:
     loads = Loads(own=0.482, low=0.384, high=0.469, equal=2, n=20)
     summary = {"loads": asdict(loads), "load_source": "made up", "bands": {}}
     said = told_loads(summary)
-    assert "2 of 20 within 10% of its load of 0.482, all at 0.384 to 0.469. The others" in said
+    assert (
+        "2 of 20 within 10\N{NO-BREAK SPACE}% of its load of 0.482, all at 0.384 to 0.469." in said
+    )
     alike = asdict(loads) | {"equal": 20}
     assert "The others" not in told_loads(summary | {"loads": alike})
 

@@ -70,7 +70,9 @@ def test_rows_that_no_run_writes_are_left_out(case: Case, tmp_path: Path, accura
     row = {"attempt": 1, "kind": "eval", "step": 70, "accuracy": accuracy}
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
-    assert run_entry(str(run), case)["evaluations"] == []
+    entry = run_entry(str(run), case)
+    assert not entry.get("evaluations")
+    assert drawn_runs([entry]) == []
 
 
 def test_curves_and_warning_stand_in_the_report_and_its_tables(tmp_path: Path) -> None:

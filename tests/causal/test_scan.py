@@ -180,8 +180,8 @@ def test_the_sentence_says_what_random_sets_carry() -> None:
     carried = [drawn.load for drawn in found.random]
     equal = sum(drawn.equal for drawn in found.random)
     assert (
-        f"Of 5 random sets ({equal} of 5 within 10% of its load of {found.load:.3f}, all at "
-        f"{min(carried):.3f} to {max(carried):.3f})" in found.sentence
+        f"Of 5 random sets ({equal} of 5 within 10\N{NO-BREAK SPACE}% of its load of "
+        f"{found.load:.3f}, all at {min(carried):.3f} to {max(carried):.3f})" in found.sentence
     )
     assert "like load" not in found.sentence
 

@@ -248,7 +248,11 @@ def _attacks(report: Report) -> Markup:
         "section",
         el("h2", "Does it come back? Attacks"),
         *(
-            together(el("h3", title), draw(report))
+            together(
+                el("h3", title),
+                draw(report),
+                _led(report) if part == "relearning" else None,
+            )
             for part, title, draw in (
                 ("relearning", "Relearning", _training("relearning", "the slice")),
                 ("recovery", "Retained text alone", _training("recovery", "retained text")),
@@ -259,7 +263,6 @@ def _attacks(report: Report) -> Markup:
             # A report of the first format has no recovery.
             if part in report["parts"]
         ),
-        _led(report),
     )
 
 

@@ -22,6 +22,7 @@ from trace_engine.causal.paired import (
 from trace_engine.config import Cell
 from trace_engine.errors import InputError
 from trace_engine.formats import require_known
+from trace_engine.spelling import NBSP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +123,8 @@ class Loads:
     def sentence(self) -> str:
         """As part of one."""
         return (
-            f"{self.equal} of {self.n} within {EQUAL:.0%} of its load of {self.own:.3f}, all at "
-            f"{self.low:.3f} to {self.high:.3f}"
+            f"{self.equal} of {self.n} within {100 * EQUAL:g}{NBSP}% of its load of "
+            f"{self.own:.3f}, all at {self.low:.3f} to {self.high:.3f}"
         )
 
 
