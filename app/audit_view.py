@@ -38,8 +38,7 @@ from trace_engine.audit.evidence import excesses, utility_of
 from trace_engine.audit.experts import told_where
 from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.manifest import NAME, files_of
-from trace_engine.audit.marks import TOLD_SINCE
-from trace_engine.audit.names import BESIDE, ROLE_WORDS
+from trace_engine.audit.names import BESIDE, ROLE_WORDS, TOLD_SINCE
 from trace_engine.audit.page import CONFIDENCE
 from trace_engine.audit.report_file import HTML, JSON, read_report
 from trace_engine.audit.rules import Excess, RulesConfig, threshold, told_utility

@@ -359,7 +359,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "rise",
         "How much of an excess an attack added: the audited model's change less the reference's, "
-        "question by question. Knowledge returns only where there is one.",
+        "question by question. Knowledge returns only where there is one, corrected for how many "
+        "tests there are.",
         ("audit",),
     ),
     Term(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.blind_models import retrain_in_part, steer_routers, unlearn_in_earnest
+from trace_engine.audit.evidence import excesses
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import AuditConfig, parse_audit
 from trace_engine.config import SetConfig
@@ -72,9 +73,12 @@ def blind(
         config = audit_settings(models[name], start, reference, questions, **changed)
         print(f"model {number + 1} of {len(names)} …", flush=True)
         audited = run_audit(config, work / f"audit-{number + 1}", base=work / "home")
-        asked = audited.report["parts"]["questions"]["summary"]["accuracy"]
+        parts = audited.report["parts"]
+        summaries = {part: of["summary"] for part, of in parts.items() if of["done"]}
+        asked = summaries["questions"]["accuracy"]
         found[name] = audited.finding.to_dict() | {
             "folder": audited.folder.name,
+            "tests": [test.to_dict() for test in excesses(summaries)],
             "accuracy": {row["on"]: row["value"] for row in asked if row["model"] == "model"},
         }
     return found

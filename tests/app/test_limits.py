@@ -175,7 +175,7 @@ def test_resuming_keeps_what_else_is_known_of_the_launch(server: House) -> None:
     server.come("anna")
     run = runs.open_run(str(server.resume()))
     assert run.owner() == house.person()
-    assert run._launched("token") == "press"
+    assert run.launched()["token"] == "press"
 
 
 def test_whoever_is_let_in_may_stop_and_delete_anybodys_run(server: House) -> None:

@@ -113,14 +113,19 @@ def test_in_which_experts_is_said_as_far_as_it_was_tried() -> None:
         alone(7, 0.001, 0.05, -0.01, 0.01),  # no more than the others lose
         alone(9, 0.2, 0.08, 0.01, 0.01),  # not beyond chance
     ]
-    said = told_where({"role": "before", "cells": cells}, "")
-    assert "4 of the start model, those with the largest gaps, were taken out one by one" in said
+    many = [*cells, *(alone(n, 1.0, 0.0, -0.1, 0.5) for n in range(10, 26))]
+    said = told_where({"role": "before", "cells": many}, "")
+    assert "20 of the start model, those with the largest gaps, were taken out one by one" in said
     assert "(100 forget questions, 300 others)" in said
     assert "2 of them cost the forget questions more than the others" in said
-    assert "L1 E5 (+0.090), L1 E2 (+0.055); of these 1 more than the experts nearest" in said
+    assert "L1 E5 (+0.090), L1 E2 (+0.055). 1 of these costs more than the experts nearest" in said
     assert said.endswith("Of experts that were not taken out nothing is known.")
+    # Among four, no p can be 0.05 or less.
+    few = told_where({"role": "before", "cells": cells}, "")
+    assert "3 others taken out are too few to tell (causal.experts: 20 or more)." in few
+    assert "nearest in load" not in few
     none = told_where({"role": "model", "cells": cells[2:]}, "")
-    assert "None of them costs the forget questions more than the others." in none
+    assert "None of them is shown to cost the forget questions more than the others." in none
     assert told_where(None, "left out") == "In which experts: not tested (left out)."
 
 

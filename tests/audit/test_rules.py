@@ -179,6 +179,10 @@ def test_what_hides_more_than_half_is_suppressed_though_it_holds_too() -> None:
     # Not where half is shown already, nor where nothing rose.
     assert found(excess(0.36), GONE[1], routers).verdict == "holds"
     assert found(excess(0.23), GONE[1], excess(0.5, "routed", start=0.5)).verdict == "holds"
+    # Half of 0.24 is 0.12: what brings up 0.2 brings up half, and plainly 0.15 may be there.
+    up = excess(0.2, "routed", start=0.10, half=0.06)
+    assert found(excess(0.10), GONE[1], up, known=0.24).verdict == "returns"
+    assert found(excess(0.05), GONE[1], up, known=0.24).verdict == "suppressed"
     # Reports before format 5 said what is plainly there first.
     old = RulesConfig.recorded(SECOND)
     assert found(excess(0.23), GONE[1], routers, rules=old).verdict == "holds"

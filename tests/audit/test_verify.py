@@ -17,6 +17,7 @@ from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.run import Audited
+from trace_engine.audit.settings import read_audit
 from trace_engine.audit.verify import Verified, verify_audit
 from trace_engine.cli.main import main
 from trace_engine.errors import RunError
@@ -127,6 +128,40 @@ def test_questions_that_the_report_leaves_out_of_an_attack_are_found(copy: Path)
     said = differing(check(copy, sample=2))
     assert "parts/prefixes.json: no figure follows from its marks" in said
     assert "disagree on whether the reference was asked" in said
+
+
+def test_questions_that_an_attack_drops_and_experts_it_names_otherwise_are_found(
+    copy: Path,
+) -> None:
+    def drop(data: Any) -> None:
+        items = data["items"]
+        for name in ("number", "hash", "choices"):
+            items[name] = items[name][1:]
+        items["right"] = {name: marks[1:] for name, marks in items["right"].items()}
+
+    def rename(data: Any) -> None:
+        data["items"]["forbidden"] = data["items"]["forbidden"][1:]
+
+    change(copy / "parts/prefixes.json", drop)
+    change(copy / "parts/rerouted.json", rename)
+    write_manifest(copy)
+    said = differing(check(copy, sample=2))
+    assert "parts/prefixes.json: other questions were asked than the settings draw" in said
+    assert "parts/rerouted.json: other experts were forbidden than the summary names" in said
+    assert "parts/paraphrases.json: other" not in said
+
+
+def test_a_model_that_is_elsewhere_is_said_and_the_others_are_asked_again(copy: Path) -> None:
+    config = read_audit(copy / "audit.yaml")
+    away = config.model.model_copy(update={"source": str(copy.parent / "away")})
+    found = check(copy, config=config.model_copy(update={"model": away}), sample=2)
+    assert found.exit_code == 3, differing(found)
+    (left,) = [c for c in found.checks if c.state == "not checked"]
+    assert left.what == "figures of the audited model"
+    assert not found.differs
+    made = {c.what for c in found.checks}
+    assert {"2 questions asked again, before", "2 questions asked again, reference"} <= made
+    assert not [what for what in made if "asked again, model" in what or "only re-routed" in what]
 
 
 def test_changed_missing_and_added_files_are_named(copy: Path) -> None:
@@ -345,7 +380,7 @@ def test_models_that_are_gone_leave_it_incomplete(copy: Path, tmp_path: Path) ->
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     write_manifest(copy)
     found = check(copy)
-    assert found.exit_code == 3
+    assert found.exit_code == 3, differing(found)
     assert not found.differs
 
 

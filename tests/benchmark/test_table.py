@@ -120,6 +120,7 @@ def test_as_many_processes_as_processors_and_memory_hold(
     assert 1 <= pool.fitting_workers(two) < 4
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
     config = tiny_bench(tmp_path)
     run_table(config, tmp_path / "two", workers=2)

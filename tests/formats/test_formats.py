@@ -185,11 +185,11 @@ def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path)
     assert "TRACE 0 (kept) made them" in details[0]
     assert {state for state, *_ in states.values()} == {"agrees"}, states
     # Files, parts, accuracies, attacks, what they start from, rules, finding; sources, hashes,
-    # guessing, judged, answers; two models, a loss, three attacks. MUSE and TOFU, since format 4:
-    # scores, items; two models.
+    # attacked, guessing, judged, answers; two models, a loss, three attacks. MUSE and TOFU, since
+    # format 4: scores, items; two models.
     there = [name for name in PUBLISHED if name in report["parts"]]
     # The one of format 5 has answers under other routing besides.
-    assert len(states) == 18 + int(report["format"] > 4) + 4 * len(there)
+    assert len(states) == 19 + int(report["format"] > 4) + 4 * len(there)
     assert len(there) == (2 if report["format"] > 3 else 0)
 
 

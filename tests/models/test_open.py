@@ -199,9 +199,9 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (Path.mkdir, "a folder"),
-        (os.mkfifo, "no file that can be read"),
-        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere"),
+        (Path.mkdir, "a folder, where weights are"),
+        (os.mkfifo, "a pipe, a socket or a device, where a model has files"),
+        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere, where weights are"),
     ],
 )
 def test_weights_that_are_no_file_are_named(
@@ -210,7 +210,7 @@ def test_weights_that_are_no_file_are_named(
     (folder / "model.safetensors").unlink()
     make(folder / "model.safetensors")
     for door in (open_model, inspect_model):
-        with pytest.raises(ModelError, match=rf"model\.safetensors is {kind}, where weights are"):
+        with pytest.raises(ModelError, match=rf"model\.safetensors is {kind}"):
             door(config(folder))
 
 

@@ -109,6 +109,7 @@ def processes(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_three_processes_make_the_gradient_of_one(tmp_path: Path) -> None:
     """16 documents, or 2, over three processes: ragged shares, and one without a document."""

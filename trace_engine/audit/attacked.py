@@ -21,8 +21,9 @@ Right = Mapping[str, Mapping[str, str]]
 
 
 def attacked(case: Case) -> tuple[Role, ...]:
-    """The models that an attack is tried on."""
-    return ("model", "reference") if "reference" in case.models else ("model",)
+    """The models that an attack is tried on, of those that are there."""
+    roles: tuple[Role, ...] = ("model", "reference")
+    return tuple(role for role in roles if role in case.models)
 
 
 def quantisation(case: Case, report: ProgressCallback) -> Result:

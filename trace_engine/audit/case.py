@@ -17,7 +17,7 @@ import numpy as np
 from trace_engine.audit.names import shown_source
 from trace_engine.audit.settings import AuditConfig, Role
 from trace_engine.config import SetConfig
-from trace_engine.errors import InputError
+from trace_engine.errors import InputError, TraceError
 from trace_engine.models import ModelInfo, OpenModel, inspect_model, open_model
 from trace_engine.runs.profiles import ProfileAnswer
 from trace_engine.sets import (
@@ -82,8 +82,15 @@ class Case:
     _open: tuple[Role, OpenModel] | None = None
 
     @classmethod
-    def read(cls, config: AuditConfig, base: Path | None = None) -> Self:
-        """Read and hash everything. Raises InputError or ModelError."""
+    def read(
+        cls,
+        config: AuditConfig,
+        base: Path | None = None,
+        *,
+        absent: dict[Role, str] | None = None,
+    ) -> Self:
+        """Read and hash everything. Raises InputError or ModelError; with `absent`, models that
+        cannot be looked at are left out, and why is written there."""
         forget, retain = _load(config.forget), _load(config.retain)
         shared = check_pair(forget, retain)
         holdout = None if config.holdout is None else _load(config.holdout)
@@ -95,7 +102,14 @@ class Case:
             questions = read_chosen_questions(config.asked(), config.seed) or {}
             digest = questions_digest(config.questions)
         muse, tofu = _published(config)
-        models = {role: inspect_model(model) for role, model in config.models().items()}
+        models: dict[Role, ModelInfo] = {}
+        for role, model in config.models().items():
+            try:
+                models[role] = inspect_model(model)
+            except TraceError as error:
+                if absent is None:
+                    raise
+                absent[role] = str(error)
         _refuse_same(models)
         held_out = None if holdout is None else _held_out(holdout, forget, retain)
         return cls(
@@ -214,7 +228,8 @@ def _published(config: AuditConfig) -> tuple[MuseSet | None, TofuSet | None]:
 
 def _refuse_same(models: dict[Role, ModelInfo]) -> None:
     """Two folders with the same bytes are one model, and a comparison of it with itself is none."""
-    if "before" in models and models["before"].fingerprint == models["model"].fingerprint:
+    pair = [models[role].fingerprint for role in ("before", "model") if role in models]
+    if len(pair) == 2 and pair[0] == pair[1]:
         raise InputError(
             "The model and the model before are the same files, so there is no change to look at. "
             "Name another one, or leave before out."

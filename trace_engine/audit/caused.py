@@ -36,7 +36,7 @@ def causal(case: Case, report: ProgressCallback) -> Result:
     pairs = zip(chosen["layer"].tolist(), chosen["expert"].tolist(), strict=True)
     cells = [Cell(layer, expert) for layer, expert in pairs]
     load = profile_load(Profile.load(folder))
-    asked = list(_some(case).values())
+    asked = list(some_questions(case).values())
     common: dict[str, Any] = {
         "forget_category": case.config.forget_category,
         "load": load,
@@ -68,7 +68,7 @@ def rerouted(case: Case, report: ProgressCallback) -> Result:
     """Old routers put back, new experts forbidden, hidden states probed."""
     models = case.config.models()
     case.close()
-    config, asked = case.config.causal, _some(case)
+    config, asked = case.config.causal, some_questions(case)
     found = erased_or_rerouted(
         models["before"],
         models["model"],
@@ -131,7 +131,7 @@ def _per_question(case: Case, asked: dict[int, Question], found: Rerouted) -> di
     }
 
 
-def _some(case: Case) -> dict[int, Question]:
+def some_questions(case: Case) -> dict[int, Question]:
     """At most `causal.questions` of the audit's questions a category, drawn with the seed."""
     groups: dict[str, list[int]] = {}
     for place, question in case.questions.items():

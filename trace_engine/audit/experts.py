@@ -4,7 +4,7 @@ Pure, from the parts' summaries. An expert that was not taken out has no effect 
 an effect of 0: `ablated` says which it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from trace_engine.audit.names import ROLE_WORDS
@@ -94,19 +94,31 @@ def told_where(causal: Mapping[str, Any] | None, why: str) -> str:
         f"questions, {n['n_utility']:,} others). "
     )
     if not more:
-        said += "None of them costs the forget questions more than the others. "
+        said += "None of them is shown to cost the forget questions more than the others. "
     else:
         named = ", ".join(
             f"L{cell['layer']} E{cell['expert']} ({number(cell['specific'], '+.3f')})"
             for cell in sorted(more, key=lambda cell: -cell["specific"])
         )
-        beyond = sum(cell["band_p"] is not None and cell["band_p"] <= LEVEL for cell in more)
         said += (
             f"{len(more)} of them cost the forget questions more than the others, in nats a token "
-            f"of the right answer: {named}; of these {beyond or 'none'} more than the experts "
-            "nearest in load that were taken out too. "
+            f"of the right answer: {named}. {_beside_load(more, len(cells) - 1)} "
         )
     return said + "Of experts that were not taken out nothing is known."
+
+
+def _beside_load(more: Sequence[Mapping[str, Any]], others: int) -> str:
+    """Whether experts of like load cost as much; with few of them no p could be small enough."""
+    if 1 / (others + 1) > LEVEL:
+        return (
+            f"Whether experts of like load cost as much is not known: {others} others taken out "
+            f"are too few to tell (causal.experts: {round(1 / LEVEL)} or more)."
+        )
+    beyond = sum(cell["band_p"] is not None and cell["band_p"] <= LEVEL for cell in more)
+    return (
+        f"{beyond or 'None'} of these {'costs' if beyond < 2 else 'cost'} more than the experts "
+        "nearest in load that were taken out too."
+    )
 
 
 def told_ablation(role: str, parts: Parts, why: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from trace_engine.attacks.asking import NOT_ASKED
 from trace_engine.attacks.paired import Shares, difference, mean
 from trace_engine.attacks.settings import TrainingConfig, Trains
+from trace_engine.audit.names import TOLD_SINCE
 from trace_engine.audit.rerouting import rerouted_figures
 from trace_engine.audit.rules import Excess, Kind, Yardstick
 from trace_engine.audit.settings import ROLES, AuditConfig
@@ -36,8 +37,6 @@ TOGETHER: Final[Mapping[str, str | None]] = {
 """The attacks that only ask, and what the mean over their ways is called."""
 RISEN_SINCE: Final = 3
 """The format of reports from which on every excess has its rise."""
-TOLD_SINCE: Final = 5
-"""The format from which on a training's items say whose right answer it showed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ ROLE_WORDS: Final[Mapping[str, str]] = {
     "before": "start model",
     "reference": "reference",
 }
+TOLD_SINCE: Final = 5
+"""The format from which on a training's items say whose right answer it showed, and the finding
+says in which experts."""
 NAMES: Final[Mapping[str, str]] = {"muse": "MUSE", "tofu": "TOFU"}
 BESIDE: Final[Mapping[str, str]] = {
     "reference": "the reference, treated alike",

@@ -26,8 +26,7 @@ from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
 from trace_engine.audit.judged import how
 from trace_engine.audit.led import drawn_runs, told_questions
-from trace_engine.audit.marks import TOLD_SINCE
-from trace_engine.audit.names import NAMES
+from trace_engine.audit.names import NAMES, TOLD_SINCE
 from trace_engine.audit.published_section import published
 from trace_engine.audit.redact import SHORTEST, WORDS
 from trace_engine.audit.settings import PUBLISHED

@@ -233,15 +233,15 @@ def _judged(
         if rose and _intact(test) and _beyond(test, most) and _above(test, rules)
     ]
     hides = bool(strong) and rules.edition > 2 and _under(plain, most)
-    if _above(plain, rules) and not hides:
-        return _holds(plain, untold)
     reasons = [_told(test) for test in (plain, *others)]
+    if _above(plain, rules) and not hides:
+        return _holds(plain, reasons if rules.edition > 2 else reasons[:1], untold)
     untold += tuple(
         f"{test.test}: {test.estimate.n} questions are fewer than {rules.least_questions}"
         for test in others
         if _few(test, rules)
     )
-    if strong:
+    if strong and (hides or rules.edition < 3):
         best = max(strong, key=_size)
         sentence = (
             f"Asked plainly, the model answers {_more(plain)}. But under another treatment "
@@ -278,9 +278,9 @@ def _partly(plain: Excess, best: Excess, reasons: list[str], untold: tuple[str, 
     )
 
 
-def _holds(plain: Excess, untold: tuple[str, ...]) -> Finding:
+def _holds(plain: Excess, reasons: list[str], untold: tuple[str, ...]) -> Finding:
     sentence = f"Asked plainly, the model answers {_more(plain)}."
-    return _decided("holds", sentence, [_told(plain)], untold, plain)
+    return _decided("holds", sentence, reasons, untold, plain)
 
 
 def _absent(

@@ -31,11 +31,12 @@ from trace_engine.audit.again import (
 )
 from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case, hash_of
+from trace_engine.audit.caused import some_questions
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
-from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, TOLD_SINCE, attack_figures
-from trace_engine.audit.names import NAMES
+from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
+from trace_engine.audit.names import NAMES, ROLE_WORDS, TOLD_SINCE
 from trace_engine.audit.parts import question_summary
 from trace_engine.audit.published import asked_numbers, figures_of, hashes_of, some_of
 from trace_engine.audit.record import CONFIG, Record
@@ -47,6 +48,7 @@ from trace_engine.audit.settings import (
     PUBLISHED,
     AuditConfig,
     PublishedName,
+    Role,
     read_audit,
 )
 from trace_engine.audit.trained import documents_of, flags_of, left_out, unseen_of
@@ -397,22 +399,33 @@ def _recomputed(
     report: ProgressCallback,
 ) -> list[Checked]:
     what = "figures recomputed from models and sets"
+    absent: dict[Role, str] = {}
     try:
-        case = Case.read(config or read_audit(folder / CONFIG), base)
+        case = Case.read(config or read_audit(folder / CONFIG), base, absent=absent)
     except TraceError as error:
         return [Checked(what, "not checked", (str(error),))]
+    checks = [
+        Checked(f"figures of the {ROLE_WORDS[role]}", "not checked", (why,))
+        for role, why in absent.items()
+    ]
+    if not case.models:
+        return checks
+    gone = {f"model: {role}" for role in absent}
     now, then = case.fingerprints(), data["fingerprints"]
     other = [
         f"{name}: its SHA-256 is {str(now.get(name))[:12]}, the report's {str(then.get(name))[:12]}"
-        for name in sorted({*now, *then})
+        for name in sorted({*now, *then} - gone)
         if now.get(name) != then.get(name)
     ]
-    checks = [_checked("models and sets are those of the report", other)]
+    checks.append(_checked("models and sets are those of the report", other))
     if other:
         return [*checks, Checked(what, "not checked", ("models or sets are others",))]
     if "questions" in parts:
         checks.append(
             _checked("question hashes", _unlike_hashes(case, parts["questions"]["items"]))
+        )
+        checks.append(
+            _checked("attacked questions against the sets", list(_unlike_asked(case, parts)))
         )
         guessed = _unlike_choices(case, parts, data.get(FIELD, 1))
         checks.append(_checked("guessing against the questions", guessed))
@@ -450,18 +463,20 @@ def _computed_again(
         for role in case.models:
             said = picked_again(case, role, items, places, report)
             yield _checked(f"{len(places)} questions asked again, {role}", said)
-    if "measures" in parts:
+    if "measures" in parts and "model" in case.models:
         rows = parts["measures"]["summary"]["rows"]
         yield _checked("loss of the retain set again, model", loss_again(case, rows))
     for benchmark in PUBLISHED:
         for role in parts[benchmark]["items"]["scores"] if benchmark in parts else ():
+            if role not in case.models:
+                continue
             items = parts[benchmark]["items"]
             drawn = {piece: chosen.places(len(of)) for piece, of in items["number"].items()}
             said = published_again(case, benchmark, role, items, drawn, report)
             n = sum(map(len, drawn.values()))
             yield _checked(f"{n} items of {NAMES[benchmark]} asked again, {role}", said)
     for part, again in ASKING.items():
-        if part in parts and (part != "rerouted" or routed_ways(parts[part]["items"])):
+        if part in parts and (part != "rerouted" or _routes(case, parts[part]["items"])):
             items = parts[part]["items"]
             places = chosen.places(len(items["number"]))
             what = f"{len(places)} forget questions asked again, {WORDS[part]}"
@@ -472,6 +487,29 @@ def _computed_again(
             for name, said in trained_again(case, items, chosen.seed, report):
                 what = f"{name}: at most {RELEARNED_APART:.0%} of the answers turned"
                 yield _checked(what, said)
+
+
+def _routes(case: Case, items: Mapping[str, Any]) -> bool:
+    """Whether other routing can be asked about again: there are answers, and both models."""
+    return bool(routed_ways(items)) and {"before", "model"} <= {*case.models}
+
+
+def _unlike_asked(case: Case, parts: Mapping[str, Any]) -> Iterator[str]:
+    """Where an attack was asked other forget questions than the settings draw."""
+    forget = case.forget_questions()
+    some = {place: forget[place] for place in some_questions(case) if place in forget}
+    for part in ("rerouted", *TOGETHER, *TRAINING):
+        items = parts[part]["items"] if part in parts else {}
+        if "number" not in items:
+            continue
+        asked = some if part == "rerouted" else forget
+        numbers = [place + 1 for place in asked]
+        if items["number"] != numbers or items["hash"] != [hash_of(q) for q in asked.values()]:
+            yield f"parts/{part}.json: other questions were asked than the settings draw"
+    if "forbidden" in (routed := parts.get("rerouted", {}).get("items", {})):
+        told = parts["rerouted"]["summary"]["forced"]["cells"]
+        if [list(cell) for cell in told] != routed["forbidden"]:
+            yield "parts/rerouted.json: other experts were forbidden than the summary names"
 
 
 def _unlike_items(case: Case, name: PublishedName, items: Mapping[str, Any]) -> list[str]:
