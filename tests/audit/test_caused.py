@@ -10,7 +10,7 @@ import pytest
 from tests.audit.cases import AUDIT, small
 from trace_engine.audit.ablated import told_loads
 from trace_engine.audit.case import Case
-from trace_engine.audit.caused import _some
+from trace_engine.audit.caused import some_questions
 from trace_engine.audit.marks import attack_figures
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rerouting import ROUTED
@@ -128,12 +128,12 @@ def test_other_routing_is_measured_beside_the_reference_asked_plainly() -> None:
 
 def test_questions_are_drawn_from_those_of_the_audit(tmp_path: Path) -> None:
     case = Case.read(small(tmp_path / "sets", max_questions=15), tmp_path / "home")
-    drawn = _some(case)
+    drawn = some_questions(case)
     asked = list(drawn.values())
     assert [q.category for q in asked].count("hazard") == 6
     assert [q.category for q in asked].count("other") == 6
     assert all(question in case.questions.values() for question in asked)
-    assert drawn == _some(case)
+    assert drawn == some_questions(case)
 
 
 @pytest.mark.parametrize("part", ["causal", "rerouted"])
