@@ -27,6 +27,7 @@ from trace_engine.errors import InputError
 from trace_engine.models import inspection
 from trace_engine.models.memory import Machine
 from trace_engine.sets import load_set
+from trace_engine.spelling import number
 
 ALPHAS = {"alpha": [1, 2]}
 
@@ -349,3 +350,12 @@ def test_a_result_that_wrote_numbers_out_is_still_this_runs() -> None:
     recorded = plan.content(simnpo.model_dump(mode="json"))
     assert plan.same_question(recorded | {"gamma": 0.125, "beta": 4.5, "delta": 0.0}, simnpo)
     assert not plan.same_question(recorded | {"gamma": 1.0}, simnpo)
+
+
+def test_one_pair_has_a_figure_without_an_interval(tmp_path: Path) -> None:
+    run_table(tiny_bench(tmp_path, seeds=1, budget=1, test_per_group=4), tmp_path / "out")
+    (found,) = pd.read_csv(tmp_path / "out" / "same-settings.csv").to_dict("records")
+    assert (found["both"], pd.isna(found["low"])) == (1, True)
+    told = (tmp_path / "out" / "benchmark.md").read_text("utf-8").splitlines()
+    (line,) = [line for line in told if line.startswith("| graddiff | mean | 1 of 1 | ")]
+    assert line.endswith(f"| {number(found['value'], '+.3f')} |")

@@ -5,7 +5,6 @@ it is missing.
 """
 
 import json
-import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -382,14 +381,15 @@ def _cell(figure: dict[str, Any] | None, prefix: str = "", digits: int = 3) -> s
     if figure is None or pd.isna(figure[f"{prefix}value"]):
         return "–"
     form = f"+.{digits}f" if prefix else f".{digits}f"
-    # Rounded as table.csv has it, so that a half is rounded alike in both.
-    value, low, high = (
-        float(IN_CSV % figure[f"{prefix}{name}"]) for name in ("value", "low", "high")
-    )
-    text = number(value, form)
-    if math.isnan(low) or math.isnan(high):
-        return text
-    return f"{text} ({number(low, form)} to {number(high, form)})"
+
+    def rounded(name: str) -> str:
+        # As table.csv has it, so that a half is rounded alike in both.
+        return number(float(IN_CSV % figure[f"{prefix}{name}"]), form)
+
+    # One pair has no interval.
+    if any(pd.isna(figure[f"{prefix}{name}"]) for name in ("low", "high")):
+        return rounded("value")
+    return f"{rounded('value')} ({rounded('low')} to {rounded('high')})"
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
