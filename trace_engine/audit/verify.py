@@ -29,18 +29,23 @@ from trace_engine.audit.again import (
     routed_ways,
     threads_of,
 )
-from trace_engine.audit.answers import answer_files
-from trace_engine.audit.case import Case, hash_of
-from trace_engine.audit.caused import some_questions
+from trace_engine.audit.against_sets import (
+    unlike_asked,
+    unlike_files,
+    unlike_hashes,
+    unlike_items,
+    unlike_shown,
+)
+from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
 from trace_engine.audit.names import NAMES, ROLE_WORDS, TOLD_SINCE
 from trace_engine.audit.parts import question_summary
-from trace_engine.audit.published import asked_numbers, figures_of, hashes_of, some_of
+from trace_engine.audit.published import figures_of
 from trace_engine.audit.record import CONFIG, Record
-from trace_engine.audit.report import ANSWERS, derived_files
+from trace_engine.audit.report import derived_files
 from trace_engine.audit.report_file import JSON, read_report
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import (
@@ -51,7 +56,6 @@ from trace_engine.audit.settings import (
     Role,
     read_audit,
 )
-from trace_engine.audit.trained import documents_of, flags_of, left_out, unseen_of
 from trace_engine.bundled import resolve_report
 from trace_engine.disk import sha256_file, strict
 from trace_engine.errors import InputError, RunError, TraceError
@@ -358,23 +362,6 @@ def _unlike_choices(case: Case, parts: Mapping[str, Any], version: int) -> list[
     return said
 
 
-def _unlike_shown(case: Case, parts: Mapping[str, Any]) -> Iterator[str]:
-    """Which questions a training is not judged by, as the shown documents say."""
-    asked = case.forget_questions()
-    for part in TRAINING:
-        if part not in parts:
-            continue
-        items, documents = parts[part]["items"], documents_of(case, part)
-        # Older versions judged by right choices alone.
-        unseen = unseen_of(asked, documents, clear="clear" in items)
-        for name, flags in (("shown", left_out(unseen)), ("told", flags_of(unseen.told))):
-            for seed, marks in flags.items() if name in items else ():
-                pairs = zip(marks, items[name][seed], strict=True)
-                turned = sum(one != other for one, other in pairs)
-                if turned:
-                    yield f"parts/{part}.json, seed {seed}: {turned} questions are judged otherwise"
-
-
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """What is computed again."""
@@ -421,37 +408,24 @@ def _recomputed(
     if other:
         return [*checks, Checked(what, "not checked", ("models or sets are others",))]
     if "questions" in parts:
+        checks.append(_checked("question hashes", unlike_hashes(case, parts["questions"]["items"])))
         checks.append(
-            _checked("question hashes", _unlike_hashes(case, parts["questions"]["items"]))
-        )
-        checks.append(
-            _checked("attacked questions against the sets", list(_unlike_asked(case, parts)))
+            _checked("attacked questions against the sets", list(unlike_asked(case, parts)))
         )
         guessed = _unlike_choices(case, parts, data.get(FIELD, 1))
         checks.append(_checked("guessing against the questions", guessed))
         checks.append(
-            _checked("judged questions against the sets", list(_unlike_shown(case, parts)))
+            _checked("judged questions against the sets", list(unlike_shown(case, parts)))
         )
-        checks.append(
-            _checked("answer files against the parts", _unlike_files(folder, case, parts))
-        )
+        checks.append(_checked("answer files against the parts", unlike_files(folder, case, parts)))
     for name in PUBLISHED:
         if name in parts:
-            said = _unlike_items(case, name, parts[name]["items"])
+            said = unlike_items(case, name, parts[name]["items"])
             checks.append(_checked(f"items of {NAMES[name]}", said))
     with threads_of(case):
         checks += _computed_again(case, parts, chosen, report)
     case.close()
     return checks
-
-
-def _unlike_files(folder: Path, case: Case, parts: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{ANSWERS}/{name}: does not say what the parts say"
-        for name, made in answer_files(case, parts).items()
-        if not (folder / ANSWERS / name).is_file()
-        or (folder / ANSWERS / name).read_text(encoding="utf-8") != made
-    ]
 
 
 def _computed_again(
@@ -492,48 +466,3 @@ def _computed_again(
 def _routes(case: Case, items: Mapping[str, Any]) -> bool:
     """Whether other routing can be asked about again: there are answers, and both models."""
     return bool(routed_ways(items)) and {"before", "model"} <= {*case.models}
-
-
-def _unlike_asked(case: Case, parts: Mapping[str, Any]) -> Iterator[str]:
-    """Where an attack was asked other forget questions than the settings draw."""
-    forget = case.forget_questions()
-    some = {place: forget[place] for place in some_questions(case) if place in forget}
-    for part in ("rerouted", *TOGETHER, *TRAINING):
-        items = parts[part]["items"] if part in parts else {}
-        if "number" not in items:
-            continue
-        asked = some if part == "rerouted" else forget
-        numbers = [place + 1 for place in asked]
-        if items["number"] != numbers or items["hash"] != [hash_of(q) for q in asked.values()]:
-            yield f"parts/{part}.json: other questions were asked than the settings draw"
-    if "forbidden" in (routed := parts.get("rerouted", {}).get("items", {})):
-        told = parts["rerouted"]["summary"]["forced"]["cells"]
-        if [list(cell) for cell in told] != routed["forbidden"]:
-            yield "parts/rerouted.json: other experts were forbidden than the summary names"
-
-
-def _unlike_items(case: Case, name: PublishedName, items: Mapping[str, Any]) -> list[str]:
-    """Where the items of MUSE or TOFU are not those that the settings draw."""
-    numbers = asked_numbers(case, name)
-    if numbers != items["number"]:
-        return [f"parts/{name}.json: other items were asked than the settings draw"]
-    asked = some_of(case, name, {piece: [n - 1 for n in of] for piece, of in numbers.items()})
-    return [
-        f"{name}, {piece} {number}: its hash is not the report's"
-        for piece, hashes in hashes_of(name, asked).items()
-        for number, now, known in zip(numbers[piece], hashes, items["hash"][piece], strict=True)
-        if now != known
-    ]
-
-
-def _unlike_hashes(case: Case, items: Mapping[str, Any]) -> list[str]:
-    numbers = [number + 1 for number in case.questions]
-    if numbers != items["number"]:
-        return ["parts/questions.json: other questions were asked than the settings draw"]
-    return [
-        f"question {number}: its hash is not the report's"
-        for number, question, known in zip(
-            numbers, case.questions.values(), items["hash"], strict=True
-        )
-        if hash_of(question) != known
-    ]
