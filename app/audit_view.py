@@ -149,7 +149,7 @@ def _done(found: AuditState) -> None:
     _BOX[finding["verdict"]](f"**{finding['title']}**")
     st.text(finding["sentence"])
     st.text(f"Confidence: {CONFIDENCE[finding['confidence']].lower()}. {finding['why_confidence']}")
-    if report[FIELD] >= TOLD_SINCE:
+    if report.get(FIELD, 1) >= TOLD_SINCE:
         causal = report["parts"]["causal"]
         st.text(told_where(causal["summary"] if causal["done"] else None, causal["why"]))
     _files(found)

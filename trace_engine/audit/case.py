@@ -228,18 +228,20 @@ def _published(config: AuditConfig) -> tuple[MuseSet | None, TofuSet | None]:
 
 def _refuse_same(models: dict[Role, ModelInfo]) -> None:
     """Two folders with the same bytes are one model, and a comparison of it with itself is none."""
-    pair = [models[role].fingerprint for role in ("before", "model") if role in models]
-    if len(pair) == 2 and pair[0] == pair[1]:
-        raise InputError(
-            "The model and the model before are the same files, so there is no change to look at. "
-            "Name another one, or leave before out."
-        )
-    for role in ("model", "before"):
-        if "reference" not in models or role not in models:
-            continue
-        if models["reference"].fingerprint == models[role].fingerprint:
-            raise InputError(
-                f"The reference and the {'audited model' if role == 'model' else 'model before'} "
-                "are the same files. A reference is a model that never learned what is asked; name "
-                "another one, or leave reference out."
-            )
+    for (one, other), said in _SAME.items():
+        if {one, other} <= {*models} and models[one].fingerprint == models[other].fingerprint:
+            raise InputError(said)
+
+
+_NOT_LEARNED = (
+    "A reference is a model that never learned what is asked; name another one, or leave reference "
+    "out."
+)
+_SAME: dict[tuple[Role, Role], str] = {
+    ("model", "before"): "The model and the model before are the same files, so there is no change "
+    "to look at. Name another one, or leave before out.",
+    ("model", "reference"): "The reference and the audited model are the same files. "
+    + _NOT_LEARNED,
+    ("before", "reference"): "The reference and the model before are the same files. "
+    + _NOT_LEARNED,
+}

@@ -97,7 +97,7 @@ def _finding(report: Report) -> Markup:
 
 def _where(report: Report) -> Markup | None:
     """In which experts; earlier formats did not say it here."""
-    if report[FIELD] < TOLD_SINCE:
+    if report.get(FIELD, 1) < TOLD_SINCE:
         return None
     why = report["parts"]["causal"]["why"]
     return el("p", told_where(summary_of(report, "causal"), why))
