@@ -49,7 +49,7 @@ def audit_settings(
         "max_questions": 200,
         "parts": ["questions", "rerouted", "relearning", "quantisation", "paraphrases", "prefixes"],
         "relearning": {"steps": 20, "ask_at": [10, 20], "seeds": [0, 1]},
-        "causal": {"questions": 100, "draws": 4, "permutations": 199},
+        "causal": {"questions": 200, "draws": 4, "permutations": 199},
     }
     return parse_audit(data | changed)
 

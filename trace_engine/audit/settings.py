@@ -96,8 +96,9 @@ class CausalEvidenceConfig(Settings):
     """So many experts with the largest gaps are taken out, one by one and together."""
     draws: Annotated[int, Field(ge=0)] = 20
     """Random sets beside them, of equal load where there are such, else the nearest."""
-    questions: Annotated[int, Field(ge=1)] | None = 100
-    """At most so many of the audit's questions a category, for speed. Empty: all."""
+    questions: Annotated[int, Field(ge=1)] | None = 200
+    """At most so many of the audit's questions a category, for speed. Empty: all. Absence is seldom
+    claimed of fewer than 150: the interval of other routing is too wide then."""
     permutations: Annotated[int, Field(ge=99)] = 9_999
     """Sign flips behind the p-values of a loss."""
 
