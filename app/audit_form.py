@@ -20,6 +20,7 @@ from trace_engine.audit.settings import (
     FormConfig,
     PartName,
     PublishedConfig,
+    description_of,
     style_of,
 )
 from trace_engine.bundled import is_bundled, resolve_source
@@ -79,6 +80,11 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "What is scored", list(STYLES), format_func=STYLES.__getitem__, key="audit_style",
         help=forms.help_of(AuditConfig, "style"),
     )  # fmt: skip
+    _offer("audit_description", _typed(description_of(questions.strip(), category.strip())))
+    description = st.text_input(
+        "Before every question (optional)", key="audit_description",
+        help=f"{forms.help_of(AuditConfig, 'description')} `\\n` ends a line.",
+    )  # fmt: skip
     reveal = rest[3].toggle(
         "Reveal the questions", key="audit_reveal",
         help=forms.help_of(AuditConfig, "reveal"),
@@ -97,6 +103,7 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "questions": questions.strip() or None,
         "forget_category": category.strip(),
         "style": style,
+        "description": description.replace("\\n", "\n"),
         "max_questions": int(most),
         "reveal": reveal,
         "published": published,
@@ -125,6 +132,11 @@ def _offer(key: str, value: str) -> None:
     if there is None or (value != before and there == before):
         st.session_state[key] = value
     st.session_state[f"_{key}_offered"] = value
+
+
+def _typed(text: str) -> str:
+    """Lines as a person types them in a field of one line."""
+    return text.replace("\n", "\\n")
 
 
 def _titled(part: PartName) -> str:

@@ -14,7 +14,7 @@ import yaml
 from tests.runs.light_worker import config as light_config
 from tests.support.models import save_tiny_olmoe, tiny_olmoe
 from tests.support.profiles import synthetic_profile
-from trace_engine.audit.settings import parse_audit
+from trace_engine.audit.settings import HARNESS_SENTENCE, parse_audit
 from trace_engine.bundled import PACK
 from trace_engine.cli import main
 from trace_engine.cli.configuring import bundled_audit, commented_yaml, defaults
@@ -136,6 +136,11 @@ def test_an_audits_settings_read_back(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     assert parse_audit(yaml.safe_load(text)) == bundled_audit()
     assert "# Who audited." in text
+    # How questions are asked follows from what they are, unless somebody says otherwise.
+    other = parse_audit(
+        yaml.safe_load(text.replace("demo:questions/test", "hub:cais/wmdp:wmdp-bio"))
+    )
+    assert (other.style, other.description) == ("letters", HARNESS_SENTENCE)
 
 
 @pytest.mark.parametrize("kind", ["unlearn", "profile"])

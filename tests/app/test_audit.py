@@ -14,7 +14,7 @@ from app import audit_view
 from tests.audit.cases import small, write_published
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
-from trace_engine.audit.settings import AuditConfig, parse_audit
+from trace_engine.audit.settings import HARNESS_SENTENCE, AuditConfig, parse_audit
 from trace_engine.config import to_yaml
 from trace_engine.disk import write_json, write_text
 from trace_engine.evaluation import muse as muse_family
@@ -123,9 +123,12 @@ def test_wmdp_and_mmlu_are_asked_by_letters_unless_chosen_otherwise() -> None:
     def written() -> AuditConfig:
         return parse_audit(yaml.safe_load(app.code[0].value))
 
-    assert written().style == "continuation"
+    assert (written().style, written().description) == ("continuation", "")
     app.text_input(key="audit_questions").set_value("hub:cais/wmdp:wmdp-bio").run()
     assert written().style == "letters"
+    assert written().description == HARNESS_SENTENCE
+    app.text_input(key="audit_description").set_value("About {subject}.\\n").run()
+    assert written().description == "About {subject}.\n"
     app.selectbox(key="audit_style").set_value("continuation").run()
     app.text_input(key="audit_questions").set_value("sets/mmlu").run()
     assert written().style == "continuation"

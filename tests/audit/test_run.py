@@ -1,6 +1,7 @@
 """An audit's folder: what is in it, what is not, going on after a stop, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.audit.cases import SECRET_WORDS, small, write_holdout
 from tests.support.models import tiny_olmoe
 from trace_engine.audit import parts as audit_parts
+from trace_engine.audit.case import Case
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.record import Record, untold_ends
 from trace_engine.audit.redact import Secrets
@@ -16,10 +18,14 @@ from trace_engine.audit.report_file import read_report
 from trace_engine.audit.result import Result
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS, PUBLISHED
+from trace_engine.audit.verify import verify_audit
 from trace_engine.csvfile import csv_text
 from trace_engine.errors import InputError, ModelError, RunError
+from trace_engine.evaluation import score_questions
+from trace_engine.models import open_model
 from trace_engine.runs.lock import LockedError
 from trace_engine.runs.stopping import StopRequestedError
+from trace_engine.sets import read_questions
 
 
 def all_text(folder: Path) -> str:
@@ -65,6 +71,37 @@ def test_revealed_questions_are_in_the_answer_file_and_said_to_be(tmp_path: Path
     found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
     assert "quorvex" in (found.folder / "answers/questions.csv").read_text("utf-8")
     assert "are revealed" in (found.folder / "report.html").read_text("utf-8")
+
+
+def test_a_description_stands_before_every_question_of_every_part(tmp_path: Path) -> None:
+    sentence = "Questions about {subject}.\n\n"
+    parts = ["questions", "paraphrases", "relearning"]
+    config = small(tmp_path / "sets", parts=parts, description=sentence, style="letters")
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    assert config.questions is not None
+    opened = open_model(config.model)
+    by_hand = [
+        replace(q, question=f"Questions about {q.category}.\n\n{q.question}")
+        for q in read_questions(config.questions)
+    ]
+    scores = score_questions(opened.model, opened.tokenizer, by_hand, style="letters")
+    items = json.loads((found.folder / "parts/questions.json").read_text("utf-8"))["items"]
+    assert items["picked"]["model"] == scores.picked.tolist()
+    assert "behind “Questions about {subject}.”" in (found.folder / "report.html").read_text(
+        "utf-8"
+    )
+    assert verify_audit(found.folder, base=tmp_path / "home", attacks=True).exit_code == 0
+    # And it is part of what decides a figure.
+    plain = small(tmp_path / "sets", parts=parts, style="letters")
+    cases = [Case.read(one, tmp_path / "home") for one in (config, plain)]
+    for part in ("questions", "paraphrases", "relearning"):
+        assert len({audit_parts.key_of(part, case) for case in cases}) == 2
+    unlike = run_audit(plain, tmp_path / "plain", base=tmp_path / "home")
+    margins = [
+        json.loads((one.folder / "parts/questions.json").read_text("utf-8"))["items"]["margin"]
+        for one in (found, unlike)
+    ]
+    assert margins[0] != margins[1]
 
 
 def test_a_part_that_repeats_a_text_is_stopped_at_the_door(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.audit.cases import small
 from trace_engine.audit.case import Case
-from trace_engine.audit.settings import parse_audit, read_audit
+from trace_engine.audit.settings import HARNESS_SENTENCE, parse_audit, read_audit
 from trace_engine.config import SetConfig, to_yaml
 from trace_engine.errors import InputError
 
@@ -94,6 +94,11 @@ def test_wmdp_and_mmlu_are_asked_by_letters(
 ) -> None:
     given: dict[str, Any] = {"forget": {"source": "f"}, "retain": {"source": "r"}}
     given |= {"questions": questions, "forget_category": category}
-    assert parse_audit(given).style == style
+    config = parse_audit(given)
+    assert config.style == style
+    assert config.description == (HARNESS_SENTENCE if style == "letters" else "")
+    assert parse_audit(given | {"description": "Now:"}).description == "Now:"
     for said in ("letters", "continuation"):
-        assert parse_audit(given | {"style": said}).style == said
+        chosen = parse_audit(given | {"style": said})
+        # As in a report of before there was a description.
+        assert (chosen.style, chosen.description) == (said, "")

@@ -100,7 +100,9 @@ def test_the_letters_prompt_is_mmlu_s() -> None:
 
 def test_white_space_after_a_question_is_scored_as_the_harness_scores_it() -> None:
     question = Question("Which is a fruit? \n", ("pear", "iron"), 0)
-    assert prompt_of(question, "continuation", "Questions.\n\n") == (
+    assert prompt_of(
+        dataclasses.replace(question, description="Questions.\n\n"), "continuation"
+    ) == (
         "Questions.\n\nWhich is a fruit?",
         [" \n pear", " \n iron"],
     )

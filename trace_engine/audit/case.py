@@ -32,6 +32,7 @@ from trace_engine.sets import (
 from trace_engine.sets.muse import MuseSet, read_muse
 from trace_engine.sets.parts import texts_digest
 from trace_engine.sets.published import questions_digest
+from trace_engine.sets.questions import described
 from trace_engine.sets.tofu import TofuSet, read_tofu
 from trace_engine.unlearning.setup import read_chosen_questions
 
@@ -99,7 +100,10 @@ class Case:
         questions: dict[int, Question] = {}
         digest = None
         if config.questions is not None:
-            questions = read_chosen_questions(config.asked(), config.seed) or {}
+            chosen = read_chosen_questions(config.asked(), config.seed) or {}
+            questions = {
+                place: described(question, config.description) for place, question in chosen.items()
+            }
             digest = questions_digest(config.questions)
         muse, tofu = _published(config)
         models: dict[Role, ModelInfo] = {}

@@ -53,6 +53,8 @@ def key_of(part: PartName, case: Case) -> str:
         include={"forget_category", "style", "max_questions", "max_documents", "max_length"}
         | {"seed", "threads"},
     )
+    if config.description:
+        common["description"] = config.description
     data = {
         "version": _SINCE.get(part, VERSION),
         "part": part,
@@ -190,7 +192,7 @@ def question_summary(config: AuditConfig, items: Mapping[str, Any]) -> dict[str,
         "n_utility": len(utility),
         "accuracy": rows,
         "differences": differences,
-        "implementation": f"TRACE, after lm-evaluation-harness multiple_choice, {config.style}",
+        "implementation": _implementation(config),
     }
     if choices is None:
         return summary
@@ -202,6 +204,13 @@ def question_summary(config: AuditConfig, items: Mapping[str, Any]) -> dict[str,
         guessed = chance_of([choices[place] for place in utility])
         summary["utility_beyond_chance"] = beyond_chance(of("model", utility), guessed).to_dict()
     return summary
+
+
+def _implementation(config: AuditConfig) -> str:
+    said = f"TRACE, after lm-evaluation-harness multiple_choice, {config.style}"
+    # One line of it is enough to tell which it is.
+    behind = f", behind “{' '.join(config.description.split())}”" if config.description else ""
+    return said + behind
 
 
 def measures(case: Case, report: ProgressCallback) -> Result:

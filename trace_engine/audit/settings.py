@@ -167,6 +167,19 @@ def style_of(questions: object, forget_category: object) -> Literal["continuatio
     return "letters" if any(map(_LETTERED.search, names)) else "continuation"
 
 
+HARNESS_SENTENCE: Final = (
+    "The following are multiple choice questions (with answers) about {subject}.\n\n"
+)
+"""What lm-evaluation-harness puts before a question of WMDP or MMLU."""
+
+
+def description_of(questions: object, forget_category: object) -> str:
+    """What stands before every question unless somebody says otherwise: the harness's sentence
+    before WMDP's and MMLU's, nothing before others'."""
+    lettered = style_of(questions, forget_category) == "letters"
+    return HARNESS_SENTENCE if lettered else ""
+
+
 class AuditConfig(Settings):
     kind: Literal["audit"] = "audit"
     name: str = ""
@@ -194,6 +207,10 @@ class AuditConfig(Settings):
     style: Literal["continuation", "letters"] = "continuation"
     """Score each choice's own words, or the letters A-D after an MMLU prompt. Without this line:
     letters where the questions or the forget category are named after WMDP or MMLU, else words."""
+    description: str = ""
+    """Stands before every question, as a task's description in lm-evaluation-harness; `{subject}`
+    in it is what the question's category is about. Where neither this nor style is given, the
+    harness's own sentence before WMDP's and MMLU's questions, else nothing."""
     max_questions: Annotated[int, Field(ge=1)] | None = None
     """At most so many questions a category, drawn with the seed; n is always shown."""
     max_documents: Annotated[int, Field(ge=2)] = 400
@@ -231,7 +248,7 @@ class AuditConfig(Settings):
         if not isinstance(data, dict) or "style" in data:
             return data
         named = (data.get("questions"), data.get("forget_category"))
-        return data | {"style": style_of(*named)}
+        return {"description": description_of(*named)} | data | {"style": style_of(*named)}
 
     @model_validator(mode="after")
     def _compares_different_things(self) -> Self:

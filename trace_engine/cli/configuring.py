@@ -2,8 +2,9 @@
 
 import argparse
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
+from typing import Final
 
 import yaml
 from pydantic import BaseModel
@@ -24,6 +25,11 @@ TUNED_HINT = (
 """What the run's file says of its method beside what the field means."""
 
 
+AS_PUBLISHED: Final = ("style", "description")
+"""What an audit's file leaves open: where its questions are named after a benchmark, they are asked
+as that benchmark's authors ask them, unless a line says otherwise."""
+
+
 def config(options: argparse.Namespace) -> int:
     if options.kind == "bench":
         return _table(options)
@@ -34,9 +40,10 @@ def config(options: argparse.Namespace) -> int:
         emit_json(settings.model_dump(mode="json"))
     else:
         hints = {}
+        unset = AS_PUBLISHED if isinstance(settings, AuditConfig) else ()
         if isinstance(settings, UnlearnConfig):
             hints = {"method": TUNED_HINT if settings.method in TUNED else UNTUNED_NOTE}
-        print(commented_yaml(settings, hints=hints), end="")
+        print(commented_yaml(settings, hints=hints, unset=unset), end="")
     return 0
 
 
@@ -69,16 +76,20 @@ def bundled_audit() -> AuditConfig:
         reference=ModelConfig(source="demo:retrain_no_hazard"),
         forget=SetConfig(source="demo:forget"),
         retain=SetConfig(source="demo:retain"),
-        questions="demo:questions/validation",
+        questions="demo:questions/test",
     )
 
 
 def commented_yaml(
-    settings: BaseModel, indent: str = "", hints: Mapping[str, str] = MappingProxyType({})
+    settings: BaseModel,
+    indent: str = "",
+    hints: Mapping[str, str] = MappingProxyType({}),
+    unset: Collection[str] = (),
 ) -> str:
     """YAML that reads back as `settings`, each field's docstring above it as a comment.
 
-    `hints`: by field, what is to be known of the value that stands there.
+    `hints`: by field, what is to be known of the value that stands there. Fields in `unset` are
+    commented out: their value follows from others.
     """
     lines = []
     for name, field in type(settings).model_fields.items():
@@ -94,5 +105,6 @@ def commented_yaml(
             dumped = yaml.safe_dump(
                 data, allow_unicode=True, default_flow_style=False, sort_keys=False
             )
-            lines += [indent + line for line in dumped.rstrip("\n").splitlines()]
+            off = "# " if name in unset else ""
+            lines += [indent + off + line for line in dumped.rstrip("\n").splitlines()]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ from torch.nn import functional
 from trace_engine.errors import InputError
 from trace_engine.evaluation.estimate import Estimate, wilson
 from trace_engine.progress import Meter, ProgressCallback, ignore_progress
-from trace_engine.sets.questions import LETTERS, Question
+from trace_engine.sets.questions import LETTERS, Question, described
 
 Style = Literal["continuation", "letters"]
 Normalise = Literal["sum", "tokens", "characters"]
@@ -128,7 +128,8 @@ def score_questions(
     `continuation` scores " " + choice after the question, and white space at its end before that;
     `letters` shows the lettered choices as in MMLU and scores " A", " B", ...  `normalise`
     "characters" is the harness's acc_norm, "tokens" a mean. `description` stands before every
-    question, as a task's `description` does in the harness.
+    question, as a task's `description` does in the harness, with a question's subject for
+    `{subject}`; empty, each question's own.
     `tokens_per_batch` bounds padded tokens; None takes what suits the model's device.
     A BOS token starts a row if the tokenizer puts one there. Any `AutoModelForCausalLM`, on its own
     device; its train or eval mode is restored. Source: lm-evaluation-harness, `lm_eval/api/task.py`
@@ -139,7 +140,9 @@ def score_questions(
     for value, allowed in ((style, get_args(Style)), (normalise, get_args(Normalise))):
         if value not in allowed:
             raise InputError(f"Expected one of {', '.join(allowed)}; found {value!r}.")
-    rows = _rows(tokenizer, questions, style, description)
+    if description:
+        questions = [described(question, description) for question in questions]
+    rows = _rows(tokenizer, questions, style)
     sums = [np.zeros(len(question.choices)) for question in questions]
     lengths = [np.ones(len(question.choices)) for question in questions]
     was_training = model.training
@@ -174,25 +177,23 @@ def score_questions(
     )
 
 
-def prompt_of(question: Question, style: Style, description: str = "") -> tuple[str, list[str]]:
+def prompt_of(question: Question, style: Style) -> tuple[str, list[str]]:
     """The context and the continuations that are scored after it."""
     if style == "continuation":
-        whole = description + question.question
+        whole = question.description + question.question
         # The harness moves white space at the end of a context into the continuation.
         context = whole.rstrip()
         return context, [f"{whole[len(context) :]} {choice}" for choice in question.choices]
     lines = [f"{LETTERS[i]}. {choice}" for i, choice in enumerate(question.choices)]
-    context = description + "\n".join([question.question.strip(), *lines, "Answer:"])
+    context = question.description + "\n".join([question.question.strip(), *lines, "Answer:"])
     return context, [f" {LETTERS[i]}" for i in range(len(question.choices))]
 
 
-def _rows(
-    tokenizer: Any, questions: Sequence[Question], style: Style, description: str = ""
-) -> list[_Row]:
+def _rows(tokenizer: Any, questions: Sequence[Question], style: Style) -> list[_Row]:
     bos = tokenizer.bos_token_id
     first = tokenizer("a")["input_ids"][:1]
     prefix = [bos] if bos is not None and first == [bos] else []
-    prompts = [prompt_of(question, style, description) for question in questions]
+    prompts = [prompt_of(question, style) for question in questions]
     texts = [context for context, _ in prompts]
     wholes = [context + choice for context, choices in prompts for choice in choices]
     encoded = tokenizer(texts + wholes, add_special_tokens=False)["input_ids"]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,6 +32,24 @@ class Question:
     """Index into `choices`."""
     category: str = "all"
     """Group that accuracy is reported by; "all" where the file names none."""
+    description: str = ""
+    """Stands before the question, as a task's `description` in lm-evaluation-harness; no file of
+    questions names one."""
+
+
+SUBJECTS: Final = {
+    "wmdp-bio": "biology",
+    "wmdp-chem": "chemistry",
+    "wmdp-cyber": "cybersecurity",
+}
+"""What lm-evaluation-harness calls WMDP's configurations; MMLU's go by their own names."""
+
+
+def described(question: Question, description: str) -> Question:
+    """The question behind `description`, in which `{subject}` is what its category is about."""
+    name = question.category.rpartition("/")[2]
+    subject = SUBJECTS.get(name, name.replace("_", " "))
+    return replace(question, description=description.replace("{subject}", subject))
 
 
 def read_questions(path: str | Path) -> list[Question]:
