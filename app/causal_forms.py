@@ -13,7 +13,7 @@ import streamlit as st
 from app import findings, question_form, state
 from trace_engine.bundled import MODELS
 from trace_engine.causal.settings import CausalConfig, What, parse_causal
-from trace_engine.config import Cell, ModelConfig, ProfileConfig, UnlearnConfig
+from trace_engine.config import Cell, ModelConfig, ProfileConfig
 from trace_engine.errors import TraceError
 from trace_engine.runs import list_runs, open_run
 from trace_engine.runs.places import is_run_id
@@ -98,14 +98,13 @@ def finished_models() -> dict[str, str]:
     """Ids and names of the finished runs, whose models may be compared with the profile's."""
     found: dict[str, str] = {}
     for summary in list_runs():
-        if summary.status.state != "done" or summary.kind == "profile":
-            continue
-        try:
-            run = open_run(summary.id)
-            if isinstance(run.config(), UnlearnConfig) and (run.path / "model").is_dir():
-                found[run.id] = f"run {summary.name or summary.id}"
-        except TraceError:
-            continue
+        if summary.status.state == "done" and summary.kind == "unlearn":
+            try:
+                kept = open_run(summary.id).path / "model"
+            except TraceError:
+                continue
+            if kept.is_dir():
+                found[summary.id] = f"run {summary.name or summary.id}"
     return found
 
 

@@ -122,8 +122,10 @@ def parse_json(text: str | bytes) -> Any:
     brackets too deep for the stack are, and whole numbers that no float can hold."""
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
+    # A short text has no long number in it, and numbers are not looked at one by one then.
+    decoder = _JSON if len(text) > _MOST_DIGITS else _SHORT
     try:
-        return _JSON.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -135,6 +137,7 @@ def _whole(digits: str) -> int:
 
 
 _JSON = json.JSONDecoder(parse_int=_whole)
+_SHORT = json.JSONDecoder()
 """Made once: there can be 100,000 lines."""
 
 

@@ -81,18 +81,19 @@ def test_a_sorted_map_moves_values_hover_and_cells_together() -> None:
     np.testing.assert_array_equal(figure.data[0].z[0], [2.0, 1.0, -4.0])
     assert list(figure.data[1].customdata[0]) == [2, 2]
     assert figure.data[1].hovertext[0] == "r0 c2"
-    assert figure.layout.shapes[-1].x0 == -0.5
+    assert figure.layout.shapes[-1].path == "M-0.5,-0.5H0.5V0.5H-0.5Z"
 
 
 def test_dots_outlines_and_the_bold_outline() -> None:
     figure = charts.expert_map(
         spec(
             significant_LE=np.array([[False, True, False], [False, False, False]]),
-            selected=(Cell(2, 1),),
+            selected=(Cell(2, 1), Cell(5, 2)),
             current=Cell(5, 0),
         ),
         LIGHT,
     )
+    assert figure.layout.shapes[0].path == "M0.5,-0.5H1.5V0.5H0.5ZM1.5,0.5H2.5V1.5H1.5Z"
     assert [(x, y) for x, y in zip(figure.data[2].x, figure.data[2].y, strict=True)] == [(1, 0)]
     widths = [shape.line.width for shape in figure.layout.shapes]
     assert len(widths) == 3

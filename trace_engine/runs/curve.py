@@ -8,9 +8,9 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from trace_engine.runs.shapes import require_row
 
 _BATCH = 4096
 """Lines that are parsed before they become columns."""
+_NUMBERS: Final = {int, float, type(None)}
 _ABOUT_THE_ROW = frozenset({"kind", "step", "attempt"})
 KIND_ORDER = {"train": 0, "eval": 1}
 """Of rows of one step; others come after."""
@@ -104,7 +105,8 @@ class Curve:
                 return
             if line != b"\n":
                 try:
-                    row = parse_json(line)
+                    # Settled here, so that no line's encoding is looked for.
+                    row = parse_json(line.decode())
                     require_row(row)
                 except (ValueError, TypeError, KeyError):
                     number = self._lines + 1
@@ -120,11 +122,11 @@ class Curve:
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {"step": np.array([row["step"] for row in rows], int)}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in dict.fromkeys(chain.from_iterable(rows)):
         if name in _ABOUT_THE_ROW:
             continue
         values = [row.get(name) for row in rows]
-        if all(value is None or type(value) in (int, float) for value in values):
+        if set(map(type, values)) <= _NUMBERS:
             numbers = np.array(values, dtype=float)  # None becomes NaN
             numbers[~np.isfinite(numbers)] = np.nan
             columns[name] = numbers
