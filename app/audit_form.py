@@ -80,7 +80,8 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "What is scored", list(STYLES), format_func=STYLES.__getitem__, key="audit_style",
         help=forms.help_of(AuditConfig, "style"),
     )  # fmt: skip
-    _offer("audit_description", _typed(description_of(questions.strip(), category.strip())))
+    sentence = description_of(questions.strip(), category.strip()) if style == "letters" else ""
+    _offer("audit_description", _typed(sentence))
     description = st.text_input(
         "Before every question (optional)", key="audit_description",
         help=f"{forms.help_of(AuditConfig, 'description')} `\\n` ends a line.",

@@ -141,6 +141,10 @@ def test_an_audits_settings_read_back(capsys: pytest.CaptureFixture[str]) -> Non
         yaml.safe_load(text.replace("demo:questions/test", "hub:cais/wmdp:wmdp-bio"))
     )
     assert (other.style, other.description) == ("letters", HARNESS_SENTENCE)
+    assert main(["config", "--kind", "audit", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert parse_audit(data) == bundled_audit()
+    assert parse_audit(data | {"questions": "sets/wmdp"}).description == HARNESS_SENTENCE
 
 
 @pytest.mark.parametrize("kind", ["unlearn", "profile"])

@@ -127,6 +127,10 @@ def test_wmdp_and_mmlu_are_asked_by_letters_unless_chosen_otherwise() -> None:
     app.text_input(key="audit_questions").set_value("hub:cais/wmdp:wmdp-bio").run()
     assert written().style == "letters"
     assert written().description == HARNESS_SENTENCE
+    app.selectbox(key="audit_style").set_value("continuation").run()
+    assert written().description == ""
+    app.selectbox(key="audit_style").set_value("letters").run()
+    assert written().description == HARNESS_SENTENCE
     app.text_input(key="audit_description").set_value("About {subject}.\\n").run()
     assert written().description == "About {subject}.\n"
     app.selectbox(key="audit_style").set_value("continuation").run()

@@ -19,13 +19,15 @@ from trace_engine.audit.result import Result
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS, PUBLISHED
 from trace_engine.audit.verify import verify_audit
+from trace_engine.causal import rerouted, states
 from trace_engine.csvfile import csv_text
 from trace_engine.errors import InputError, ModelError, RunError
-from trace_engine.evaluation import score_questions
+from trace_engine.evaluation import multiple_choice, score_questions
+from trace_engine.evaluation.multiple_choice import Style, prompt_of
 from trace_engine.models import open_model
 from trace_engine.runs.lock import LockedError
 from trace_engine.runs.stopping import StopRequestedError
-from trace_engine.sets import read_questions
+from trace_engine.sets import Question, read_questions
 
 
 def all_text(folder: Path) -> str:
@@ -73,7 +75,36 @@ def test_revealed_questions_are_in_the_answer_file_and_said_to_be(tmp_path: Path
     assert "are revealed" in (found.folder / "report.html").read_text("utf-8")
 
 
-def test_a_description_stands_before_every_question_of_every_part(tmp_path: Path) -> None:
+ASKING_PARTS = [
+    "questions", "causal", "rerouted", "relearning", "recovery", "quantisation", "paraphrases",
+    "prefixes",
+]  # fmt: skip
+
+
+def test_a_description_stands_before_every_question_of_every_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def seen(question: Question, style: Style) -> tuple[str, list[str]]:
+        prompt = prompt_of(question, style)
+        asked.append(prompt[0])
+        return prompt
+
+    for module in (multiple_choice, rerouted, states):
+        monkeypatch.setattr(module, "prompt_of", seen)
+    sentence = "Questions about {subject}.\n\n"
+    config = small(tmp_path / "sets", parts=ASKING_PARTS, description=sentence)
+    found = run_audit(config, tmp_path / "every", base=tmp_path / "home")
+    assert found.failed == ()
+    assert [part for part in ASKING_PARTS if not found.report["parts"][part]["done"]] == []
+    starts = ("Questions about hazard.\n\n", "Questions about other.\n\n")
+    assert [text for text in asked if not text.startswith(starts)] == []
+    assert any("say, " in text for text in asked)
+    assert any("Please. " in text for text in asked)
+
+
+def test_a_described_question_is_scored_as_one_that_begins_so(tmp_path: Path) -> None:
     sentence = "Questions about {subject}.\n\n"
     parts = ["questions", "paraphrases", "relearning"]
     config = small(tmp_path / "sets", parts=parts, description=sentence, style="letters")

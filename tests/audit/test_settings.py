@@ -98,6 +98,9 @@ def test_wmdp_and_mmlu_are_asked_by_letters(
     assert config.style == style
     assert config.description == (HARNESS_SENTENCE if style == "letters" else "")
     assert parse_audit(given | {"description": "Now:"}).description == "Now:"
+    # Of a single file nobody knows what its categories are called.
+    alone = parse_audit(given | {"questions": "sets/wmdp/bio.jsonl"})
+    assert (alone.style, alone.description) == ("letters", "")
     for said in ("letters", "continuation"):
         chosen = parse_audit(given | {"style": said})
         # As in a report of before there was a description.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from tests.causal.cases import opened, questions
 from trace_engine.causal import Ablation, Examination, Load, Scan, ablate, profile_load, scan
 from trace_engine.causal.load import nearest_in_load, random_sets
 from trace_engine.causal.paired import holm
-from trace_engine.causal.store import CellStore
+from trace_engine.causal.store import CellStore, questions_key
 from trace_engine.config import Cell
 from trace_engine.disk import strict
 from trace_engine.errors import InputError
@@ -26,6 +28,16 @@ FAST = {"permutations": 99}
 
 def text(found: Scan | Ablation) -> str:
     return json.dumps(strict(found.to_dict()), sort_keys=True)
+
+
+def test_what_stands_before_a_question_is_part_of_what_was_asked() -> None:
+    plain = questions()
+    described = [replace(question, description="Now:\n") for question in plain]
+    assert questions_key(described) != questions_key(plain)
+    # Answers that were kept before there was such a thing are still found.
+    rows = [[q.question, list(q.choices), q.answer, q.category] for q in plain]
+    kept = json.dumps(rows, ensure_ascii=False).encode()
+    assert questions_key(plain) == hashlib.sha256(kept).hexdigest()
 
 
 def test_every_cell_is_measured_and_tested() -> None:

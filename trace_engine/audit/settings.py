@@ -24,6 +24,7 @@ from trace_engine.config import EvaluationConfig, ModelConfig, SetConfig, Settin
 from trace_engine.errors import InputError
 from trace_engine.refusal import describe
 from trace_engine.sets.muse import BUNDLED
+from trace_engine.sets.published import QUESTION_FILES
 from trace_engine.sets.tofu import FORGET
 from trace_engine.yamlfile import read_yaml
 
@@ -175,9 +176,11 @@ HARNESS_SENTENCE: Final = (
 
 def description_of(questions: object, forget_category: object) -> str:
     """What stands before every question unless somebody says otherwise: the harness's sentence
-    before WMDP's and MMLU's, nothing before others'."""
+    before WMDP's and MMLU's as they are published, nothing before others'. A single file's
+    categories are whatever its rows name, and no subject to speak of."""
+    single = isinstance(questions, str) and questions.lower().endswith(QUESTION_FILES)
     lettered = style_of(questions, forget_category) == "letters"
-    return HARNESS_SENTENCE if lettered else ""
+    return HARNESS_SENTENCE if lettered and not single else ""
 
 
 class AuditConfig(Settings):
@@ -210,7 +213,7 @@ class AuditConfig(Settings):
     description: str = ""
     """Stands before every question, as a task's description in lm-evaluation-harness; `{subject}`
     in it is what the question's category is about. Where neither this nor style is given, the
-    harness's own sentence before WMDP's and MMLU's questions, else nothing."""
+    harness's own sentence before WMDP's and MMLU's folders and hub sets, else nothing."""
     max_questions: Annotated[int, Field(ge=1)] | None = None
     """At most so many questions a category, drawn with the seed; n is always shown."""
     max_documents: Annotated[int, Field(ge=2)] = 400

@@ -33,8 +33,11 @@ _HASH = "sha256"
 
 
 def questions_key(questions: Sequence[Question]) -> str:
-    """SHA-256 over the questions themselves, in order."""
-    rows = [[q.question, list(q.choices), q.answer, q.category] for q in questions]
+    """SHA-256 over the questions themselves and what stands before them, in order."""
+    rows = [
+        [q.question, list(q.choices), q.answer, q.category, *filter(None, [q.description])]
+        for q in questions
+    ]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 

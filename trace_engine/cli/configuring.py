@@ -36,11 +36,11 @@ def config(options: argparse.Namespace) -> int:
     if options.method is not None and options.kind != "unlearn":
         raise InputError(f"--method belongs to a run's settings, not to those of {options.kind}.")
     settings = defaults(options.kind, options.method)
+    unset = AS_PUBLISHED if isinstance(settings, AuditConfig) else ()
     if options.json:
-        emit_json(settings.model_dump(mode="json"))
+        emit_json(settings.model_dump(mode="json", exclude=set(unset)))
     else:
         hints = {}
-        unset = AS_PUBLISHED if isinstance(settings, AuditConfig) else ()
         if isinstance(settings, UnlearnConfig):
             hints = {"method": TUNED_HINT if settings.method in TUNED else UNTUNED_NOTE}
         print(commented_yaml(settings, hints=hints, unset=unset), end="")

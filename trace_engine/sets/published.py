@@ -20,7 +20,7 @@ from trace_engine.sets.load import HUB_PREFIX, hub_dataset, is_saved, named, sav
 from trace_engine.sets.parse import file_rows
 from trace_engine.sets.questions import Question, question_of, questions_fingerprint, read_questions
 
-_SUFFIXES: Final = (".jsonl", ".json", ".parquet")
+QUESTION_FILES: Final = (".jsonl", ".json", ".parquet")
 _SPLITS: Final = {"test", "train", "validation", "dev", "auxiliary_train"}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _REPEATED: Final = "all"
@@ -108,7 +108,7 @@ def _files(folder: Path, split: str) -> list[Path]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and path.is_file()
+        if path.suffix.lower() in QUESTION_FILES and path.is_file()
     ]
     others = [path for path in files if _REPEATED not in path.relative_to(folder).parts[:-1]]
     if {path.parent for path in others} - {folder}:
@@ -120,6 +120,6 @@ def _files(folder: Path, split: str) -> list[Path]:
         raise InputError(f"{folder.name} has no split {split!r}; it has {', '.join(known)}.")
     if not files:
         raise InputError(
-            f"{folder.name} has no file of questions: expected {', '.join(_SUFFIXES)}."
+            f"{folder.name} has no file of questions: expected {', '.join(QUESTION_FILES)}."
         )
     return chosen or files
