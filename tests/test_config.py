@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from trace_engine.config import (
     UnlearnConfig,
@@ -226,3 +227,12 @@ def test_refusals_are_in_plain_words(changes: dict[str, Any], sentence: str) -> 
 def test_a_folder_in_place_of_a_settings_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read as a settings file \(Is a directory\)"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "character", ["\x85", "\u2028", "\u2029", "\xa0", "\ufeff", "\t", "\n", "\r"]
+)
+def test_a_name_of_any_character_reads_back(character: str) -> None:
+    for name in (character, f"a{character}b", f"'{character}", f"{character}: b"):
+        config = parse_config(BASE | {"kind": "unlearn", "name": name})
+        assert parse_config(yaml.safe_load(to_yaml(config))).name == name

@@ -17,6 +17,24 @@ MOST_BYTES = 2**20
 MOST_VALUES = 100_000
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, but that a next-line character (U+0085) is escaped: unquoted or in single quotes it
+    is written as a line break, and read back as a space."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = '"' if "\x85" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain values as YAML that reads back as they are, in their order."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
 def read_yaml(path: Path, what: str = "settings file") -> Any:
     """What a YAML file holds. Raises InputError when it is missing, unreadable, not YAML, or stands
     for more than settings can be.

@@ -151,6 +151,7 @@ def test_an_uploads_name_is_a_label_and_its_text_is_kept_under_its_hash(
 
 @pytest.mark.fault_row(23)
 @settings(max_examples=25, deadline=None)
+@example(name="\x85")
 @given(name=NAMES.filter(lambda name: name.strip("/. \\\0\n") != ""))
 def test_an_imported_run_gets_an_id_of_ours(
     tmp_path_factory: pytest.TempPathFactory, name: str

@@ -7,8 +7,6 @@ the place where its figures would stand.
 from collections.abc import Callable
 from typing import Final
 
-import yaml
-
 from trace_engine.audit import inside
 from trace_engine.audit.blocks import (
     Report,
@@ -33,6 +31,7 @@ from trace_engine.audit.settings import PUBLISHED
 from trace_engine.audit.style import STYLE
 from trace_engine.formats import FIELD
 from trace_engine.spelling import NBSP, number, size
+from trace_engine.yamlfile import dump_yaml
 
 NOT_SAID = "not said"
 CONFIDENCE: Final = {
@@ -398,7 +397,7 @@ def _surroundings(report: Report) -> Markup:
 
 
 def _settings(report: Report) -> Markup:
-    text = yaml.safe_dump(report["settings"], sort_keys=False, allow_unicode=True)
+    text = dump_yaml(report["settings"])
     return el("section", el("h2", "Settings"), el("pre", text))
 
 

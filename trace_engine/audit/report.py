@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import yaml
-
 from trace_engine.audit.answers import answer_files
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
@@ -30,6 +28,7 @@ from trace_engine.audit.rules import Finding
 from trace_engine.audit.settings import PARTS, PUBLISHED
 from trace_engine.audit.surroundings import surroundings
 from trace_engine.audit.tables import csv_tables
+from trace_engine.config import to_yaml
 from trace_engine.disk import strict, write_text
 from trace_engine.formats import AUDIT, FIELD
 from trace_engine.models import ModelInfo
@@ -93,7 +92,7 @@ def write_report(
             for part, found in done.items()
         }
         events = json.dumps(record.events(), ensure_ascii=False)
-        own = yaml.safe_dump(case.config.model_dump(mode="json"), allow_unicode=True)
+        own = to_yaml(case.config)
         require_silence(
             {JSON: text, CONFIG: own, EVENTS: events} | kept | files, Secrets(case.texts())
         )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from trace_engine.benchmark import plan
 from trace_engine.benchmark.choose import Choice, choose
@@ -24,7 +23,7 @@ from trace_engine.benchmark.results import Measured, results_frame
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.store import TrialStore
 from trace_engine.benchmark.table import Table, make_table
-from trace_engine.config import SetConfig
+from trace_engine.config import SetConfig, to_yaml
 from trace_engine.disk import write_json, write_text
 from trace_engine.errors import InputError
 from trace_engine.progress import ProgressCallback, ignore_progress
@@ -76,10 +75,7 @@ def run_table(
     check_sources(config)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock.take(folder / "lock", f"{folder.name}: another process makes this table."):
-        write_text(
-            folder / "bench.yaml",
-            yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        )
+        write_text(folder / "bench.yaml", to_yaml(config))
         store = TrialStore(folder)
         left_out: list[RowId] = []
         rows = plan.rows_of(config)

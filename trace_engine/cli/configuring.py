@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final
 
-import yaml
 from pydantic import BaseModel
 
 from trace_engine.audit.settings import AuditConfig
@@ -16,6 +15,7 @@ from trace_engine.config import ModelConfig, ProfileConfig, SetConfig, Settings,
 from trace_engine.demo.settings import TUNED, UNTUNED_NOTE, bundled_run
 from trace_engine.errors import InputError
 from trace_engine.methods import MethodName
+from trace_engine.yamlfile import dump_yaml
 
 _WIDTH = 96
 TUNED_HINT = (
@@ -102,9 +102,7 @@ def commented_yaml(
             lines += [f"{indent}{name}:", commented_yaml(value, indent + "  ").rstrip("\n")]
         else:
             data = settings.model_dump(mode="json", include={name})
-            dumped = yaml.safe_dump(
-                data, allow_unicode=True, default_flow_style=False, sort_keys=False
-            )
+            dumped = dump_yaml(data)
             off = "# " if name in unset else ""
             lines += [indent + off + line for line in dumped.rstrip("\n").splitlines()]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from trace_engine.config.parts import TrainableConfig, WeightsConfig
@@ -11,7 +10,7 @@ from trace_engine.config.runs import ProfileConfig, UnlearnConfig
 from trace_engine.errors import InputError
 from trace_engine.methods import LEGACY_BETA
 from trace_engine.refusal import describe
-from trace_engine.yamlfile import read_yaml
+from trace_engine.yamlfile import dump_yaml, read_yaml
 
 _LATER_RUN_FIELDS = frozenset(
     {
@@ -35,7 +34,7 @@ _LATER_TRAINABLE_FIELDS = frozenset({"layers", "freeze_routers", "number"})
 
 def to_yaml(config: BaseModel) -> str:
     """The settings as YAML, every field written out, tuples as lists."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def identity_of(config: ProfileConfig | UnlearnConfig) -> dict[str, Any]:

@@ -8,8 +8,6 @@ so. Paths are shortened to file names, because a card is made to be given away.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
-
 from trace_engine.bundled import is_bundled
 from trace_engine.config import UnlearnConfig
 from trace_engine.evaluation.outcome import number, up_to_saved
@@ -27,6 +25,7 @@ from trace_engine.export.words import (
 from trace_engine.methods import METHODS
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.spelling import percent
+from trace_engine.yamlfile import dump_yaml
 
 Form = Literal["merged", "adapter"]
 """The whole model with what was trained in its weights, or LoRA's adapter alone."""
@@ -83,7 +82,7 @@ def _front_matter(config: UnlearnConfig, form: Form) -> str:
     notes = ["# license: choose one; the terms of the start model and of the sets hold as well."]
     if base is None:
         notes.append("# base_model: name it; the start model of this run has no id on the hub.")
-    dumped = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip("\n")
+    dumped = dump_yaml(data).rstrip("\n")
     return lines("---", dumped, *notes, "---")
 
 
@@ -269,7 +268,7 @@ def _record(
         + f"; threads {facts.get('threads', 'not recorded')}.",
         *(f"- `{name}`: SHA-256 `{value}`" for name, value in hashes.items()),
     ]
-    settings = yaml.safe_dump(shared_settings(config), sort_keys=False, allow_unicode=True)
+    settings = dump_yaml(shared_settings(config))
     # Longer than any run of backticks that a label may hold.
     fence = "`" * (3 + settings.count("`"))
     return lines(

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.errors import InputError
 from trace_engine.sweeps.plan import Grid
-from trace_engine.yamlfile import parse_yaml, read_yaml
+from trace_engine.yamlfile import dump_yaml, parse_yaml, read_yaml
 
 
 def sweep_yaml(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> str:
@@ -19,7 +17,7 @@ def sweep_yaml(base: UnlearnConfig, grids: Sequence[Grid], name: str = "") -> st
         "grids": [{key: list(values) for key, values in grid.items()} for grid in grids],
         "base": base.model_dump(mode="json"),
     }
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    return dump_yaml(data)
 
 
 def read_sweep(path: str | Path) -> tuple[UnlearnConfig, list[Grid], str]:
