@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from trace_engine.errors import RunError
-from trace_engine.regular import open_file, read_bytes, read_text
+from trace_engine.regular import NotAFileError, open_file, read_bytes, read_text
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of change: a file that was replaced or appended to has another one."""
@@ -40,6 +41,16 @@ class DiskFullError(RunError):
     """There is no room for what must be written next; everything written before is intact."""
 
 
+class LinkedFileError(RunError):
+    """A file to write in is a symbolic link, which may lead anywhere. Nothing was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path.parent.name}: its file {path.name} is a symbolic link, and nothing is written "
+            "through one. Put the file itself there, or remove the link."
+        )
+
+
 def stamp(path: Path) -> Stamp | None:
     """What tells a file's present bytes from earlier ones; None when there is no such file."""
     try:
@@ -47,6 +58,30 @@ def stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def require_no_link(path: Path) -> None:
+    """Raise LinkedFileError where a file to write in is a link; folders above it may be links."""
+    if path.is_symlink():
+        raise LinkedFileError(path)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file to write in, made when missing; the name of whatever is appended to or locked.
+
+    A folder copied by hand may have anything in its place. Raises LinkedFileError for a link, and
+    OSError, for a pipe or a device too.
+    """
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError:
+        require_no_link(path)
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotAFileError(path)
+    return descriptor
 
 
 def fsync_path(path: Path) -> None:
@@ -217,12 +252,13 @@ def read_last_line(path: Path, window: int = 65536) -> dict[str, Any] | None:
 
 class Appender:
     """The one writer of a JSON-lines file; opening it cuts a line that a killed writer left
-    unfinished."""
+    unfinished. Raises LinkedFileError for a link, and changes nothing then."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._descriptor = open_own(path, os.O_RDWR | os.O_APPEND)
         self._path = path
-        content = path.read_bytes()
+        with open(self._descriptor, "rb", closefd=False) as file:
+            content = file.read()
         os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
 
     def append(self, row: dict[str, Any]) -> None:

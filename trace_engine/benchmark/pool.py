@@ -18,7 +18,7 @@ from trace_engine.benchmark.plan import RowId, Trial
 from trace_engine.benchmark.settings import BenchConfig
 from trace_engine.benchmark.store import Result, TrialStore
 from trace_engine.config import ModelConfig, UnlearnConfig, parse_config
-from trace_engine.disk import read_json, write_json
+from trace_engine.disk import open_own, read_json, write_json
 from trace_engine.errors import RunError, TraceError
 from trace_engine.models import inspect_closely
 from trace_engine.progress import Meter, ProgressCallback
@@ -101,7 +101,7 @@ def _spread(store: TrialStore, todo: list[Trial], workers: int, meter: Meter) ->
     started: list[subprocess.Popen[bytes]] = []
     try:
         for log in logs:
-            with log.open("wb") as stream:
+            with open(open_own(log, os.O_WRONLY | os.O_TRUNC), "wb") as stream:
                 started.append(
                     subprocess.Popen(
                         command,

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import trace_engine
+from trace_engine.disk import open_own
 from trace_engine.runs.lock import FileLock
 from trace_engine.threads import wait_briefly
 
@@ -38,11 +39,12 @@ def environment_of_children() -> dict[str, str]:
 def start_detached(command: list[str], lock: FileLock, log: Path, folder: Path) -> None:
     """Start `command --lock N` in `folder`, in a session of its own; it inherits the lock.
 
-    Raises OSError when no process starts; the lock is then still the caller's.
+    Raises OSError when no process starts, LinkedFileError when the log is a link; the lock is then
+    still the caller's.
     """
     # Ended workers of this process are collected here; they would stay zombies until it ends.
     _children[:] = [child for child in _children if child.poll() is None]
-    with log.open("ab") as output:
+    with open(open_own(log, os.O_WRONLY | os.O_APPEND), "ab") as output:
         _children.append(
             subprocess.Popen(
                 [*command, "--lock", str(lock.descriptor)],

@@ -22,10 +22,12 @@ from trace_engine.disk import (
     LAST_WORDS,
     Stamp,
     is_leftover,
+    open_own,
     read_json,
     read_last_line,
     read_lines,
     remove_leftovers,
+    require_no_link,
     reserve_last_words,
     saying_when_full,
     sha256_file,
@@ -51,6 +53,7 @@ _BEFORE_THE_FIRST_STEP = frozenset(
     | {"log.txt", "lock", "checkpoints", "profile-before", "trackers", events.NAME}
 )
 """What a run may hold that has not made an update; with a stop request beside it."""
+_APPENDED = ("metrics.jsonl", "log.txt", events.NAME)
 _BEFORE_THE_STATUS = frozenset({"config.yaml", "launch.json", "lock"})
 """What one holds that was killed while it was made."""
 
@@ -452,16 +455,19 @@ class RunDirectory:
 
     def log(self, text: str) -> None:
         """Add a line, or a traceback, to log.txt. The caller holds the lock."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        descriptor = open_own(self.path / "log.txt", os.O_WRONLY | os.O_APPEND)
+        with open(descriptor, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
     def begin_attempt(self, owner: str | None = None) -> int:
         """Open the next attempt of a run that ended; with `owner` it is that person's from now on.
-        The caller holds the lock. Raises RunError when done, DiskFullError when there is no room
-        for it to say how it ends."""
+        The caller holds the lock. Raises RunError when done or when a file to append to is a link,
+        DiskFullError when there is no room for it to say how it ends."""
         recorded = self._recorded()
         if recorded["state"] == "done":
             raise RunError(f"Run {self.id} is done; there is nothing to resume.")
+        for name in _APPENDED:
+            require_no_link(self.path / name)
         attempt = int(recorded["attempt"]) + 1
         remove_leftovers(self.path)
         reserve_last_words(self.path)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trace_engine.disk import saying_when_full
+from trace_engine.disk import open_own, require_no_link, saying_when_full
 from trace_engine.errors import RunError
+from trace_engine.regular import NotAFileError
 
 _PATIENCE_SECONDS = 2.0
 _LEAVING_SECONDS = 5.0
@@ -43,10 +44,11 @@ def is_locked(path: Path) -> bool:
     for what cannot be opened."""
     try:
         # A stranger's may be a pipe, which would wait for somebody at its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError as error:
+        require_no_link(path)
         raise _unusable(path, error) from None
     try:
         return not _try(descriptor, fcntl.LOCK_SH)
@@ -72,8 +74,8 @@ class FileLock:
         """
         try:
             with saying_when_full(path.parent):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except (IsADirectoryError, NotADirectoryError) as error:
+                descriptor = open_own(path, os.O_RDWR)
+        except (IsADirectoryError, NotADirectoryError, NotAFileError) as error:
             raise _unusable(path, error) from None
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not _try(descriptor, fcntl.LOCK_EX):
