@@ -372,8 +372,19 @@ def when_full(error: BaseException, folder: Path, needed: int | None = None) -> 
         return None
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
+    if free > (needed or 0) and _out_of_names(there):
+        return (
+            f"disk full: its file system is out of inodes and takes no further file, with "
+            f"{size(free)} free. Delete files that are not needed."
+        )
     asked = f"more than {size(free)}" if needed is None else size(needed)
     return f"disk full, {asked} needed, {size(free)} free."
+
+
+def _out_of_names(folder: Path) -> bool:
+    """Whether there is no room for one more file; some file systems count none."""
+    found = os.statvfs(folder)
+    return found.f_files > 0 and found.f_favail == 0
 
 
 def raise_if_full(error: BaseException, folder: Path, needed: int | None = None) -> None:

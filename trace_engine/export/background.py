@@ -20,7 +20,7 @@ from trace_engine.export.folder import check_exportable, export_run
 from trace_engine.runs.asking import Asked, read_asked, write_asked
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.directory import RunDirectory
-from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.lock import FileLock, LockedError, is_held, is_locked
 from trace_engine.runs.places import subfolder
 
 WORKER = [sys.executable, "-m", "trace_engine.export.background"]
@@ -95,7 +95,7 @@ def exports_at_work(home: Path | None = None) -> list[tuple[str, Asked]]:
     """What is being written, as `RUN-FORM`, and who asked for it."""
     found = []
     for lock in sorted(subfolder("exports", home).glob(".*.lock")):
-        if is_locked(lock):
+        if is_held(lock):
             name = lock.stem.removeprefix(".")
             found.append((name, read_asked(_beside(lock.with_name(name))[1], lock)))
     return found

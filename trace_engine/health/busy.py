@@ -14,10 +14,10 @@ from trace_engine.audit.background import audit_state
 from trace_engine.disk import read_json
 from trace_engine.errors import TraceError
 from trace_engine.export.background import exports_at_work
-from trace_engine.runs import list_runs, open_run
+from trace_engine.runs import RunDirectory, list_runs
 from trace_engine.runs.asking import read_asked
 from trace_engine.runs.evidence import FOLDER
-from trace_engine.runs.lock import is_locked
+from trace_engine.runs.lock import is_held
 from trace_engine.runs.places import is_run_id, subfolder
 from trace_engine.sweeps import open_sweep
 
@@ -51,7 +51,8 @@ def at_work(owner: str | None = None, base: Path | None = None) -> int:
 
     A sweep counts by its runs, and as one while none of them is active.
     """
-    runs = [open_run(run.id, base) for run in list_runs(base) if run.status.active]
+    folder = subfolder("runs", base)
+    runs = [RunDirectory(folder / run.id) for run in list_runs(base) if run.status.active]
     sweeps = {run.sweep() for run in runs}
     owners = [run.owner() for run in runs]
     owners += [job.owner for job in jobs(base) if job.kind != "sweep" or job.id not in sweeps]
@@ -126,9 +127,7 @@ def _sweeps(base: Path | None, now: float) -> list[ActiveJob]:
 def _held(name: str, base: Path | None) -> list[Path]:
     """Folders of a subfolder of the home whose lock a process holds."""
     return [
-        path
-        for path in subfolder(name, base).iterdir()
-        if path.is_dir() and is_locked(path / "lock")
+        path for path in subfolder(name, base).iterdir() if path.is_dir() and is_held(path / "lock")
     ]
 
 

@@ -42,11 +42,17 @@ def doctor(
 
 def _checks(home: Path | None, self_test: bool, timeout: float) -> Iterator[Check]:
     yield from surroundings(home)
-    with tempfile.TemporaryDirectory(prefix="trace-doctor-") as folder:
-        stages, trouble = _probe(Path(folder), self_test, timeout)
+    advice = "Install torch again (README, “Your own torch”)."
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix="trace-doctor-", ignore_cleanup_errors=True
+        ) as folder:
+            stages, trouble = _probe(Path(folder), self_test, timeout)
+    except OSError as error:
+        stages, trouble = {}, f"It was not tried: no temporary folder ({error.strerror})."
+        advice = "See Temporary folder."
     found = stages.get("torch")
     if found is None:
-        advice = "Install torch again (README, “Your own torch”)."
         yield Check("Torch", "fault", trouble, advice)
         return
     cuda = f"built for CUDA {found['cuda']}" if found["cuda"] else "built for the CPU"

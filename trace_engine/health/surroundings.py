@@ -21,7 +21,7 @@ from trace_engine.bundled import PACK
 from trace_engine.disk import read_json, sha256_file
 from trace_engine.errors import TraceError
 from trace_engine.health.machine import KINDS
-from trace_engine.health.report import Check, State
+from trace_engine.health.report import Check, State, looked
 from trace_engine.limits import address_room, container_room
 from trace_engine.runs import home, list_runs
 from trace_engine.runs.lock import FileLock, is_locked
@@ -39,17 +39,20 @@ MEMORY = (2**30, 4 * 2**30)
 
 def surroundings(base: Path | None) -> Iterator[Check]:
     """All of them, in the order a person would repair them."""
-    yield python()
-    yield packages()
-    yield bundled_pack()
-    yield data_folder(base)
-    yield temporary_folder()
-    yield model_cache()
-    yield disk(base)
-    yield memory()
-    yield processors()
-    yield workers()
-    yield runs(base)
+    for name, look in (
+        ("Python", python),
+        ("Packages", packages),
+        ("Bundled pack", bundled_pack),
+        ("Data folder", lambda: data_folder(base)),
+        ("Temporary folder", temporary_folder),
+        ("Model cache", model_cache),
+        ("Disk", lambda: disk(base)),
+        ("Memory", memory),
+        ("Processors", processors),
+        ("Workers", workers),
+        ("Runs", lambda: runs(base)),
+    ):
+        yield looked(name, look)
 
 
 def python() -> Check:
@@ -92,14 +95,20 @@ def packages() -> Check:
 def bundled_pack() -> Check:
     """Whether the bundled sets and questions are those of the manifest."""
     name, advice = "Bundled pack", "Take the files from the repository or the package again."
-    recorded = read_json(PACK / "manifest.json")
-    if recorded is None:
-        return Check(name, "fault", "There is no manifest.json.", advice)
-    files = recorded["files"]
+    try:
+        recorded = read_json(PACK / "manifest.json")
+        if recorded is None:
+            return Check(name, "fault", "There is no manifest.json.", advice)
+        files = {str(file): str(entry["sha256"]) for file, entry in recorded["files"].items()}
+    except TraceError as error:
+        return Check(name, "fault", str(error), advice)
+    except (AttributeError, KeyError, TypeError):
+        found = "manifest.json is damaged: it does not say which files there are."
+        return Check(name, "fault", found, advice)
     broken = [
         file
-        for file, entry in files.items()
-        if not (PACK / file).is_file() or sha256_file(PACK / file) != entry["sha256"]
+        for file, digest in files.items()
+        if not (PACK / file).is_file() or sha256_file(PACK / file) != digest
     ]
     if broken:
         return Check(name, "fault", f"Missing or changed: {', '.join(broken)}.", advice)
@@ -118,6 +127,8 @@ def data_folder(base: Path | None) -> Check:
                 holds = is_locked(probe)
         finally:
             probe.unlink(missing_ok=True)
+    except TraceError as error:
+        return Check(name, "fault", str(error), other)
     except OSError as error:
         where = error.filename or "The folder"
         return Check(name, "fault", f"{where} cannot be used ({error.strerror}).", other)
@@ -130,13 +141,16 @@ def data_folder(base: Path | None) -> Check:
 
 
 def temporary_folder() -> Check:
-    name, folder = "Temporary folder", tempfile.gettempdir()
+    name, advice = "Temporary folder", "Set TMPDIR to a folder that can be written."
+    try:
+        folder = tempfile.gettempdir()
+    except OSError as error:
+        return Check(name, "fault", f"There is none ({error.strerror}).", advice)
     try:
         with tempfile.TemporaryFile() as file:
             file.write(b"x")
     except OSError as error:
-        found = f"{folder} cannot be written ({error.strerror})."
-        return Check(name, "fault", found, "Set TMPDIR to a folder that can be.")
+        return Check(name, "fault", f"{folder} cannot be written ({error.strerror}).", advice)
     return Check(name, "ok", f"{folder} can be written.")
 
 

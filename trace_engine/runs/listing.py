@@ -63,11 +63,24 @@ def _summary(run: RunDirectory) -> RunSummary | None:
         if kept is not None:
             return kept
         return RunSummary(run.id, *run.label(), run.status())
-    except TraceError as error:
-        if run.path.is_dir() and run.unmade():  # a launch that is under way, or was killed
+    except (TraceError, OSError) as error:
+        if _goes_or_comes(run):
             return None
-        broken = RunStatus("damaged", str(error), 0, 0, 0, False, None)
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"Its folder cannot be read ({error.strerror})."
+        broken = RunStatus("damaged", said, 0, 0, 0, False, None)
         return RunSummary(run.id, "", "", broken)
+
+
+def _goes_or_comes(run: RunDirectory) -> bool:
+    """Whether it was deleted while it was read, or is a launch that is under way or was killed."""
+    try:
+        return run.unmade()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=MOST_KEPT)

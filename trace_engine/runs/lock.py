@@ -56,6 +56,15 @@ def is_locked(path: Path) -> bool:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """As `is_locked`, for a look at everything that is at work: what cannot be opened as a lock is
+    held by no worker, because none could have taken it, and must not hide the others."""
+    try:
+        return is_locked(path)
+    except RunError:
+        return False
+
+
 class FileLock:
     """An exclusive lock on a file, held until `release`, the process's end, or its heir's end."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trace_engine.bundled import bundled_profile
 from trace_engine.disk import write_text
-from trace_engine.errors import RunError
+from trace_engine.errors import InputError, RunError
 from trace_engine.sets import DocumentSet, to_jsonl
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
@@ -21,9 +21,17 @@ _KEY = re.compile(r"[0-9a-f]{16,64}")
 
 def home(path: Path | None = None) -> Path:
     """The folder of runs, profiles and uploads: `path`, else TRACE_HOME, else ~/.trace-moe; made
-    0700."""
-    folder = path or Path(os.environ.get("TRACE_HOME") or Path.home() / ".trace-moe")
-    folder = folder.expanduser().absolute()
+    0700. Raises InputError for a `~` that stands for nobody."""
+    asked = path or os.environ.get("TRACE_HOME")
+    try:
+        folder = Path(asked or "~/.trace-moe").expanduser().absolute()
+    except RuntimeError:
+        # Pages show it, to visitors too: without the value.
+        whose = "it" if path else "TRACE_HOME" if asked else "~/.trace-moe"
+        raise InputError(
+            f"The data folder is not known: {whose} starts with ~, and this machine knows no home "
+            "folder for it. Set TRACE_HOME to a whole path."
+        ) from None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

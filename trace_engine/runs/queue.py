@@ -11,32 +11,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trace_engine.errors import InputError
-from trace_engine.runs.lock import FileLock, LockedError, is_locked
+from trace_engine.runs.lock import FileLock, LockedError, is_held, is_locked
 from trace_engine.runs.places import subfolder
 from trace_engine.runs.stopping import StopFlag
 
 _LOOK_SECONDS = 0.1
+MOST_WORKERS = 256
+"""Every look opens each slot; and no machine has memory for more models."""
 
 
 def capacity(kind: str) -> int:
     """How many jobs of a kind compute at once: TRACE_WORKERS (default 1) for unlearning, 1 for
     profiles.
 
-    Raises InputError when TRACE_WORKERS is not a positive whole number.
+    Raises InputError when TRACE_WORKERS is no whole number from 1 to `MOST_WORKERS`.
     """
     if kind == "profile":
         return 1
     text = os.environ.get("TRACE_WORKERS", "1")
-    if not text.isdecimal() or int(text) < 1:
+    # By its length first: Python reads no number of thousands of digits.
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_WORKERS:
         # Pages show it, to visitors too: without the value.
-        raise InputError("TRACE_WORKERS must be a positive whole number, and is none.")
+        raise InputError(
+            f"TRACE_WORKERS must be a positive whole number up to {MOST_WORKERS}, and is none."
+        )
     return int(text)
 
 
 def busy(kind: str, base: Path | None = None) -> int:
     """How many of the slots of `kind` are taken now."""
     folder = subfolder("slots", base)
-    return sum(is_locked(folder / f"{kind}-{n}.lock") for n in range(capacity(kind)))
+    return sum(is_held(folder / f"{kind}-{n}.lock") for n in range(capacity(kind)))
 
 
 @contextmanager
