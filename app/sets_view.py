@@ -169,7 +169,7 @@ def _taken_out(side: str) -> None:
 def _parsed(side: str, name: str, label: str, data: bytes) -> Chosen:
     try:
         house.may_take(len(data))
-        documents = parse_documents(label, data)
+        documents = parse_documents(label, data, most=house.rules().most_upload)
     except InputError as error:
         return Chosen(side, None, None, str(error), own=True)
     return Chosen(side, DocumentSet.of(name, "own", documents), None, None, own=True)

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from app import bench_view
+from tests.support.bombs import parquet_bomb
 from trace_engine.audit.settings import read_audit
 from trace_engine.benchmark import read_bench, read_table
 from trace_engine.bundled import PACK
@@ -154,6 +155,10 @@ def _documents(suffix: str) -> Callable[[bytes, Path], object]:
     return read
 
 
+def _upload(data: bytes, _: Path) -> object:
+    return parse_documents("set.parquet", data)
+
+
 def _outcome(read: Callable[[], list[Document]]) -> list[Document] | InputError:
     try:
         return read()
@@ -262,6 +267,7 @@ TARGETS = {
     "json": Target(_documents(".json"), [json.dumps(ROWS).encode(), b'["one", "two"]'], 0.2),
     "csv": Target(_documents(".csv"), [_csv()], 0.15),
     "parquet": Target(_documents(".parquet"), [_parquet(list(ROWS))], 0.1),
+    "parquet bomb": Target(_upload, [parquet_bomb(rows=20)], 0.01),
     "txt": Target(_documents(".txt"), [b"Ein Satz.\n\nNoch einer."], 0.05),
     "questions": Target(_file("questions.jsonl", read_questions), [_lines(QUESTIONS)], 0.1),
     "settings": Target(_file("run.yaml", read_config), [SETTINGS.encode()], 0.1),

@@ -13,12 +13,12 @@ from pathlib import Path
 from trace_engine.errors import InputError
 from trace_engine.regular import open_file, read_bytes
 from trace_engine.sets.documents import Document
-from trace_engine.sets.parse import binary_file, is_json_row, json_row, parse_file, unreadable_table
+from trace_engine.sets.parquet import table_rows
+from trace_engine.sets.parse import binary_file, is_json_row, json_row, parse_file
 from trace_engine.sets.rows import UNCHANGED, Row, documents_of
 
 PIECES = (".txt", ".jsonl", ".parquet")
 """Endings of files that are read in pieces."""
-_BATCH = 1_000
 
 
 def file_documents(label: str, path: Path, text_field: str | None) -> Iterator[Document]:
@@ -29,9 +29,12 @@ def file_documents(label: str, path: Path, text_field: str | None) -> Iterator[D
     if suffix not in PIECES or (wide and suffix != ".parquet"):
         yield from parse_file(label, read_bytes(path), text_field)
         return
-    read = {".txt": _paragraphs, ".jsonl": _json_lines, ".parquet": _table_rows}[suffix]
+    if suffix == ".parquet":
+        rows = table_rows(label, path)
+    else:
+        rows = _paragraphs(label, path) if suffix == ".txt" else _json_lines(label, path)
     empty = True
-    for document in documents_of(read(label, path), text_field, suffix == ".parquet"):
+    for document in documents_of(rows, text_field, suffix == ".parquet"):
         empty = False
         yield document
     if empty:
@@ -85,21 +88,3 @@ def _paragraphs(label: str, path: Path) -> Iterator[Row]:
     if last is not None:
         # Only the text's own end is stripped; a paragraph's end is what its author left.
         yield Row(f"{label}, paragraph {number + 1}", last.rstrip())
-
-
-def _table_rows(label: str, path: Path) -> Iterator[Row]:
-    # Imported late: only this format needs it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(_BATCH):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{label}, row {number}", value)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise unreadable_table(label, error) from None

@@ -20,35 +20,56 @@ from typing import Any, Final
 
 from trace_engine.errors import InputError
 from trace_engine.sets.documents import Document
+from trace_engine.sets.parquet import table_rows
 from trace_engine.sets.rows import UNCHANGED, Row, to_documents
 
 MAX_UPLOAD: Final = 50 * 2**20
-"""Bytes of an upload; a larger file is refused unread."""
+"""Bytes of an upload; a larger file is refused unread. Also what it may take
+unpacked, where its format packs."""
+MOST_UNPACKED: Final = 8 * MAX_UPLOAD
+"""Bytes, unpacked, of a file of questions or of a published benchmark."""
+MOST_ROWS: Final = 1_000_000
+"""Rows of an upload: a document takes memory of its own, however short its text is."""
+_LINE_END = re.compile("\n")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def parse_documents(
-    name: str, data: bytes, text_field: str | None = None, limit: int | None = None
+    name: str,
+    data: bytes,
+    text_field: str | None = None,
+    limit: int | None = None,
+    *,
+    most: int | None = None,
 ) -> list[Document]:
     """The documents of an uploaded file; `name` gives the format by its suffix.
 
-    Raises InputError, and only that, whatever the bytes are; then nothing is to be kept.
+    `most` is how many bytes it may have where that is less than MAX_UPLOAD: as they come, and
+    unpacked. Raises InputError, and only that, whatever the bytes are; then nothing is to be kept.
     """
     label = safe_label(name)
-    if len(data) > MAX_UPLOAD:
+    cap = MAX_UPLOAD if most is None else min(most, MAX_UPLOAD)
+    if len(data) > cap:
         raise InputError(
-            f"{label} has {len(data) / 2**20:.0f} MB; an upload may have {MAX_UPLOAD // 2**20} MB. "
+            f"{label} has {len(data) / 2**20:.0f} MB; an upload may have {cap / 2**20:g} MB. "
             f"Give a larger set as a path. {UNCHANGED}"
         )
-    return parse_file(label, data, text_field, limit)
+    rows = _at_most(MOST_ROWS, label, file_rows(label, data, cap))
+    return _documents(label, rows, text_field, limit)
 
 
 def parse_file(
     label: str, data: bytes, text_field: str | None = None, limit: int | None = None
 ) -> list[Document]:
-    """As `parse_documents`, without the upload's size limit; `label` is already safe to show."""
+    """As `parse_documents`, without the upload's limits; `label` is already safe to show."""
+    return _documents(label, file_rows(label, data, None), text_field, limit)
+
+
+def _documents(
+    label: str, rows: Iterator[Row], text_field: str | None, limit: int | None
+) -> list[Document]:
     return to_documents(
-        file_rows(label, data),
+        rows,
         label,
         text_field=text_field,
         limit=limit,
@@ -56,11 +77,21 @@ def parse_file(
     )
 
 
-def file_rows(label: str, data: bytes) -> Iterator[Row]:
+def _at_most(most: int, label: str, rows: Iterator[Row]) -> Iterator[Row]:
+    for number, row in enumerate(rows):
+        if number == most:
+            raise InputError(
+                f"{label} has more than {most:,} rows; an upload may have so many. Give a larger "
+                f"set as a path. {UNCHANGED}"
+            )
+        yield row
+
+
+def file_rows(label: str, data: bytes, most: int | None = MOST_UNPACKED) -> Iterator[Row]:
     """The rows of a file as its format gives them; `label` gives the format by its suffix.
 
-    Raises InputError for another suffix and an empty file at once, for what is malformed when it is
-    reached.
+    Raises InputError for another suffix and an empty file at once, for what is malformed, or takes
+    more than `most` bytes unpacked, when it is reached.
     """
     suffix = PurePosixPath(label).suffix.lower()
     rows = _FORMATS.get(suffix)
@@ -71,7 +102,7 @@ def file_rows(label: str, data: bytes) -> Iterator[Row]:
         )
     if not data.strip():
         raise InputError(f"{label} is empty. {UNCHANGED}")
-    return rows(label, data)
+    return table_rows(label, data, most) if suffix == ".parquet" else rows(label, data)
 
 
 def safe_label(name: str) -> str:
@@ -111,22 +142,31 @@ def binary_file(label: str, offset: int, byte: int) -> InputError:
 
 def _text_rows(label: str, data: bytes) -> Iterator[Row]:
     text = decode(label, data).replace("\r\n", "\n").replace("\r", "\n")
-    for number, paragraph in enumerate(_BLANK_LINES.split(text.strip()), start=1):
+    for number, paragraph in enumerate(_split(text.strip(), _BLANK_LINES), start=1):
         if paragraph:
             yield Row(f"{label}, paragraph {number}", paragraph)
 
 
 def _json_line_rows(label: str, data: bytes) -> Iterator[Row]:
     # Only \n ends a line here: JSON strings may hold U+2028 and the like.
-    lines = [
-        (number, line.strip("\r\n\t "))
-        for number, line in enumerate(decode(label, data).split("\n"), start=1)
-    ]
-    lines = [(number, line) for number, line in lines if line]
-    plain = bool(lines) and not is_json_row(lines[0][1])
-    for number, line in lines:
+    plain: bool | None = None
+    for number, line in enumerate(_split(decode(label, data), _LINE_END), start=1):
+        line = line.strip("\r\n\t ")
+        if not line:
+            continue
+        if plain is None:
+            plain = not is_json_row(line)
         where = f"{label}, line {number}"
         yield Row(where, line if plain else json_row(where, line))
+
+
+def _split(text: str, ends: re.Pattern[str]) -> Iterator[str]:
+    """As `ends.split`, one part after the other: a list of millions takes many times the text."""
+    start = 0
+    for end in ends.finditer(text):
+        yield text[start : end.start()]
+        start = end.end()
+    yield text[start:]
 
 
 def json_row(where: str, line: str) -> Any:
@@ -154,8 +194,10 @@ def _json_rows(label: str, data: bytes) -> Iterator[Row]:
     at = _skip_space(text, start + 1)
     if text[at : at + 1] == "]":
         return
+    line, counted = 1, 0
     while True:
-        where = f"{label}, line {text.count(chr(10), 0, at) + 1}"
+        line, counted = line + text.count("\n", counted, at), at
+        where = f"{label}, line {line}"
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -166,7 +208,7 @@ def _json_rows(label: str, data: bytes) -> Iterator[Row]:
         if mark == "]" and not text[at + 1 :].strip():
             return
         if mark != ",":
-            line = text.count("\n", 0, at) + 1
+            line += text.count("\n", counted, at)
             raise InputError(
                 f"{label}, line {line}: expected a comma or the end of the list, found "
                 f"{text[at : at + 1] or 'the end of the file'!r}. {UNCHANGED}"
@@ -223,33 +265,6 @@ def _csv_rows(label: str, data: bytes) -> Iterator[Row]:
             ) from None
 
 
-def _parquet_rows(label: str, data: bytes) -> Iterator[Row]:
-    # Imported late: only this format needs it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise unreadable_table(label, error) from None
-    number = 0
-    for batch in table.to_batches(max_chunksize=1000):
-        try:
-            values = batch.to_pylist()
-        except (pa.ArrowException, ValueError, OverflowError) as error:
-            # Bytes that are no UTF-8, dates beyond the calendar: found only here.
-            raise unreadable_table(label, error) from None
-        for value in values:
-            number += 1
-            yield Row(f"{label}, row {number}", value)
-
-
-def unreadable_table(label: str, error: Exception) -> InputError:
-    """What to say of a Parquet file that its library refuses."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"{label}: not a readable Parquet file ({reason}). {UNCHANGED}")
-
-
 @contextmanager
 def _long_fields(size: int) -> Iterator[None]:
     before = csv.field_size_limit(max(size, csv.field_size_limit()))
@@ -286,7 +301,7 @@ _FORMATS: Final[dict[str, Callable[[str, bytes], Iterator[Row]]]] = {
     ".jsonl": _json_line_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
+    ".parquet": table_rows,
 }
 SUFFIXES: Final = tuple(_FORMATS)
 """File name endings that can be read."""
