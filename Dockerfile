@@ -1,14 +1,15 @@
 # The app on the bundled model, as an unprivileged user. Data live in the volume /data.
 FROM python:3.11-slim
 
-RUN useradd --create-home --uid 10001 trace && mkdir /data && chown trace /data
+RUN useradd --create-home --uid 10001 trace && install -d -m 700 -o trace -g trace /data
 WORKDIR /srv/trace
 COPY requirements.txt constraints.txt ./
 # Choose your torch build here (README, "Your own torch").
 ARG TORCH=torch==2.13.0
 RUN pip install --no-cache-dir ${TORCH} && pip install --no-cache-dir -c constraints.txt -r requirements.txt
 COPY . .
-RUN pip install --no-cache-dir --no-deps .
+# With the login's packages, which TRACE_LOGIN asks for; its secrets are mounted, never copied (SECURITY.md, "For a team").
+RUN pip install --no-cache-dir -c constraints.txt '.[login]'
 
 USER trace
 ENV TRACE_HOME=/data PYTHONUNBUFFERED=1
