@@ -344,7 +344,9 @@ def missed(figures: Figures, sessions: int) -> list[str]:
         if median > TARGET_SECONDS and name != READ and not name.endswith(FIRST):
             found.append(f"{name}: {median:.2f} s, over {TARGET_SECONDS:g} s")
     grown, most = growth(figures.memory.get("all closed", [])), MOST_GROWTH_MIB * sessions
-    if grown > most:
+    if math.isnan(grown):
+        found.append(f"memory: growth not known, fewer than {WARM_ROUNDS + 2} rounds")
+    elif grown > most:
         found.append(f"memory: {grown:+.1f} MiB a round, over {most:g}")
     return found
 

@@ -17,23 +17,29 @@ GOOD = {
     "crowd": [0.5, 0.6],
 }
 
+FLAT = {"all closed": [700.0, 900.0, 910.0, 920.0]}
+
 
 @pytest.mark.parametrize(
     ("figures", "said"),
     [
-        (Figures(processor=GOOD, memory={"all closed": [700, 900, 910, 920]}), []),
-        (Figures(faults=["broken"]), ["error: broken"]),
+        (Figures(processor=GOOD, memory=FLAT), []),
+        (Figures(memory=FLAT, faults=["broken"]), ["error: broken"]),
         (
-            Figures(processor=GOOD | {"compare": [0.9, 1.1, 1.2]}),
+            Figures(processor=GOOD | {"compare": [0.9, 1.1, 1.2]}, memory=FLAT),
             ["compare: 1.10 s, over 1 s"],
         ),
         (
             Figures(processor=GOOD, memory={"all closed": [700, 900, 910, 940, 970]}),
             ["memory: +30.0 MiB a round, over 25"],
         ),
-        (Figures(memory={"all closed": [700, 900, 1900]}), []),  # too few rounds to tell
+        (
+            Figures(memory={"all closed": [700, 900, 1900]}),
+            ["memory: growth not known, fewer than 4 rounds"],
+        ),
+        (Figures(processor=GOOD), ["memory: growth not known, fewer than 4 rounds"]),
     ],
-    ids=["good", "error", "slow page", "growth", "few rounds"],
+    ids=["good", "error", "slow page", "growth", "few rounds", "no rounds"],
 )
 def test_what_is_missed_ends_it_with_1(figures: Figures, said: list[str]) -> None:
     assert missed(figures, sessions=50) == said

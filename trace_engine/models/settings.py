@@ -21,6 +21,22 @@ _SIZE = re.compile(
     r"|(num|n)_experts_per_tok(en)?|d_model|n_(embd|head|layer)s?"
 )
 _AT_LEAST_ONE = ("hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads")
+_MOST = {
+    re.compile(r"(\w+_)?layers?|depth"): 1_000,
+    re.compile(r"(\w+_)?experts(_per_tok(en)?)?"): 100_000,
+    re.compile(r"(\w+_)?heads?|head_dim"): 100_000,
+    re.compile(r"(\w+_)?hidden_size|d_model|n_embd"): 1_000_000,
+    re.compile(r"(\w+_)?intermediate_size"): 10_000_000,
+    re.compile(r"(\w+_)?vocab_size"): 100_000_000,
+}
+"""Several times what any model has. The shell is a Python object a layer, often one an expert, and
+a stranger's number decides how many are made."""
+_DEPTH = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_EXPERTS = re.compile(r"(\w+_)?(num|n)_(local_|routed_)?experts")
+_MOST_EXPERTS = 100_000
+"""In all layers together."""
+_ROWS = ("doge",)
+"""Families whose experts are rows of a table: half a million of them cost nothing."""
 _PARTS = ("text_config", "quantization_config", "rope_parameters", "rope_scaling")
 _TOP_K = (
     "num_experts_per_tok",
@@ -48,6 +64,33 @@ def check_settings(source: str, settings: Mapping[str, Any]) -> None:
                 least = 1 if name in _AT_LEAST_ONE else 0
                 if _SIZE.fullmatch(name) and value < least:
                     raise ModelError(f"{said}, and it must be {least} or more.")
+    _refuse_absurd(source, "", settings)
+
+
+def _refuse_absurd(source: str, part: str, settings: Mapping[str, Any]) -> None:
+    """Refuse numbers from which building would take minutes and memory without end."""
+    sizes = {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    for name, value in sizes.items():
+        most = next((most for names, most in _MOST.items() if names.fullmatch(name)), None)
+        if most is not None and value > most:
+            raise ModelError(
+                f"{source}: config.json says {part}{name} is {repr(value)[:40]}, and no model has "
+                f"more than {most:,}. The file is damaged."
+            )
+    layers = max((sizes[name] for name in _DEPTH if name in sizes), default=1)
+    experts = max((sizes[name] for name in sizes if _EXPERTS.fullmatch(name)), default=0)
+    if layers * experts > _MOST_EXPERTS and settings.get("model_type") not in _ROWS:
+        raise ModelError(
+            f"{source}: config.json asks for {layers:,} layers of {experts:,} "
+            f"experts, and no model has more than {_MOST_EXPERTS:,} in all. The file is damaged."
+        )
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            _refuse_absurd(source, f"{part}{name}.", value)
 
 
 def _levels(source: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
