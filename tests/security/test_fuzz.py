@@ -1,13 +1,18 @@
-"""A stranger's bytes are read or refused in a sentence: no other error, no hang, no file elsewhere.
+"""A stranger's bytes are read or refused in a sentence: no other error, no hang, no file elsewhere,
+and no memory out of proportion.
 
 TRACE_FUZZ sets how many mutations; the ordinary tests take 4,000, the slow ones 100,000.
 """
 
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import sys
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +40,8 @@ PAGES = [name for entries in GROUPS.values() for name, _, _ in entries]
 FEW = int(os.environ.get("TRACE_FUZZ", "4000"))
 MANY = int(os.environ.get("TRACE_FUZZ", "100000"))
 SECONDS = 10
+MEMORY = 300 * 2**20
+"""By how much one input may raise the process's peak of memory, in bytes: inputs have kilobytes."""
 _written: list[str] | None = None
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -84,15 +91,19 @@ def watched(folder: Path) -> Iterator[None]:
     assert strays == []
 
 
+class LateError(BaseException):
+    """No `Exception`, which a reader may catch and call a refusal."""
+
+
 @contextmanager
-def in_time() -> Iterator[None]:
-    """Fails what takes longer than `SECONDS`."""
+def in_time(seconds: float = SECONDS) -> Iterator[None]:
+    """Fails what takes longer than `seconds`."""
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"no answer in {SECONDS} s")
+        raise LateError(f"no answer in {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
@@ -100,17 +111,51 @@ def in_time() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _forgetting() -> int | None:
+    """An open file that takes back the process's peak; None where the kernel has none."""
+    try:
+        return os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+_FORGET = _forgetting()  # opened here, because `watched` would take it for a stray
+
+
+def _peak() -> int:
+    """In bytes, since it was last taken back. Without that it is of the process's whole life, and
+    what stays below what came before is not seen."""
+    if _FORGET is None:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """Fails what raises the process's peak of memory by more than `MEMORY`."""
+    if _FORGET is not None:
+        os.write(_FORGET, b"5")
+    before = _peak()
+    yield
+    grown = _peak() - before
+    assert grown <= MEMORY, f"it took {grown / 2**20:.0f} MiB"
+
+
 def assault(name: str, number: int, folder: Path, seed: int) -> dict[str, int]:
     """Feed a reader with mutations; how many it read and refused."""
     target, chance = fuzz.TARGETS[name], random.Random(f"{seed} {name}")
     told = {"read": 0, "refused": 0}
     for seed_input in target.seeds:
-        assert fuzz.read_or_refuse(target, seed_input, folder) == "read"
+        with in_memory(), in_time():
+            assert fuzz.read_or_refuse(target, seed_input, folder) == "read"
     with watched(folder):
         for turn in range(number):
             data = fuzz.mutated(chance, target.seeds)
             try:
-                with in_time():
+                with in_memory(), in_time():
                     answer = fuzz.read_or_refuse(target, data, folder)
             except BaseException as error:
                 raise AssertionError(f"{name}, mutation {turn}: {data[:2000]!r}") from error
@@ -147,6 +192,30 @@ def test_the_watcher_sees_what_happens_outside(what: str, tmp_path: Path) -> Non
         STRAYS[what](inside, outside)
     with watched(tmp_path):
         STRAYS["tree removed"](outside, inside)
+
+
+def _catches_everything() -> str:
+    try:
+        time.sleep(5)
+    except Exception:
+        return "refused"
+    return "read"
+
+
+def test_a_hang_is_no_refusal_even_where_all_is_caught() -> None:
+    with pytest.raises(LateError), in_time(0.05):
+        _catches_everything()
+
+
+def test_a_bomb_is_seen_by_its_memory_though_it_was_freed() -> None:
+    # Where the peak cannot be taken back: beyond it.
+    room = 2 * MEMORY + (_peak() if _FORGET is None else 0)
+    bomb, small = (zlib.compress(bytes(size)) for size in (room, MEMORY // 4))
+    for _ in range(1 if _FORGET is None else 2):
+        with pytest.raises(AssertionError, match=r"it took \d+ MiB"), in_memory():
+            zlib.decompress(bomb)
+    with in_memory():
+        zlib.decompress(small)
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
