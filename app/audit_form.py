@@ -42,7 +42,14 @@ REFERENCE = "demo:retrain_no_hazard"
 _ONE_LINE = ("auditor", "organisation", "date", "reviewed_by")
 
 
-_LICENSED = {"forget": "forget set", "retain": "retain set", "questions": "questions"}
+_LICENSED = {
+    "forget": "forget set",
+    "retain": "retain set",
+    "questions": "questions",
+    "holdout": "held-out set",
+    "muse": "MUSE's corpus",
+    "tofu": "TOFU",
+}
 
 
 def settings() -> tuple[AuditConfig | None, str | None]:
@@ -173,7 +180,7 @@ def _provenance() -> dict[str, Any]:
         )
         thirds = st.columns(3)
         licences = {
-            name: thirds[place].text_input(
+            name: thirds[place % len(thirds)].text_input(
                 f"Licence of the {title}", key=f"audit_licence_{name}",
                 help="As you know it; shown in the report, not checked.",
             )

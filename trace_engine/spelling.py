@@ -14,8 +14,12 @@ _HYPHEN, _MINUS = "-", "\N{MINUS SIGN}"
 
 
 def number(value: float, form: str = "g") -> str:
-    """A number in one of Python's format forms (`+.1f`, `g`), with a real minus sign."""
-    return format(value, form).replace(_HYPHEN, _MINUS)
+    """A number in one of Python's format forms (`+.1f`, `g`), with a real minus sign, which what
+    rounds to zero has none of."""
+    text = format(value, form)
+    if text.startswith(_HYPHEN) and not text.strip("-0.,"):
+        text = text.replace(_HYPHEN, "+" if "+" in form else "", 1)
+    return text.replace(_HYPHEN, _MINUS)
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -14,7 +14,7 @@ from app import audit_view
 from tests.audit.cases import small, write_published
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
-from trace_engine.audit.settings import HARNESS_SENTENCE, AuditConfig, parse_audit
+from trace_engine.audit.settings import HARNESS_SENTENCE, AuditConfig, LicenceConfig, parse_audit
 from trace_engine.config import to_yaml
 from trace_engine.disk import write_json, write_text
 from trace_engine.evaluation import muse as muse_family
@@ -73,7 +73,9 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     app.text_input(key="audit_muse").set_value(" hub:muse-bench/MUSE-Books ")
     app.text_input(key="audit_tofu").set_value("sets/TOFU")
     app.selectbox(key="audit_tofu_forget").set_value("forget05")
-    app.text_input(key="audit_licence_forget").set_value("CC BY 4.0")
+    licences = {name: f"terms of {name}" for name in LicenceConfig.model_fields}
+    for name, terms in licences.items():
+        app.text_input(key=f"audit_licence_{name}").set_value(terms)
     app.text_area(key="audit_runs").set_value("one\n\n two ")
     app.run()
     shown = parse_audit(yaml.safe_load(app.code[0].value))
@@ -84,7 +86,7 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     assert (published.tofu_forget, shown.questions) == ("forget05", "sets/wmdp")
     assert (shown.model.revision, shown.runs) == ("v2", ("one", "two"))
     assert shown.holdout is not None
-    assert (shown.holdout.source, shown.licences.forget) == ("held.jsonl", "CC BY 4.0")
+    assert (shown.holdout.source, shown.licences.model_dump()) == ("held.jsonl", licences)
     app.button(key="audit_launch").click().run()
     assert launched == [shown]
 

@@ -200,6 +200,20 @@ def test_a_figure_changed_everywhere_in_the_report_is_found_by_the_part(copy: Pa
     assert "report.json, measures.rows[0].value: 1.234 is said" in said
 
 
+def test_zero_with_the_sign_that_older_versions_gave_it_is_still_zero(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        written = json.dumps(data["finding"], ensure_ascii=False)
+        assert "+0.000" in written
+        data["finding"] = json.loads(written.replace("+0.000", "\N{MINUS SIGN}0.000"))
+
+    change(copy / "report.json", edit)
+    data = json.loads((copy / "report.json").read_text("utf-8"))
+    for name, text in derived_files(data).items():
+        (copy / name).write_text(text, encoding="utf-8")
+    write_manifest(copy)
+    assert differing(check(copy, recompute=False)) == ""
+
+
 def test_an_accuracy_that_does_not_follow_from_its_answers_is_found(copy: Path) -> None:
     def edit(data: Any) -> None:
         data["summary"]["accuracy"][0]["value"] = 0.01

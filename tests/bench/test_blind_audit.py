@@ -1,4 +1,4 @@
-"""The blind test in small: bookkeeping of the four models, and the fake's untouched experts."""
+"""The blind test in small: bookkeeping of the models, and the fake's untouched experts."""
 
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,11 @@ def test_models_are_audited_under_names_that_say_nothing(tmp_path: Path) -> None
     )
     assert set(found) == set(ALLOWED)
     folders = {entry["folder"] for entry in found.values()}
-    assert folders == {f"audit-{n}" for n in (1, 2, 3, 4)}
+    assert folders == {f"audit-{n + 1}" for n in range(len(ALLOWED))}
     # Random models answer at random, and nothing was attacked: nobody can say more.
     assert {entry["verdict"] for entry in found.values()} <= {"undecided"}
-    assert confusion(found).count("WRONG") == 4
+    knowable = [name for name, right in ALLOWED.items() if "undecided" not in right]
+    assert confusion(found).count("WRONG") == len(knowable) == 4
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("fake", "returns"), ("target", "undecided")])

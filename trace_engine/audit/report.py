@@ -143,7 +143,7 @@ def _sets(case: Case) -> dict[str, Any]:
             "label": settings.label,
             "documents": len(held[side] or ()),
             "fingerprint": case.fingerprints()[side],
-            "licence": getattr(licences, side, ""),
+            "licence": getattr(licences, side),
         }
         for side, settings in named.items()
         if settings is not None

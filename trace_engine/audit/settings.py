@@ -58,6 +58,7 @@ class LicenceConfig(Settings):
 
     forget: str = ""
     retain: str = ""
+    holdout: str = ""
     questions: str = ""
     muse: str = ""
     tofu: str = ""

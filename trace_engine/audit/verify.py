@@ -9,6 +9,7 @@ answers, which the manifest covers.
 """
 
 import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ from trace_engine.progress import ProgressCallback, ignore_progress
 
 START_APART = 0.02
 """Share of the answers that may differ between two askings of the same questions by one model."""
+_SIGNED_ZERO = re.compile(r"[+\N{MINUS SIGN}](0\.0+)(?!\d)")
 State = Literal["agrees", "differs", "not checked"]
 
 
@@ -193,7 +195,7 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     wrong = [
         f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
         for name, value in found.items()
-        if data["finding"].get(name) != value
+        if _unsigned(data["finding"].get(name)) != _unsigned(value)
     ]
     yield _checked("the finding against the rules", wrong)
 
@@ -217,8 +219,18 @@ def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
     elif isinstance(shown, list) and isinstance(stored, list) and len(shown) == len(stored):
         for place, (one, other) in enumerate(zip(shown, stored, strict=True)):
             yield from _unlike(f"{where}[{place}]", one, other)
-    elif shown != stored:
+    elif _unsigned(shown) != _unsigned(stored):
         yield f"{where}: {str(shown)[:80]} is said, {str(stored)[:80]} was measured"
+
+
+def _unsigned(value: Any) -> Any:
+    """Text with every zero's sign left out, which older versions wrote as −0.000 where
+    less than zero was rounded; anything else as it is."""
+    if isinstance(value, str):
+        return _SIGNED_ZERO.sub(r"\1", value)
+    if isinstance(value, dict):
+        return {name: _unsigned(one) for name, one in value.items()}
+    return [_unsigned(one) for one in value] if isinstance(value, list) else value
 
 
 def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
