@@ -53,9 +53,8 @@ def test_an_audit_from_the_form_to_a_checked_report(
     fill(page, "Retain set", paths["retain"])
     fill(page, "Questions", paths["questions"])
     for part in LEFT_OUT:
-        chosen = page.get_by_role("button", name=f"Remove {part}")
+        chosen = page.locator(".st-key-audit_parts").get_by_role("button", name=part)
         chosen.click()
-        expect(chosen).to_have_count(0)
         settled(page)
     page.get_by_role("button", name="Audit", exact=True).click()
     page.wait_for_url(lambda address: "audit=" in address)

@@ -239,13 +239,12 @@ def _refuse_remote_code(source: str, config: dict[str, Any]) -> None:
         return
     if config.get("auto_map"):
         raise ModelError(
-            f"{source} brings its own Python code ({kind}), which TRACE never runs. Use a model "
-            "whose "
-            "architecture transformers itself has."
+            f"{source} brings its own Python code ({kind[:80]}), which TRACE never runs. Use a "
+            "model whose architecture transformers itself has."
         )
     raise ModelError(
-        f"{source}: this version of transformers does not know the architecture {kind!r}. Upgrade "
-        "transformers, or use a model that it has."
+        f"{source}: this version of transformers does not know the architecture "
+        f"{kind[:80]!r}. Upgrade transformers, or use a model that it has."
     )
 
 
