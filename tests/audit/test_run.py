@@ -121,7 +121,7 @@ def test_a_described_question_is_scored_as_one_that_begins_so(tmp_path: Path) ->
     assert "behind “Questions about {subject}.”" in (found.folder / "report.html").read_text(
         "utf-8"
     )
-    assert verify_audit(found.folder, base=tmp_path / "home", attacks=True).exit_code == 0
+    assert verify_audit(found.folder, base=tmp_path / "home", thorough=True).exit_code == 0
     # And it is part of what decides a figure.
     plain = small(tmp_path / "sets", parts=parts, style="letters")
     cases = [Case.read(one, tmp_path / "home") for one in (config, plain)]

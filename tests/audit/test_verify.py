@@ -11,14 +11,17 @@ import yaml
 
 from tests.audit.cases import small
 from trace_engine.attacks.relearning import Relearned
+from trace_engine.audit.ablated import told_together
 from trace_engine.audit.again import TRAINING
-from trace_engine.audit.evidence import finding_of
+from trace_engine.audit.evidence import WORDS, finding_of
+from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.run import Audited
 from trace_engine.audit.settings import read_audit
 from trace_engine.audit.verify import Verified, verify_audit
+from trace_engine.causal.paired import agresti_min, mcnemar
 from trace_engine.cli.main import main
 from trace_engine.errors import RunError
 
@@ -48,15 +51,15 @@ def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: P
     assert found.exit_code == 0
     assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
     assert len(found.checks) >= 13
-    assert "what hangs on these experts" in found.not_again
+    assert any("one by itself were taken out again" in what for what in found.not_again)
     assert any("its routing and its probes are as stored" in what for what in found.not_again)
     assert any("asked again, erased, or only re-routed" in c.what for c in found.checks)
     for part in ("relearning on a slice", "training on retained text alone"):
-        assert any(part in what and "--attacks" in what for what in found.not_again)
+        assert any(part in what and "--thorough" in what for what in found.not_again)
 
 
 def test_attacks_are_made_again(copy: Path) -> None:
-    found = check(copy, attacks=True, sample=4)
+    found = check(copy, thorough=True, sample=4)
     assert found.exit_code == 0
     made = [c.what for c in found.checks if c.what.startswith("relearned again")]
     assert len(made) == 4  # all weights and routers, model and reference
@@ -65,7 +68,7 @@ def test_attacks_are_made_again(copy: Path) -> None:
         "trained again, model, training on retained text, seed 0",
         "trained again, reference, training on retained text, seed 0",
     ]
-    assert not any("--attacks" in what for what in found.not_again)
+    assert not any("--thorough" in what for what in found.not_again)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_attacks_that_came_out_otherwise_are_found(copy: Path, part: str) -> Non
 
     change(copy / f"parts/{part}.json", edit)
     write_manifest(copy)
-    said = differing(check(copy, sample=8, attacks=part in TRAINING))
+    said = differing(check(copy, sample=8, thorough=part in TRAINING))
     if part in TRAINING:
         assert "answers are others than in the report" in said
     else:
@@ -235,6 +238,11 @@ def forge(folder: Path, part: str, edit: Callable[[Any], None]) -> None:
     missing = {name: found["why"] for name, found in data["parts"].items() if not found["done"]}
     finding = finding_of(parts, missing, RulesConfig.recorded(data["rules"])).to_dict()
     change(folder / "report.json", lambda data: data.update(finding=finding))
+    rebuild(folder)
+
+
+def rebuild(folder: Path) -> None:
+    """Page, tables and manifest, of report.json as it is."""
     data = json.loads((folder / "report.json").read_text("utf-8"))
     for name, text in derived_files(data).items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -285,6 +293,72 @@ def test_figures_of_rerouting_are_made_again_from_routing_answers_and_probes(cop
     assert "parts/rerouted.json: kept of its items is missing" in differing(
         check(copy, recompute=False)
     )
+
+
+def forge_causal(summary: Any) -> None:
+    """Everything hangs on these experts, says the report, and its figures hang together."""
+    effect = summary["effects"][0]
+    n = effect["n"]
+    low, high = agresti_min(n, 0, n)
+    effect |= {"lost": n, "gained": 0}
+    effect["accuracy"] |= {
+        "before": 1.0, "after": 0.0, "change": -1.0, "low": low, "high": high, "p": mcnemar(n, 0),
+    }  # fmt: skip
+    for row in summary["cells"]:
+        row["forget_accuracy"] = -0.9
+    summary["sentence"] = told_together(summary, "hazard")
+
+
+def test_ablations_forged_throughout_are_found_by_taking_experts_out_again(copy: Path) -> None:
+    forge(copy, "causal", forge_causal)
+    change(copy / "report.json", lambda data: data.update(experts=rejoined(data)))
+    rebuild(copy)
+    assert differing(check(copy, recompute=False)) == ""
+    found = check(copy, sample=2)
+    wrong = [c.what for c in found.checks if c.state == "differs"]
+    assert len(wrong) == 2
+    assert wrong[0].startswith("3 experts taken out again, ")
+    assert wrong[1].startswith("L")
+    assert "causal.effects[0].accuracy.change: the report says -1.0" in differing(found)
+    assert "forget_accuracy: the report says -0.9" in differing(found)
+
+
+def test_a_sentence_or_an_interval_on_experts_taken_out_follows_from_the_counts(
+    copy: Path,
+) -> None:
+    def edit(summary: Any) -> None:
+        summary["effects"][0]["accuracy"].update(low=-0.99, p=0.0001)
+        summary["sentence"] = "Everything hangs on L0 E0."
+
+    forge(copy, "causal", edit)
+    said = differing(check(copy, recompute=False))
+    assert "sentence: Everything hangs on L0 E0. is said" in said
+    assert "forget, accuracy.low: -0.99 is said" in said
+    assert "forget, accuracy.p: 0.0001 is said" in said
+
+
+def rejoined(data: Any) -> Any:
+    return selected_experts({n: part["summary"] for n, part in data["parts"].items()})
+
+
+@pytest.mark.parametrize("part", ["routing", "drift"])
+def test_a_map_and_a_drift_forged_throughout_are_found_by_a_thorough_check(
+    copy: Path, part: str
+) -> None:
+    def edit(summary: Any) -> None:
+        if part == "routing":
+            summary["model"]["cells"][3]["difference"] += 0.2
+        else:
+            summary["rows"][0]["overlap"] = 0.123
+
+    forge(copy, part, edit)
+    change(copy / "report.json", lambda data: data.update(experts=rejoined(data)))
+    rebuild(copy)
+    assert differing(check(copy, sample=2)) == ""
+    found = check(copy, sample=2, thorough=True)
+    assert [c.what for c in found.checks if c.state == "differs"] == [
+        f"{WORDS[part]}: all of it again"
+    ]
 
 
 def test_an_experts_row_that_is_not_of_its_map_and_ablation_is_found(copy: Path) -> None:

@@ -4,8 +4,8 @@ Questions are asked again as they are, and every attack that only asks is made a
 them, all its ways included. Those that train are made again for one drawn seed, where that is asked
 for: it takes as long as it took. Two choices that are equal but for rounding may change places
 elsewhere, so a mark differs only where the choices are further apart than that; a training and a
-text that a model writes carry rounding on, so their marks are compared as a share. Ablations,
-probes and profiles are not made again.
+text that a model writes carry rounding on, so their marks are compared as a share. Ablations, map
+and drift are made again by `made_again`; probes are not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,19 +43,25 @@ RELEARNED_APART: Final = 0.1
 with the same number of threads turns none."""
 
 Parts = Mapping[str, Any]
-NEVER_AGAIN: Final = ("routing", "causal", "drift", "rerouted")
-"""Parts whose figures are compared with the report, and not computed again."""
+AS_STORED: Final[Mapping[str, str]] = {
+    "routing": " (with --thorough)",
+    "causal": " (all experts together and one by itself were taken out again; random sets and the "
+    "other experts with --thorough)",
+    "drift": " (with --thorough)",
+}
+"""Parts of which only some figures are computed again, unless all is asked for."""
 FOLLOWS: Final[Mapping[str, str]] = {
     "rerouted": " (a sample of its answers was asked again; its routing and its probes are as "
     "stored)",
 }
-"""What of such a part was checked all the same."""
+"""What of a part was checked that is never made again as a whole."""
 
 
-def not_again(parts: Parts, attacks: bool) -> list[str]:
+def not_again(parts: Parts, thorough: bool) -> list[str]:
     """What a report holds and a check does not compute again, in words."""
-    said = [WORDS[part] + FOLLOWS.get(part, "") for part in NEVER_AGAIN if part in parts]
-    rest = "but for one seed" if attacks else "one seed of it with --attacks"
+    left = FOLLOWS if thorough else {**AS_STORED, **FOLLOWS}
+    said = [WORDS[part] + how for part, how in left.items() if part in parts]
+    rest = "but for one seed" if thorough else "one seed of it with --thorough"
     said += [f"{WORDS[part]} ({rest})" for part in TRAINING if part in parts]
     if "measures" in parts:
         said.append(f"{WORDS['measures']}, but for one loss")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 import trace_engine
+from trace_engine.audit.ablated import keeps_loads, told_together, unlike_counts
 from trace_engine.audit.again import (
     ASKING,
     RELEARNED_APART,
@@ -40,6 +41,7 @@ from trace_engine.audit.against_sets import (
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
+from trace_engine.audit.made_again import WHOLE, ablated_again, lacking, parts_again
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
 from trace_engine.audit.names import NAMES, ROLE_WORDS, TOLD_SINCE
@@ -123,13 +125,16 @@ def verify_audit(
     sample: int = 40,
     seed: int | None = None,
     recompute: bool = True,
-    attacks: bool = False,
+    thorough: bool = False,
     base: Path | None = None,
     report: ProgressCallback = ignore_progress,
 ) -> Verified:
-    """Check the folder of a finished audit, or `demo:audit`. `config` stands for its audit.yaml
-    where models and sets lie elsewhere; `attacks` trains again for one seed of the report, which
-    takes as long as it took. Raises RunError when it is no such folder, or of a newer format."""
+    """Check the folder of a finished audit, or `demo:audit`.
+
+    `config` stands for its audit.yaml where models and sets lie elsewhere. `thorough` also trains
+    again for one seed of the report and makes map, drift and ablations again, which takes as long
+    as it took. Raises RunError when it is no such folder, or of a newer format.
+    """
     path = resolve_report(folder).absolute()
     manifest = read_manifest(path)
     seed = secrets.randbelow(2**31) if seed is None else seed
@@ -140,8 +145,8 @@ def verify_audit(
         parts = _parts(path)
         checks += list(_within(path, data, parts))
         if recompute:
-            left = not_again(parts, attacks)
-            chosen = _Chosen(sample, seed, attacks)
+            left = not_again(parts, thorough)
+            chosen = _Chosen(sample, seed, thorough)
             checks += _recomputed(path, config, data, parts, chosen, base, report)
         else:
             checks.append(Checked("figures recomputed", "not checked", ("left out by request",)))
@@ -184,6 +189,9 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
             said = list(_unlike_scores(name, parts[name]))
             yield _checked(f"{NAMES[name]} against its scores", said)
     summaries = {part: found["summary"] for part, found in parts.items()}
+    if "causal" in summaries and keeps_loads(summaries["causal"]):
+        said = list(_unlike_ablation(summaries["causal"], config.forget_category))
+        yield _checked("experts taken out together against their figures", said)
     if "experts" in data:
         joined = strict(selected_experts(summaries))
         unlike = _unlike(f"{JSON}, experts", data["experts"], joined)
@@ -198,6 +206,13 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
         if _unsigned(data["finding"].get(name)) != _unsigned(value)
     ]
     yield _checked("the finding against the rules", wrong)
+
+
+def _unlike_ablation(summary: Mapping[str, Any], forget_category: str) -> Iterator[str]:
+    follows = told_together(summary, forget_category)
+    if _unsigned(summary["sentence"]) != _unsigned(follows):
+        yield f"parts/causal.json, sentence: {summary['sentence'][:80]} is said, not {follows[:80]}"
+    yield from unlike_counts(summary)
 
 
 def _unlike_parts(data: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
@@ -380,7 +395,7 @@ class _Chosen:
 
     sample: int
     seed: int
-    attacks: bool
+    thorough: bool
 
     def places(self, n: int) -> list[int]:
         """A sample of so many places, drawn with the seed, in order."""
@@ -467,12 +482,24 @@ def _computed_again(
             places = chosen.places(len(items["number"]))
             what = f"{len(places)} forget questions asked again, {WORDS[part]}"
             yield _checked(what, again(case, items, places, report))
-    for part, trained_again in TRAINING.items() if chosen.attacks else ():
+    for part, trained_again in TRAINING.items() if chosen.thorough else ():
         if part in parts:
             items = parts[part]["items"]
             for name, said in trained_again(case, items, chosen.seed, report):
                 what = f"{name}: at most {RELEARNED_APART:.0%} of the answers turned"
                 yield _checked(what, said)
+    summaries = {part: found["summary"] for part, found in parts.items()}
+    for part in WHOLE if chosen.thorough else ("causal",):
+        without = lacking(case, part, summaries[part]) if part in summaries else ()
+        if without:
+            why = f"without the {' and the '.join(ROLE_WORDS[role] for role in without)}"
+            yield Checked(f"{WORDS[part]}, again", "not checked", (why,))
+    if "causal" in summaries and not lacking(case, "causal", summaries["causal"]):
+        for what, said in ablated_again(case, summaries["causal"], chosen.seed, report):
+            yield _checked(what, said)
+    if chosen.thorough:
+        for part, said in parts_again(case, summaries, report):
+            yield _checked(f"{WORDS[part]}: all of it again", said)
 
 
 def _routes(case: Case, items: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ Accepted cost: a scan of a large model is a file of some megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -220,7 +220,7 @@ class Ablation:
                     RandomSet(**(drawn | {"cells": cells_of(drawn["cells"])}))
                     for drawn in data["random"]
                 ),
-                bands={name: _band(found) for name, found in data["bands"].items()},
+                bands={name: band_of(found) for name, found in data["bands"].items()},
                 order=_order(data.get("order")),
                 prefix=tuple(Replayable(**found) for found in data["prefix"]),
             )
@@ -346,24 +346,42 @@ def _row(cell: CellEffect) -> dict[str, Any]:
 
 def describe(found: Ablation) -> str:
     """A set's finding in plain words: what it did, how sure that is, what random experts do."""
-    forget, utility = found.effect(FORGET), found.effect(UTILITY)
-    names = ", ".join(f"L{cell.layer} E{cell.expert}" for cell in found.cells[:6])
-    more = f" and {len(found.cells) - 6} more" if len(found.cells) > 6 else ""
-    how = "dropped" if found.mode == "drop" else "re-routed to the next best"
+    return told(
+        found.cells,
+        found.mode,
+        found.forget_category,
+        {effect.group: effect for effect in found.effects},
+        found.bands.get("specific_loss"),
+        found.loads,
+    )
+
+
+def told(
+    cells: Sequence[Cell],
+    mode: Mode,
+    forget_category: str,
+    effects: Mapping[str, Effect],
+    specific: Band | None,
+    loads: Loads | None,
+) -> str:
+    """The same from what a report keeps of it."""
+    forget, utility = effects[FORGET], effects[UTILITY]
+    names = ", ".join(f"L{cell.layer} E{cell.expert}" for cell in cells[:6])
+    more = f" and {len(cells) - 6} more" if len(cells) > 6 else ""
+    how = "dropped" if mode == "drop" else "re-routed to the next best"
     text = (
-        f"With {names}{more} {how}, accuracy on {found.forget_category} goes "
+        f"With {names}{more} {how}, accuracy on {forget_category} goes "
         f"{forget.accuracy.before:.3f} → {forget.accuracy.after:.3f} (n = {forget.n}, "
         f"corrected p = {forget.accuracy.p_corrected:.2g}) and on everything else "
         f"{utility.accuracy.before:.3f} → {utility.accuracy.after:.3f} (n = {utility.n}, "
         f"corrected p = {utility.accuracy.p_corrected:.2g}); the right answers' loss rises by "
         f"{forget.loss.change:+.3f} and {utility.loss.change:+.3f} nats a token."
     )
-    specific, loads = found.bands.get("specific_loss"), found.loads
     if specific is None or loads is None:
         return text
     return (
         f"{text} Of {specific.n} random sets ({loads.sentence}), {specific.as_much} harm "
-        f"{found.forget_category} beyond the rest at least as much (p = {specific.p:.2g})."
+        f"{forget_category} beyond the rest at least as much (p = {specific.p:.2g})."
     )
 
 
@@ -429,7 +447,8 @@ def _order(data: dict[str, Any] | None) -> Order | None:
     )
 
 
-def _band(data: dict[str, Any]) -> Band:
+def band_of(data: Mapping[str, Any]) -> Band:
+    """A band as `Band.to_dict` wrote it."""
     return Band(**{name: value for name, value in data.items() if name != "p"})
 
 
@@ -438,6 +457,6 @@ def _cell_effect(data: dict[str, Any]) -> CellEffect:
         "forget": effect_of(data["forget"]),
         "utility": effect_of(data["utility"]),
         "specific": Specific(**data["specific"]),
-        "band": _band(data["band"]),
+        "band": band_of(data["band"]),
     }
     return CellEffect(**(data | parts))

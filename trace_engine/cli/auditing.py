@@ -44,7 +44,7 @@ def verify(options: argparse.Namespace) -> int:
         sample=options.sample,
         seed=options.seed,
         recompute=options.recompute,
-        attacks=options.attacks,
+        thorough=options.thorough,
         report=ProgressLine(),
     )
     clear_progress()

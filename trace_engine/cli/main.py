@@ -304,9 +304,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="open models and sets; without, only files are compared",
     )
     verify.add_argument(
-        "--attacks",
+        "--thorough",
         action="store_true",
-        help="train again too, for one of the report's seeds: takes as long as it took",
+        help="train again too, for one of the report's seeds, and make map, drift and ablations "
+        "again: takes as long as it took",
     )
 
     demo = command("demo", "demonstrating:demo", "The whole story on the bundled model.")
