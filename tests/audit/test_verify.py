@@ -332,7 +332,7 @@ def test_a_sentence_or_an_interval_on_experts_taken_out_follows_from_the_counts(
 
     forge(copy, "causal", edit)
     said = differing(check(copy, recompute=False))
-    assert "sentence: Everything hangs on L0 E0. is said" in said
+    assert "sentence: 'Everything hangs on L0 E0.' is said" in said
     assert "forget, accuracy.low: -0.99 is said" in said
     assert "forget, accuracy.p: 0.0001 is said" in said
 

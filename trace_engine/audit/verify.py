@@ -203,15 +203,15 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     wrong = [
         f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
         for name, value in found.items()
-        if _unsigned(data["finding"].get(name)) != _unsigned(value)
+        if _bare(data["finding"].get(name)) != _bare(value)
     ]
     yield _checked("the finding against the rules", wrong)
 
 
 def _unlike_ablation(summary: Mapping[str, Any], forget_category: str) -> Iterator[str]:
     follows = told_together(summary, forget_category)
-    if _unsigned(summary["sentence"]) != _unsigned(follows):
-        yield f"parts/causal.json, sentence: {summary['sentence'][:80]} is said, not {follows[:80]}"
+    if _bare(summary["sentence"]) != _bare(follows):
+        yield f"parts/causal.json, sentence: {summary['sentence']!r} is said, {follows!r} follows"
     yield from unlike_counts(summary)
 
 
@@ -234,18 +234,18 @@ def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
     elif isinstance(shown, list) and isinstance(stored, list) and len(shown) == len(stored):
         for place, (one, other) in enumerate(zip(shown, stored, strict=True)):
             yield from _unlike(f"{where}[{place}]", one, other)
-    elif _unsigned(shown) != _unsigned(stored):
+    elif _bare(shown) != _bare(stored):
         yield f"{where}: {str(shown)[:80]} is said, {str(stored)[:80]} was measured"
 
 
-def _unsigned(value: Any) -> Any:
-    """Text with every zero's sign left out, which older versions wrote as −0.000 where
-    less than zero was rounded; anything else as it is."""
+def _bare(value: Any) -> Any:
+    """Text without spaces and without a zero's sign: older versions wrote −0.000 where
+    less than zero was rounded, and some units without a space. Anything else as it is."""
     if isinstance(value, str):
-        return _SIGNED_ZERO.sub(r"\1", value)
+        return _SIGNED_ZERO.sub(r"\1", "".join(value.split()))
     if isinstance(value, dict):
-        return {name: _unsigned(one) for name, one in value.items()}
-    return [_unsigned(one) for one in value] if isinstance(value, list) else value
+        return {name: _bare(one) for name, one in value.items()}
+    return [_bare(one) for one in value] if isinstance(value, list) else value
 
 
 def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
