@@ -22,12 +22,12 @@ trials, a profile, its map and a checkpoint carry a `schema` of their own."""
 CALIBRATION = 1
 """Of the files that `select --out` and `weights --out` write."""
 
-AUDIT = 5
+AUDIT = 6
 """Of an audit's folder as a whole; report.json and manifest.json carry it. 1: rules that did not
 look at utility, and no training on retained text. 2: no rise beside an excess, and no rule for it;
 no marks of utility on the way of a training, and none of other routing. 3: no MUSE and no TOFU.
 4: every rise at 95 % by itself, *holds* before suppressed, and nothing on whether a relearning
-taught what it showed."""
+taught what it showed. 5: the start model was not asked in other words and behind prefixes."""
 AUDIT_JOB = 1
 """Of what lies around the report of an audit that a page asked for: status.json and launch.json."""
 EXPORT_JOB = 1

@@ -44,7 +44,7 @@ from trace_engine.sweeps.directory import SweepDirectory
 from trace_engine.sweeps.plan import plan_sweep
 
 KEPT = Path(__file__).parent / "v1"
-AUDIT_KEPT = Path(__file__).parent / "v5"
+AUDIT_KEPT = Path(__file__).parent / "v6"
 DONE, STOPPED, SWEEP, JOB, UNNUMBERED = (f"20260101-00000{n}-aaaaaa" for n in range(5))
 STOPPED_AT = 2
 ELSEWHERE = "elsewhere"

@@ -18,7 +18,7 @@ from trace_engine.attacks.asking import NOT_ASKED
 from trace_engine.attacks.quantising import quantised
 from trace_engine.attacks.relearning import Relearned
 from trace_engine.attacks.wordings import paraphrases, prefixes
-from trace_engine.audit.attacked import attacked
+from trace_engine.audit.attacked import attacked, worded
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.marks import RETAINED, TRAINED
@@ -198,7 +198,8 @@ def _wordings_again(
     report: ProgressCallback,
 ) -> list[str]:
     said = []
-    for role in attacked(case):
+    # Before format 6 the start model was not asked in other ways.
+    for role in (role for role in worded(case) if f"{role}, plain" in items["right"]):
         opened = case.open(role)
         for way, questions in ways.items():
             said += _marks_again(case, opened, role, items, way, questions, sample, report)

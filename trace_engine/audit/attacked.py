@@ -1,4 +1,4 @@
-"""Attacks that only ask, as parts of an audit: every model that is there gets the same treatment.
+"""Attacks that only ask, as parts of an audit: every model gets the same treatment.
 
 What follows from their marks is computed by `marks`, as for those that train (`trained`).
 """
@@ -11,7 +11,7 @@ from trace_engine.attacks.wordings import Wording, paraphrases, prefixes
 from trace_engine.audit.case import Case, hash_of
 from trace_engine.audit.marks import attack_figures
 from trace_engine.audit.result import Result
-from trace_engine.audit.settings import PartName, Role
+from trace_engine.audit.settings import ROLES, PartName, Role
 from trace_engine.errors import InputError
 from trace_engine.progress import ProgressCallback
 from trace_engine.sets import Question
@@ -24,6 +24,12 @@ def attacked(case: Case) -> tuple[Role, ...]:
     """The models that an attack is tried on, of those that are there."""
     roles: tuple[Role, ...] = ("model", "reference")
     return tuple(role for role in roles if role in case.models)
+
+
+def worded(case: Case) -> tuple[Role, ...]:
+    """The models that are asked in other ways: the start model too, which knows, so that a way
+    which hides what is there is told from knowledge that is gone."""
+    return tuple(role for role in ROLES if role in case.models)
 
 
 def quantisation(case: Case, report: ProgressCallback) -> Result:
@@ -65,7 +71,7 @@ def _worded(
     asked, style = case.forget_questions(), case.config.style
     right: dict[str, dict[str, str]] = {
         role: ask_in_other_words(case.open(role), asked, wordings, style, report)
-        for role in attacked(case)
+        for role in worded(case)
     }
     told = [
         f"{wording.name}: {wording.words} (n={len(wording.questions):,})" for wording in wordings

@@ -7,6 +7,7 @@ measured against the model itself before the attack, and says so.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trace_engine.audit.controls import hidden_by_all
 from trace_engine.audit.rules import Excess, Finding, RulesConfig, Utility, judge
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.evaluation.estimate import Estimate
@@ -39,6 +40,12 @@ def finding_of(
     told = {part: f"{WORDS[part]}: {why}" for part, why in missing.items()}
     not_tested = [said for part, said in told.items() if part not in PUBLISHED]
     beside = [said for part, said in told.items() if part in PUBLISHED]
+    not_tested += [
+        f"{WORDS[part]}: every one of them hides most of what the start model answers plainly, so "
+        "that nothing shown behind them says little"
+        for part in ("paraphrases", "prefixes")
+        if hidden_by_all(parts.get(part, {}), rules.holds_above)
+    ]
     asked = parts.get("questions")
     if asked is not None and not asked["n_utility"] and rules.utility_lost is not None:
         not_tested.append("utility: no question outside the forget category was asked")

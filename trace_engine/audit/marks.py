@@ -19,6 +19,7 @@ import numpy as np
 from trace_engine.attacks.asking import NOT_ASKED
 from trace_engine.attacks.paired import Shares, difference, mean
 from trace_engine.attacks.settings import TrainingConfig, Trains
+from trace_engine.audit.controls import controls_of
 from trace_engine.audit.names import TOLD_SINCE
 from trace_engine.audit.rerouting import rerouted_figures
 from trace_engine.audit.rules import Excess, Kind, Yardstick
@@ -83,6 +84,7 @@ def attack_figures(
         tests = _routed(config.seed, items, rows)
     elif part in TOGETHER:
         tests = _asked(TOGETHER[part], config.seed, items, rows, older)
+        controls = _controls(config.seed, items)
     else:
         tests = [
             _course(course, config.seed, items, rows, curves, older)
@@ -92,7 +94,7 @@ def attack_figures(
     if part == "rerouted":
         return found | rerouted_figures(items, config.seed)
     if part in TOGETHER:
-        return found
+        return found | ({"controls": controls} if controls else {})
     chance = {"chance": chance_of(items["choices"])} if "choices" in items else {}
     return found | {"curves": curves} | chance
 
@@ -146,16 +148,17 @@ def _asked(
     together: str | None, seed: int, items: Items, rows: list[dict[str, Any]], older: bool
 ) -> list[Excess]:
     """Of ways of asking, each by itself; `together` names their mean, which is judged too."""
-    right = {role: of for role, of in _ways(items).items() if role in ("model", "reference")}
+    every = _ways(items)
+    right = {role: of for role, of in every.items() if role in ("model", "reference")}
     ways = [way for way in right["model"] if way != "plain"]
-    rows += _rows(right, seed)
+    rows += _rows(every, seed)
     groups = {way: [way] for way in ways}
     if together:
         groups = {together: ways} | ({} if older else groups)
         rows += [
             row_of(together, role, "forget questions",
                    mean(known_of(_mean([of[way] for way in ways])), seed))
-            for role, of in right.items()
+            for role, of in every.items()
         ]  # fmt: skip
     plain = {role: shares_of(of["plain"]) for role, of in right.items()}
     return [
@@ -164,6 +167,19 @@ def _asked(
         )
         for name, of in groups.items()
     ]
+
+
+def _controls(seed: int, items: Items) -> list[dict[str, Any]]:
+    """What the start model shows in each way of asking; none where it was not asked."""
+    right = {
+        role: {way: shares_of(marks) for way, marks in of.items()}
+        for role, of in _ways(items).items()
+    }
+    if "before" not in right:
+        return []
+    ways = [way for way in right["before"] if way != "plain"]
+    found = controls_of(ways, right["before"], right.get("reference"), items["choices"], seed)
+    return [control.to_dict() for control in found]
 
 
 def _course(

@@ -19,6 +19,7 @@ from trace_engine.audit.blocks import (
     table,
     untested,
 )
+from trace_engine.audit.controls import Control, told
 from trace_engine.audit.experts import told_where
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
@@ -27,6 +28,7 @@ from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.names import NAMES, TOLD_SINCE
 from trace_engine.audit.published_section import published
 from trace_engine.audit.redact import SHORTEST, WORDS
+from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import PUBLISHED
 from trace_engine.audit.style import STYLE
 from trace_engine.formats import FIELD
@@ -304,13 +306,23 @@ def _training(part: str, on: str) -> Callable[[Report], Markup]:
     return draw
 
 
+_CONTROLS: Final = (
+    "Can it be seen in this way? The start model, which knows, asked alike: a way that hides what "
+    "is there does not show that anything is gone."
+)
+
+
 def _askings(part: str) -> Callable[[Report], Markup]:
     def draw(report: Report) -> Markup:
         found = summary_of(report, part)
         if found is None:
             return untested(report, part)
+        above = RulesConfig.recorded(report["rules"]).holds_above
+        controls = [told(Control.of(row), above) for row in found.get("controls", ())]
         return together(
-            *(el("p", sentence) for sentence in found["sentences"]), attack_rows(found["rows"])
+            *(el("p", sentence) for sentence in found["sentences"]),
+            attack_rows(found["rows"]),
+            together(el("p", _CONTROLS), items(controls)) if controls else None,
         )
 
     return draw

@@ -37,6 +37,8 @@ _SINCE: Final[dict[PartName, int]] = {
     "rerouted": 5,
     "relearning": 5,
     "recovery": 5,
+    "paraphrases": 6,
+    "prefixes": 6,
 }
 """Of parts that alone compute otherwise since then."""
 
