@@ -34,6 +34,12 @@ part: those are findings about it, and not the one about the fake. What GradDiff
 weights nobody knows; only to call it clean would be wrong, because it never came near."""
 
 
+ATTACKED: Final = ("questions", "rerouted", "relearning", "quantisation", "paraphrases", "prefixes")
+DEFAULTS: Final[Mapping[str, Any]] = {"parts": [*ATTACKED, "recovery"], "relearning": {}}
+"""What `--defaults` asks instead: training on retained text too, and attacks as long as an audit's
+defaults make them."""
+
+
 def audit_settings(
     model: str, target: str | None, reference: str, questions: str, **changed: Any
 ) -> AuditConfig:
@@ -47,7 +53,7 @@ def audit_settings(
         "retain": {"source": "demo:retain"},
         "questions": questions,
         "max_questions": 200,
-        "parts": ["questions", "rerouted", "relearning", "quantisation", "paraphrases", "prefixes"],
+        "parts": list(ATTACKED),
         "relearning": {"steps": 20, "ask_at": [10, 20], "seeds": [0, 1]},
         "causal": {"questions": 200, "draws": 4, "permutations": 199},
     }
@@ -113,6 +119,9 @@ def main() -> None:
     parser.add_argument("--good", help="made before; otherwise it is made")
     parser.add_argument("--graddiff", help="likewise")
     parser.add_argument("--fake", help="likewise")
+    parser.add_argument(
+        "--defaults", action="store_true", help="longer attacks and retained text, as by default"
+    )
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     good, graddiff, fake = (options.work / name for name in ("good", "graddiff", "fake"))
@@ -135,7 +144,10 @@ def main() -> None:
         "graddiff": options.graddiff or str(graddiff),
         "fake": options.fake or str(fake),
     }
-    found = blind(models, options.reference, options.questions, options.work, seed=options.seed)
+    changed = DEFAULTS if options.defaults else {}
+    found = blind(
+        models, options.reference, options.questions, options.work, seed=options.seed, **changed
+    )
     (options.work / "blind.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(confusion(found))
 

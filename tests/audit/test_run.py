@@ -219,6 +219,7 @@ def test_other_settings_throw_away_what_they_decide(tmp_path: Path) -> None:
     config = small(tmp_path / "sets", parts=["questions", "drift"])
     run_audit(config, tmp_path / "out", base=tmp_path / "home")
     fewer = config.model_copy(update={"max_questions": 20, "parts": ("questions",)})
+    (tmp_path / "out/manifest.json").unlink()  # killed before it was finished
     found = run_audit(fewer, tmp_path / "out", base=tmp_path / "home")
     assert found.report["parts"]["questions"]["summary"]["n_forget"] == 20
     assert not (tmp_path / "out/parts/drift.json").exists()
@@ -226,6 +227,24 @@ def test_other_settings_throw_away_what_they_decide(tmp_path: Path) -> None:
     assert "max_questions, parts" in told
     assert "result of questions was thrown away" in told
     assert "result of drift was thrown away: left out by the settings" in told
+
+
+def test_a_finished_report_is_not_thrown_away_for_other_settings(tmp_path: Path) -> None:
+    config = small(tmp_path / "sets", parts=["questions", "drift"])
+    out = run_audit(config, tmp_path / "out", base=tmp_path / "home").folder
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for changed, lost in (
+        ({"max_questions": 20}, "the forget questions, asked plainly; whether routing moved"),
+        ({"parts": ("questions",)}, "of: whether routing moved"),
+    ):
+        with pytest.raises(InputError, match=f"a finished report is in this folder.*{lost}"):
+            run_audit(config.model_copy(update=changed), out, base=tmp_path / "home")
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # What throws nothing away is added to it.
+    more = config.model_copy(update={"parts": ("questions", "drift", "quantisation")})
+    found = run_audit(more, out, base=tmp_path / "home")
+    assert found.report["parts"]["quantisation"]["done"]
+    assert verify_audit(out, base=tmp_path / "home", sample=4).exit_code == 0
 
 
 def test_a_form_alone_computes_nothing_anew(tmp_path: Path) -> None:

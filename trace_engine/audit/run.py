@@ -13,13 +13,14 @@ from typing import Any
 
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS, finding_of
+from trace_engine.audit.manifest import NAME as MANIFEST
 from trace_engine.audit.parts import COMPUTED, key_of, why_not
 from trace_engine.audit.record import Record
 from trace_engine.audit.redact import Secrets
 from trace_engine.audit.report import assemble, write_report
 from trace_engine.audit.rules import Finding
 from trace_engine.audit.settings import PARTS, AuditConfig
-from trace_engine.errors import RunError, TraceError
+from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.progress import ProgressCallback, ignore_progress
 from trace_engine.runs.stopping import StopRequestedError
 
@@ -50,8 +51,8 @@ def run_audit(
 
     Leaves `report.html`, `report.json`, `tables/`, `answers/`, `parts/`, `audit.yaml`,
     `events.jsonl` and `manifest.json` with the SHA-256 of them all. `base` is the home, where
-    profiles are kept. Raises a TraceError when nothing can be audited, and lets through what
-    `report` raises to stop.
+    profiles are kept. Raises a TraceError when nothing can be audited, or when other settings would
+    throw away parts of a finished report, and lets through what `report` raises to stop.
     """
     import torch
 
@@ -60,6 +61,7 @@ def run_audit(
     record = Record.prepare(folder)
     threads = torch.get_num_threads()
     with record.lock():
+        _refuse_loss(case, record)
         record.settle(config)
         try:
             if config.threads is not None:
@@ -81,6 +83,29 @@ def run_audit(
 
 
 FAILED = "failed: "
+
+
+def _refuse_loss(case: Case, record: Record) -> None:
+    """A finished report is evidence that somebody may hold the hash of: what it holds is added to,
+    and not thrown away for other settings."""
+    if not (record.folder / MANIFEST).is_file():
+        return
+    lost = []
+    for part in PARTS:
+        try:
+            there = record.find(part, None)
+        except RunError:
+            continue
+        if there is not None and (
+            why_not(part, case.config) or there.get("key") != key_of(part, case)
+        ):
+            lost.append(WORDS[part])
+    if lost:
+        raise InputError(
+            f"{record.folder.name}: a finished report is in this folder, and these settings, models "
+            "or sets (or this version of TRACE) would throw away what it holds of: "
+            f"{'; '.join(lost)}. Name another folder, or remove this one; nothing was changed."
+        )
 
 
 def _compute(case: Case, record: Record, report: ProgressCallback, tell: Tell) -> Mapping[str, str]:
