@@ -102,8 +102,8 @@ def _refuse_loss(case: Case, record: Record) -> None:
             lost.append(WORDS[part])
     if lost:
         raise InputError(
-            f"{record.folder.name}: a finished report is in this folder, and these settings, models "
-            "or sets (or this version of TRACE) would throw away what it holds of: "
+            f"{record.folder.name}: a finished report is in this folder, and these settings, "
+            "models or sets (or this version of TRACE) would throw away what it holds of: "
             f"{'; '.join(lost)}. Name another folder, or remove this one; nothing was changed."
         )
 
