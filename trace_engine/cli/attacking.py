@@ -5,20 +5,28 @@ stopped, and `trace-moe verify` checks it.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from trace_engine.audit.settings import AuditConfig, PartName
-from trace_engine.cli.options import read_model
+from trace_engine.bundled import PREFIX, is_bundled
+from trace_engine.cli.options import read_fields, read_model, typed_lines
 from trace_engine.cli.output import ProgressLine, clear_progress, emit_json, interval, note
 from trace_engine.cli.output import print_table as table
-from trace_engine.config import ModelConfig
+from trace_engine.config import ModelConfig, SetConfig
 from trace_engine.errors import InputError
 from trace_engine.sets import set_config
 
 ATTACKS: Final[tuple[PartName, ...]] = (
     "relearning", "recovery", "quantisation", "paraphrases", "prefixes",
 )  # fmt: skip
+READ: Final[Mapping[PartName, tuple[str, ...]]] = {
+    "relearning": ("forget",),
+    "recovery": ("forget", "retain"),
+}
+"""The sets that an attack reads; the others only ask."""
+NOT_GIVEN: Final = "none given; the bundled one stands in its place"
+"""What a report calls the bundled set that stands in for one that nothing reads."""
 
 
 def attack(options: argparse.Namespace) -> int:
@@ -31,16 +39,18 @@ def attack(options: argparse.Namespace) -> int:
     reference: ModelConfig | None = None
     if options.reference is not None:
         reference = model.model_copy(update={"source": options.reference, "revision": None})
-    config = AuditConfig(
+    if "description" in options:
+        options.description = typed_lines(options.description)
+    attacks = tuple(options.attacks or ATTACKS)
+    sets = _sets(options, attacks)
+    config: AuditConfig = read_fields(
+        options,
+        AuditConfig,
         name="Attacks",
         model=model,
         reference=reference,
-        forget=set_config(options.forget),
-        retain=set_config(options.retain),
-        questions=options.questions,
-        forget_category=options.category,
-        max_questions=options.max_questions,
-        parts=tuple(options.attacks or ATTACKS),
+        parts=attacks,
+        **sets,
     )
     found = run_audit(config, options.out, report=ProgressLine(), tell=note)
     clear_progress()
@@ -50,6 +60,31 @@ def attack(options: argparse.Namespace) -> int:
     else:
         _print(parts)
     return 1 if found.failed else 0
+
+
+def _sets(options: argparse.Namespace, attacks: Sequence[PartName]) -> dict[str, SetConfig]:
+    """Both sets: the bundled ones for the bundled model and questions, else those that are given.
+
+    Raises InputError where an attack would read one that nobody gave: another body of knowledge
+    brings nothing back, and would look harmless.
+    """
+    given = {side: getattr(options, side) for side in ("forget", "retain")}
+    bundled = is_bundled(options.model) and is_bundled(options.questions)
+    readers = [name for name in attacks if any(given[side] is None for side in READ.get(name, ()))]
+    if readers and not bundled:
+        read = {side for name in readers for side in READ[name]}
+        lacking = " and ".join(f"--{side}" for side in given if side in read and not given[side])
+        rest = " ".join(name for name in ATTACKS if name not in READ)
+        raise InputError(
+            f"{' and '.join(readers)} would train on text of the bundled sets, which are for the "
+            f"bundled model and questions alone. Give {lacking}, or choose others (--attacks "
+            f"{rest})."
+        )
+    label = "" if bundled else NOT_GIVEN
+    return {
+        side: SetConfig(source=PREFIX + side, label=label) if source is None else set_config(source)
+        for side, source in given.items()
+    }
 
 
 def _print(parts: Mapping[str, Mapping[str, Any]]) -> None:

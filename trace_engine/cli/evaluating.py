@@ -3,7 +3,7 @@ follows."""
 
 import argparse
 
-from trace_engine.cli.options import read_model
+from trace_engine.cli.options import read_model, typed_lines
 from trace_engine.cli.output import ProgressLine, emit_json, interval, print_table
 from trace_engine.config import ModelConfig
 from trace_engine.evaluation import Materials, evaluate, families_of
@@ -14,7 +14,7 @@ def evaluate_model(options: argparse.Namespace) -> int:
     materials = Materials(
         questions=options.questions,
         style=options.style,
-        description=_lines(options.description),
+        description=typed_lines(options.description),
         split=options.split,
         sets=options.set,
         forget=options.forget,
@@ -22,7 +22,7 @@ def evaluate_model(options: argparse.Namespace) -> int:
         muse=options.muse,
         tofu=options.tofu,
         tofu_forget=options.tofu_forget,
-        prompt=None if options.prompt is None else _lines(options.prompt),
+        prompt=None if options.prompt is None else typed_lines(options.prompt),
         max_length=options.max_length,
     )
     families = families_of(materials, options.metrics)
@@ -40,11 +40,6 @@ def evaluate_model(options: argparse.Namespace) -> int:
         ["measure", "on", "value", "n", "interval", "implementation"],
     )
     return 0
-
-
-def _lines(text: str) -> str:
-    """Lines as a person types them on a command line."""
-    return text.replace("\\n", "\n")
 
 
 def _shown(row: Measured) -> dict[str, str]:

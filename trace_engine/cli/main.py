@@ -231,7 +231,10 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", help="which split of a published set")
     evaluate.add_argument("--style", choices=("continuation", "letters"), default="continuation")
     evaluate.add_argument(
-        "--description", default="", help="stands before every question; \\n ends a line"
+        "--description",
+        default="",
+        help="stands before every question; {subject} in it is what the question's category is "
+        "about, \\n ends a line",
     )
     evaluate.add_argument(
         "--set", action="append", default=[], help="documents to take the loss of; repeatable"
@@ -269,11 +272,44 @@ def build_parser() -> argparse.ArgumentParser:
 
     attack = command("attack", "attacking:attack", "Does knowledge come back? Attacks on a model.")
     add_model(attack, positional=True)
-    attack.add_argument("--forget", default="demo:forget", help="what was to be forgotten")
-    attack.add_argument("--retain", default="demo:retain", help="what was to stay")
+    for side, text in (("forget", "what was to be forgotten"), ("retain", "what was to stay")):
+        attack.add_argument(
+            f"--{side}",
+            help=f"{text} (default demo:{side}, for the bundled model and questions alone)",
+        )
     attack.add_argument("--questions", required=True, help="multiple-choice questions about both")
-    attack.add_argument("--category", default="hazard", help="category of the forget questions")
-    attack.add_argument("--max-questions", type=_count, help="at most so many a category")
+    attack.add_argument(
+        "--forget-category",
+        default="hazard",
+        help="category of the forget questions; every other one is utility (default hazard)",
+    )
+    # Its name in earlier versions.
+    attack.add_argument(
+        "--category", dest="forget_category", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    attack.add_argument(
+        "--max-questions", type=_count, help="at most so many a category (default: all)"
+    )
+    attack.add_argument(
+        "--style",
+        default=argparse.SUPPRESS,
+        metavar="{continuation,letters}",
+        help="score each choice's own words, or the letters A-D (default: letters where questions "
+        "or category are named after WMDP or MMLU, else continuation)",
+    )
+    attack.add_argument(
+        "--description",
+        default=argparse.SUPPRESS,
+        help="stands before every question; {subject} in it is what the question's category is "
+        "about, \\n ends a line (default: the harness's sentence before WMDP and MMLU, unless "
+        "--style is given; else nothing)",
+    )
+    attack.add_argument(
+        "--seed", type=_count, default=0, help="draws questions and documents (default 0)"
+    )
+    attack.add_argument(
+        "--threads", type=_count, help="CPU threads; the same number gives the same bits"
+    )
     attack.add_argument("--reference", help="a model that never saw the forget set, attacked alike")
     attack.add_argument(
         "--attacks",

@@ -37,6 +37,11 @@ def cell(text: str) -> Cell:
     return Cell(int(layer), int(expert))
 
 
+def typed_lines(text: str) -> str:
+    """Lines as a person types them on a command line."""
+    return text.replace("\\n", "\n")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
 
