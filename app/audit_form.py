@@ -12,6 +12,7 @@ import streamlit as st
 
 from app import doors, forms, house, state, wording
 from app.question_form import STYLES, TEST_QUESTIONS
+from trace_engine.attacks.settings import AskingConfig
 from trace_engine.audit.evidence import WORDS
 from trace_engine.audit.names import NAMES
 from trace_engine.audit.settings import (
@@ -42,11 +43,21 @@ REFERENCE = "demo:retrain_no_hazard"
 _ONE_LINE = ("auditor", "organisation", "date", "reviewed_by")
 
 
+_WITHOUT_TEMPLATES = (
+    "For example: `Which of these is true? {question}` Left empty, questions that are not bundled "
+    "are not asked in other words: the report lists that as not tested, and that the model does "
+    "not hold the knowledge has no high confidence then."
+)
+_REVISIONS = {
+    "model": ("audit_revision", "audited model"),
+    "before": ("audit_before_revision", "start model"),
+    "reference": ("audit_reference_revision", "reference"),
+}
 _LICENSED = {
-    "forget": "forget set",
-    "retain": "retain set",
-    "questions": "questions",
-    "holdout": "held-out set",
+    "forget": "the forget set",
+    "retain": "the retain set",
+    "questions": "the questions",
+    "holdout": "the held-out set",
     "muse": "MUSE's corpus",
     "tofu": "TOFU",
 }
@@ -93,6 +104,10 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "Before every question (optional)", key="audit_description",
         help=f"{forms.help_of(AuditConfig, 'description')} `\\n` ends a line.",
     )  # fmt: skip
+    templates = st.text_area(
+        "The questions in other words, a template a line (optional)", key="audit_templates",
+        height=68, help=f"{forms.help_of(AskingConfig, 'templates')} {_WITHOUT_TEMPLATES}",
+    )  # fmt: skip
     reveal = rest[3].toggle(
         "Reveal the questions", key="audit_reveal",
         help=forms.help_of(AuditConfig, "reveal"),
@@ -103,9 +118,6 @@ def settings() -> tuple[AuditConfig | None, str | None]:
     )  # fmt: skip
     values: dict[str, Any] = {
         "name": name,
-        "model": {"source": model.strip()},
-        "before": {"source": before.strip()} if before.strip() else None,
-        "reference": {"source": reference.strip()} if reference.strip() else None,
         "forget": {"source": forget.strip()},
         "retain": {"source": retain.strip()},
         "questions": questions.strip() or None,
@@ -115,14 +127,28 @@ def settings() -> tuple[AuditConfig | None, str | None]:
         "max_questions": int(most),
         "reveal": reveal,
         "published": published,
+        "asking": _asking(templates),
         "parts": None if len(parts) == len(PARTS) else [part for part in PARTS if part in parts],
         **_provenance(),
         "form": _people(),
     }
-    revision = st.session_state.get("audit_revision", "").strip()
-    if revision:
-        values["model"] |= {"revision": revision}
+    sources = {"model": model, "before": before, "reference": reference}
+    values |= {role: _model(role, source.strip()) for role, source in sources.items()}
     return forms.build(AuditConfig, values)
+
+
+def _model(role: str, source: str) -> dict[str, str] | None:
+    """A model with its revision, None where neither is given."""
+    key, _ = _REVISIONS[role]
+    revision = st.session_state.get(key, "").strip()
+    given = {"source": source} | ({"revision": revision} if revision else {})
+    return given if source or revision or role == "model" else None
+
+
+def _asking(templates: str) -> dict[str, Any]:
+    """The wordings that were typed; the settings' own where none was."""
+    lines = [line.strip() for line in templates.splitlines() if line.strip()]
+    return {"templates": lines} if lines else {}
 
 
 def _prefill_reference(model: str) -> None:
@@ -169,19 +195,19 @@ def _published() -> dict[str, str | None]:
 
 def _provenance() -> dict[str, Any]:
     """What else is known of model and sets; everything may stay empty."""
-    with st.expander("Revision, licences, held-out text, earlier runs", icon=":material/folder:"):
-        columns = st.columns(2)
-        columns[0].text_input(
-            "Revision of the audited model", key="audit_revision",
-            help=forms.help_of(ModelConfig, "revision"),
-        )  # fmt: skip
-        holdout = columns[1].text_input(
+    with st.expander("Revisions, licences, held-out text, earlier runs", icon=":material/folder:"):
+        thirds = st.columns(3)
+        for place, (key, title) in enumerate(_REVISIONS.values()):
+            thirds[place].text_input(
+                f"Revision of the {title}", key=key, help=forms.help_of(ModelConfig, "revision")
+            )
+        holdout = st.text_input(
             "Held-out set", key="audit_holdout", help=forms.help_of(AuditConfig, "holdout")
         )
         thirds = st.columns(3)
         licences = {
             name: thirds[place % len(thirds)].text_input(
-                f"Licence of the {title}", key=f"audit_licence_{name}",
+                f"Licence of {title}", key=f"audit_licence_{name}",
                 help="As you know it; shown in the report, not checked.",
             )
             for place, (name, title) in enumerate(_LICENSED.items())
@@ -259,6 +285,10 @@ def _missing(config: AuditConfig) -> list[str]:
         "Retain set": config.retain.source,
         "Category of the forget questions": config.forget_category,
     }
+    if config.before is not None:
+        given["Start model"] = config.before.source
+    if config.reference is not None:
+        given["Reference"] = config.reference.source
     said += [f"{label}: is empty." for label, value in given.items() if not value]
     others = [model.source for model in config.models().values()]
     sets = [s.source for s in (config.forget, config.retain, config.holdout) if s is not None]

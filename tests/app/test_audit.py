@@ -15,7 +15,7 @@ from tests.audit.cases import small, write_published
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import HARNESS_SENTENCE, AuditConfig, LicenceConfig, parse_audit
-from trace_engine.config import to_yaml
+from trace_engine.config import ModelConfig, to_yaml
 from trace_engine.disk import write_json, write_text
 from trace_engine.evaluation import muse as muse_family
 from trace_engine.evaluation import tofu as tofu_family
@@ -67,7 +67,10 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     assert not app.exception
     app.text_input(key="audit_name").set_value("Mine")
     app.text_input(key="audit_auditor").set_value("Ada <b>")
-    app.text_input(key="audit_revision").set_value("v2")
+    app.text_input(key="audit_before").set_value("hub:me/start")
+    for key, revision in (("", "v2"), ("before_", " v1 "), ("reference_", "v3")):
+        app.text_input(key=f"audit_{key}revision").set_value(revision)
+    app.text_area(key="audit_templates").set_value("What of {question}?\n\n say {question}: ")
     app.text_input(key="audit_holdout").set_value("held.jsonl")
     app.text_input(key="audit_questions").set_value("sets/wmdp")
     app.text_input(key="audit_muse").set_value(" hub:muse-bench/MUSE-Books ")
@@ -85,6 +88,9 @@ def test_the_file_on_the_page_is_what_is_launched(monkeypatch: pytest.MonkeyPatc
     assert (published.muse, published.tofu) == ("hub:muse-bench/MUSE-Books", "sets/TOFU")
     assert (published.tofu_forget, shown.questions) == ("forget05", "sets/wmdp")
     assert (shown.model.revision, shown.runs) == ("v2", ("one", "two"))
+    assert shown.before == ModelConfig(source="hub:me/start", revision="v1")
+    assert shown.reference == ModelConfig(source="demo:retrain_no_hazard", revision="v3")
+    assert shown.asking.templates == ("What of {question}?", "say {question}:")
     assert shown.holdout is not None
     assert (shown.holdout.source, shown.licences.model_dump()) == ("held.jsonl", licences)
     app.button(key="audit_launch").click().run()
@@ -151,12 +157,28 @@ def test_training_on_retained_text_can_be_left_out_or_chosen() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_without_a_template_the_bundled_questions_keep_their_own() -> None:
+    app = page()
+    app.text_area(key="audit_templates").set_value(" \n").run()
+    assert parse_audit(yaml.safe_load(app.code[0].value)).asking.templates == "auto"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_template_without_a_place_for_the_question_is_refused() -> None:
+    app = page()
+    app.text_area(key="audit_templates").set_value("{question}?\nWhat is it?").run()
+    assert "the template 'What is it?' has no {question} in it" in texts(app)
+    assert app.button(key="audit_launch").disabled
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
         ("audit_model", "demo:nothing", "no 'demo:nothing'"),
         ("audit_model", " ", "Audited model: is empty"),
         ("audit_before", "demo:target", "no change to look at"),
+        ("audit_before_revision", "v1", "Start model: is empty"),
         ("audit_forget", "", "Forget set: is empty"),
         ("audit_muse", "demo:target", "the bundled pack has one corpus of MUSE, demo:book"),
         ("audit_tofu", "demo:book", "the bundled pack has no TOFU"),
