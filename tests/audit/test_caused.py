@@ -4,18 +4,22 @@ import copy
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.audit.cases import AUDIT, small
+from trace_engine.audit import parts as audit_parts
 from trace_engine.audit.ablated import told_loads
 from trace_engine.audit.case import Case
 from trace_engine.audit.caused import some_questions
 from trace_engine.audit.marks import attack_figures
+from trace_engine.audit.parts import key_of
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rerouting import ROUTED
 from trace_engine.audit.retold import TITLES
-from trace_engine.audit.run import Audited
+from trace_engine.audit.run import Audited, run_audit
+from trace_engine.audit.settings import PARTS, AuditConfig
 from trace_engine.causal.results import HARMS, Loads
 
 
@@ -134,6 +138,45 @@ def test_questions_are_drawn_from_those_of_the_audit(tmp_path: Path) -> None:
     assert [q.category for q in asked].count("other") == 6
     assert all(question in case.questions.values() for question in asked)
     assert drawn == some_questions(case)
+
+
+def rerouting(folder: Path, **changed: Any) -> AuditConfig:
+    """The small audit, with the next best taking over."""
+    plain = small(folder, **changed)
+    causal = plain.causal.model_copy(update={"mode": "reroute"})
+    return plain.model_copy(update={"causal": causal})
+
+
+def test_the_next_best_can_take_over_and_the_report_says_so(
+    finished: Audited, tmp_path: Path
+) -> None:
+    config = rerouting(tmp_path / "sets", parts=["questions", "routing", "causal"])
+    found = run_audit(config, tmp_path / "out", base=tmp_path / "home")
+    dropped, taken_over = (
+        audit.report["parts"]["causal"]["summary"] for audit in (finished, found)
+    )
+    assert (dropped["mode"], taken_over["mode"]) == ("drop", "reroute")
+    assert "dropped, accuracy on hazard goes" in dropped["sentence"]
+    assert "re-routed to the next best, accuracy on hazard goes" in taken_over["sentence"]
+    page = (found.folder / "report.html").read_text("utf-8")
+    assert taken_over["sentence"].partition(",")[0] in section_of(page)
+    said = ("taken out one by one, the next best taking over (6 forget",
+            "each by itself, the next best taking over, and 6 forget")  # fmt: skip
+    assert all(words in page for words in said)
+    assert "taking over" not in (finished.folder / "report.html").read_text("utf-8")
+    # The same experts, one by one too; and what is lost is not the same.
+    loss = [[row["forget_loss"] for row in of["cells"]] for of in (dropped, taken_over)]
+    assert len(loss[0]) == len(loss[1]) == 3
+    assert all(one != other for one, other in zip(*loss, strict=True))
+
+
+def test_how_experts_are_taken_out_is_part_of_one_key_and_of_no_older_one(tmp_path: Path) -> None:
+    plain, changed = small(tmp_path / "sets"), rerouting(tmp_path / "sets")
+    one, other = Case.read(plain), Case.read(changed)
+    assert [part for part in PARTS if key_of(part, one) != key_of(part, other)] == ["causal"]
+    before = {"experts": 3, "draws": 2, "questions": 6, "permutations": 99}
+    for part in ("causal", "rerouted"):
+        assert audit_parts._own(part, plain) == {"causal": before}
 
 
 @pytest.mark.parametrize("part", ["causal", "rerouted"])

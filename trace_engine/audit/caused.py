@@ -38,6 +38,7 @@ def causal(case: Case, report: ProgressCallback) -> Result:
     load = profile_load(Profile.load(folder))
     asked = list(some_questions(case).values())
     common: dict[str, Any] = {
+        "mode": config.mode,
         "forget_category": case.config.forget_category,
         "load": load,
         "style": case.config.style,

@@ -90,8 +90,8 @@ def told_where(causal: Mapping[str, Any] | None, why: str) -> str:
     n = cells[0]
     said = (
         f"In which experts: {len(cells)} of the {ROLE_WORDS.get(causal['role'], causal['role'])}, "
-        f"those with the largest gaps, were taken out one by one ({n['n_forget']:,} forget "
-        f"questions, {n['n_utility']:,} others). "
+        f"those with the largest gaps, were taken out one by one{_how(causal)} "
+        f"({n['n_forget']:,} forget questions, {n['n_utility']:,} others). "
     )
     if not more:
         said += "None of them is shown to cost the forget questions more than the others. "
@@ -105,6 +105,11 @@ def told_where(causal: Mapping[str, Any] | None, why: str) -> str:
             f"of the right answer: {named}. {_beside_load(more, len(cells) - 1)} "
         )
     return said + "Of experts that were not taken out nothing is known."
+
+
+def _how(causal: Mapping[str, Any]) -> str:
+    """What became of the tokens of an expert that was taken out, where it is not dropped alone."""
+    return ", the next best taking over" if causal.get("mode") == "reroute" else ""
 
 
 def _beside_load(more: Sequence[Mapping[str, Any]], others: int) -> str:
@@ -136,7 +141,7 @@ def told_ablation(role: str, parts: Parts, why: str) -> str:
     taken = [row for row in rows if row["ablated"]]
     n = taken[0]
     said = (
-        f"{len(taken)} of these {len(rows)} were taken out, each by itself, and "
+        f"{len(taken)} of these {len(rows)} were taken out, each by itself{_how(causal)}, and "
         f"{n['n_forget']:,} forget questions and {n['n_utility']:,} others asked again: the change "
         "of accuracy, and of the right answers' loss in nats a token (up is worse)."
     )

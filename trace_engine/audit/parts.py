@@ -88,7 +88,11 @@ def _own(part: PartName, config: AuditConfig) -> dict[str, Any]:
         # Its texts have a fingerprint, and the other one's settings are none of its business.
         shared = {"prompt", "max_items", "max_length"}
         return {"published": config.published.model_dump(mode="json", include=shared)}
-    return {name: getattr(config, name).model_dump(mode="json") for name in _OWN.get(part, ())}
+    own = {name: getattr(config, name).model_dump(mode="json") for name in _OWN.get(part, ())}
+    if "causal" in own and (part != "causal" or config.causal.mode == "drop"):
+        # Keys of before there was a choice; and how experts are taken out concerns them alone.
+        del own["causal"]["mode"]
+    return own
 
 
 def why_not(part: PartName, config: AuditConfig) -> str | None:

@@ -96,6 +96,8 @@ class CausalEvidenceConfig(Settings):
 
     experts: Annotated[int, Field(ge=1)] = 12
     """So many experts with the largest gaps are taken out, one by one and together."""
+    mode: Literal["drop", "reroute"] = "drop"
+    """Take an expert's output away and leave the routers alone, or let the next best take over."""
     draws: Annotated[int, Field(ge=0)] = 20
     """Random sets beside them, of equal load where there are such, else the nearest."""
     questions: Annotated[int, Field(ge=1)] | None = 200
