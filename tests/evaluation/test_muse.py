@@ -1,6 +1,7 @@
 """ROUGE-L by hand, MUSE's four figures from made-up scores, and its parts as published."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ def test_rouge_l_by_hand() -> None:
     assert rouge_l("cats", "cat").f1 == 0.0
     assert rouge_l("cats", "cat", stemmer=True).f1 == 1.0
     assert rouge_l("words", "").f1 == 0.0
-    assert package() == "rouge-score 0.1.2" or package().startswith("rouge-score 0.")
+    # What an implementation's name says is what is installed here, whichever that is.
+    assert package() == f"rouge-score {version('rouge_score')}"
+    assert package().removeprefix("rouge-score ")[0].isdigit()
 
 
 def test_an_answer_stops_before_the_next_question() -> None:
