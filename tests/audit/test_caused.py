@@ -20,6 +20,7 @@ from trace_engine.audit.rerouting import ROUTED
 from trace_engine.audit.retold import TITLES
 from trace_engine.audit.run import Audited, run_audit
 from trace_engine.audit.settings import PARTS, AuditConfig
+from trace_engine.audit.verify import verify_audit
 from trace_engine.causal.results import HARMS, Loads
 
 
@@ -168,6 +169,7 @@ def test_the_next_best_can_take_over_and_the_report_says_so(
     loss = [[row["forget_loss"] for row in of["cells"]] for of in (dropped, taken_over)]
     assert len(loss[0]) == len(loss[1]) == 3
     assert all(one != other for one, other in zip(*loss, strict=True))
+    assert verify_audit(found.folder, base=tmp_path / "home", thorough=True).exit_code == 0
 
 
 def test_how_experts_are_taken_out_is_part_of_one_key_and_of_no_older_one(tmp_path: Path) -> None:
