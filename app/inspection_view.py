@@ -123,18 +123,14 @@ def show(answer: dict[str, Any]) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**Memory** (weights exact, the rest estimated)")
-        st.dataframe(
-            memory_table(answer), hide_index=True, alt="Memory needed against what is free"
-        )
+        tables.show(memory_table(answer), "memory", alt="Memory needed against what is free")
         st.caption(
             "Training: weights, gradients and AdamW's two moments, activations not counted. A "
             "batch while profiling comes on top of the weights."
         )
     with right:
         st.markdown("**Supported** (as far as it can be told before loading)")
-        st.dataframe(
-            support_table(answer["support"]), hide_index=True, alt="What works on this model"
-        )
+        tables.show(support_table(answer["support"]), "support", alt="What works on this model")
     if answer.get("trial_problem"):
         st.error(wording.plain(answer["trial_problem"]), icon=":material/timer:")
     if answer.get("trial"):

@@ -2,7 +2,8 @@
 
 Text that starts like a formula is prefixed in CSV only; JSON and Parquet keep it as it is, because
 nothing evaluates it there. Numbers stay numbers everywhere. Files are made when asked for, not on
-every run.
+every run. Streamlit's own download of a table, which prefixes nothing, is off (`.streamlit`); so is
+its copying of cells, which spreadsheets evaluate too.
 """
 
 import csv

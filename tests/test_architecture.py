@@ -125,3 +125,22 @@ def test_light_rooms_do_not_load_torch(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+DRAWING_TABLES = {"dataframe", "data_editor", "st.table"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / "app").rglob("*.py"), *(ROOT / "pages").glob("*.py")]),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_tables_are_drawn_in_one_place(path: Path) -> None:
+    """Whose downloads are safe to open, and where Streamlit's own is off."""
+    named = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    ]
+    found = DRAWING_TABLES & {name for node in named for name in (node.attr, ast.unparse(node))}
+    assert found == ({"dataframe"} if path == ROOT / "app" / "tables.py" else set())
