@@ -10,7 +10,7 @@ from app import house
 from app.inspecting import Inspecting
 from trace_engine import runs, sweeps
 from trace_engine.audit import background as audits
-from trace_engine.audit.settings import AuditConfig
+from trace_engine.audit.settings import AuditConfig, read_audit
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
 from trace_engine.export import Form
@@ -18,6 +18,8 @@ from trace_engine.export.background import start_export as _start_export
 from trace_engine.runs import RunDirectory, evidence
 from trace_engine.sets import DocumentSet
 from trace_engine.sweeps.plan import Grid
+
+_TRAINING = "this audit's relearning or recovery"
 
 
 def launch(config: UnlearnConfig | ProfileConfig, *, token: str | None = None) -> str:
@@ -28,7 +30,8 @@ def launch(config: UnlearnConfig | ProfileConfig, *, token: str | None = None) -
 
 def resume(run: str) -> str:
     """Go on with a run."""
-    with house.starting() as owner:
+    house.may_change()
+    with house.starting(runs.open_run(run).config()) as owner:
         return runs.resume(run, owner=owner)
 
 
@@ -58,7 +61,9 @@ def launch_sweep(base: UnlearnConfig, grids: Sequence[Grid], name: str, *, token
 
 def resume_sweep(sweep: str) -> None:
     """Make what a sweep lacks."""
-    with house.starting() as owner:
+    house.may_change()
+    points = sweeps.open_sweep(sweep).points()
+    with house.starting(steps=max((p.config.max_steps for p in points), default=0)) as owner:
         sweeps.resume_sweep(sweep, owner=owner)
 
 
@@ -88,13 +93,15 @@ def inspect(config: ModelConfig, *, trial: bool = False) -> Inspecting:
 
 def launch_audit(config: AuditConfig, *, token: str | None = None) -> str:
     """Start an audit."""
-    with house.starting() as owner:
+    with house.starting(steps=_trained(config), asking=_TRAINING) as owner:
         return audits.launch_audit(config, token=token, owner=owner)
 
 
 def resume_audit(audit: str) -> None:
     """Compute the parts that an audit lacks."""
-    with house.starting() as owner:
+    house.may_change()
+    config = read_audit(audits.audit_folder(audit) / "audit.yaml")
+    with house.starting(steps=_trained(config), asking=_TRAINING) as owner:
         audits.resume_audit(audit, owner=owner)
 
 
@@ -118,3 +125,10 @@ def stop_evidence(config: CausalConfig) -> None:
 
 def _steps(grids: Sequence[Grid]) -> list[int]:
     return [int(value) for grid in grids for value in grid.get("max_steps", ())]
+
+
+def _trained(config: AuditConfig) -> int:
+    """Steps of the longest training of an audit."""
+    trainings = {"relearning": config.relearning.steps, "recovery": config.recovery.steps}
+    asked = config.parts
+    return max((n for part, n in trainings.items() if asked is None or part in asked), default=0)

@@ -52,7 +52,7 @@ class Rules:
     """`TRACE_MOST_ACTIVE`: runs, audits, evidence, exports and looks at a model that wait or
     compute at once: each person's where there is a login, everybody's where there is none."""
     most_steps: int | None = None
-    """`TRACE_MOST_STEPS`: optimizer steps of one run."""
+    """`TRACE_MOST_STEPS`: optimizer steps of one run, and of one training of an audit."""
     most_upload: int | None = None
     """`TRACE_MOST_UPLOAD_MB`: size of a set that is uploaded or typed, in bytes here."""
 
@@ -81,14 +81,17 @@ def may_change() -> None:
         raise RunError(READ_ONLY)
 
 
-def may_start(config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0) -> None:
-    """Raises RunError where the house allows no run, none so long, or no further one now."""
+def may_start(
+    config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0, asking: str = "this one"
+) -> None:
+    """Raises RunError where the house allows no run, none so long, or no further one now. `asking`
+    is what asks for the steps."""
     house = rules()
     may_change()
     steps = max(steps, getattr(config, "max_steps", 0))
     if house.most_steps is not None and steps > house.most_steps:
         raise RunError(
-            f"A run may have {house.most_steps:,} steps on this server, and this one asks for "
+            f"A run may have {house.most_steps:,} steps on this server, and {asking} asks for "
             f"{steps:,}."
         )
     if house.most_active is not None:
@@ -100,13 +103,13 @@ def may_start(config: UnlearnConfig | ProfileConfig | None = None, *, steps: int
 
 @contextmanager
 def starting(
-    config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0
+    config: UnlearnConfig | ProfileConfig | None = None, *, steps: int = 0, asking: str = "this one"
 ) -> Iterator[str | None]:
     """Around the start of anything that computes: asks `may_start`, and gives the label of who
     starts it. Where the number is limited, one start at a time, so that two tabs do not both find
     the last place."""
     with _place if rules().most_active is not None else nullcontext():
-        may_start(config, steps=steps)
+        may_start(config, steps=steps, asking=asking)
         yield person()
 
 

@@ -140,6 +140,29 @@ def test_nothing_starts_where_the_place_is_taken(name: str, server: House) -> No
     assert inspecting.under_way() == 0
 
 
+@pytest.mark.parametrize("name", ["resume", "resume_sweep", "launch_audit", "resume_audit"])
+def test_the_longest_training_is_asked_about_at_every_door(name: str, server: House) -> None:
+    """Those that are resumed were made before the limit was, or by the command line."""
+    server.come("anna")
+    longest = {"resume": 20, "resume_sweep": 2}.get(name, 200)
+    whose = "this audit's relearning or recovery" if "audit" in name else "this one"
+    refused = f"may have {longest - 1} steps on this server, and {whose} asks for {longest}"
+    server.patch.setenv("TRACE_MOST_STEPS", str(longest - 1))
+    with pytest.raises(RunError, match=refused):
+        getattr(server, name)()
+    assert all(child.poll() is not None for child in detach._children)
+    server.patch.setenv("TRACE_MOST_STEPS", str(longest))
+    getattr(server, name)()
+    assert health.at_work(house.person()) == 1
+
+
+def test_an_audit_without_trainings_asks_for_no_steps(server: House) -> None:
+    server.come("anna")
+    server.patch.setenv("TRACE_MOST_STEPS", "1")
+    doors.launch_audit(bundled_audit().model_copy(update={"parts": ("questions",)}), token="t")
+    assert health.at_work(house.person()) == 1
+
+
 def test_a_sweep_counts_by_its_runs_and_as_one_between_them(server: House) -> None:
     server.come("anna")
     sweep = str(server.launch_sweep())
