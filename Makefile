@@ -12,13 +12,17 @@ PORT ?= 8501
 # order that tests/conftest.py puts them in: those with long tests first, so that no process is left alone with them.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: app test test-all lm-eval reliability check format bench demo pack clean audit-dependencies
+.PHONY: app test test-slow test-all lm-eval reliability check format bench demo pack clean audit-dependencies
 
 app: $(STAMP)
 	$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# The slow tests alone. TRACE_KILLS says how many kills of each kind there are: 200 unless it is set.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu"
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
