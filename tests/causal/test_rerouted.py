@@ -272,11 +272,15 @@ def test_question_states_are_those_after_the_last_token() -> None:
         assert states[0][row] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_choice_embeddings_are_of_the_first_token() -> None:
+def test_choice_embeddings_are_of_the_first_token_that_is_more_than_a_space() -> None:
     model = opened()
     question = questions()[0]
     found = choice_embeddings(model, [question])
-    [first] = model.tokenizer(" ", add_special_tokens=False)["input_ids"]
     assert found is not None
     weight = model.model.lm_head.weight.detach()
-    assert np.array_equal(found[2], weight[first].double().numpy())
+    for row, choice in zip(found, question.choices, strict=True):
+        # This tokenizer makes a token of every byte, and the first is the space for all choices.
+        [space, first, *_] = model.tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+        assert model.tokenizer.decode([space]) == " "
+        assert np.array_equal(row, weight[first].double().numpy())
+    assert len({row.tobytes() for row in found}) > 1

@@ -34,7 +34,7 @@ VERSION = 3
 _SINCE: Final[dict[PartName, int]] = {
     "measures": 4,
     "causal": 4,
-    "rerouted": 5,
+    "rerouted": 6,
     "relearning": 5,
     "recovery": 5,
     "paraphrases": 6,

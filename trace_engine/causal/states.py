@@ -8,6 +8,7 @@ Only the last token's state of each layer is kept, so that a probe's data stay s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,9 @@ def question_states(
 def choice_embeddings(
     opened: OpenModel, questions: Sequence[Question]
 ) -> NDArray[np.float64] | None:
-    """The output embedding (R, D) of each choice's first token; None without such a matrix."""
+    """The output embedding (R, D) of each choice's first token that is more than white space; None
+    without such a matrix. Some tokenizers make a token of the space before a word, and then every
+    choice would look alike."""
     head = opened.model.get_output_embeddings()
     if head is None:
         return None
@@ -73,7 +76,12 @@ def choice_embeddings(
         choice for question in questions for choice in prompt_of(question, "continuation")[1]
     ]
     ids = opened.tokenizer(choices, add_special_tokens=False)["input_ids"]
-    rows_RD = head.weight.detach()[torch.tensor([tokens[0] for tokens in ids])]
+    blank = {
+        token: not opened.tokenizer.decode([token]).strip()
+        for token in set(chain.from_iterable(ids))
+    }
+    first = [next((token for token in of if not blank[token]), of[0]) for of in ids]
+    rows_RD = head.weight.detach()[torch.tensor(first)]
     return np.asarray(rows_RD.double().cpu().numpy())
 
 
