@@ -102,6 +102,13 @@ LESSONS: dict[str, Lesson] = {
         why="A model that does not answer may have forgotten, or may only not be asked rightly. "
         "Without a model that never learned, nobody knows what not knowing looks like.",
     ),
+    "status": Lesson(
+        see="Which runs, audits and other jobs compute now and which wait, and the room that is "
+        "left on disk and in memory.",
+        try_this="Launch two runs on Unlearn and come back: one computes, the other waits.",
+        why="Training takes all processors. Two runs at once would each be slower, and might not "
+        "fit into memory together.",
+    ),
 }
 
 TOUR: tuple[Stop, ...] = (

@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("causal", "Causal evidence", ":material/science:"),
         ("audit", "Audit", ":material/fact_check:"),
     ),
+    "Machine": (("status", "Status", ":material/memory:"),),
 }
 
 

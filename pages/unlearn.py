@@ -174,4 +174,4 @@ else:
 st.subheader("Past runs")
 past_runs.show()
 sweep_form.past()
-machine_view.show()
+machine_view.summary()
