@@ -116,7 +116,7 @@ def examination() -> None:
             f"{sentence} To do: {wording.plain(check.advice)}" if check.advice else sentence
         )
     st.caption(
-        "`trace-moe status` prints the queue; `trace-moe doctor` examines the rest too (more "
+        "`trace-moe status` prints the queue; `trace-moe doctor` examines the rest too (other "
         "folders, torch, the GPU, a self-test) and says what to repair."
     )
 
