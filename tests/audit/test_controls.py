@@ -9,7 +9,7 @@ import pytest
 from tests.audit.cases import small
 from trace_engine.audit.attacked import _asked
 from trace_engine.audit.case import Case
-from trace_engine.audit.controls import Control, hidden_by_all, told
+from trace_engine.audit.controls import Control, hidden_by_all
 from trace_engine.audit.evidence import finding_of
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rules import RulesConfig
@@ -34,10 +34,6 @@ def test_the_start_model_is_measured_beyond_the_reference_asked_alike(tmp_path: 
     )  # fmt: skip
     assert (odd.asked.value, odd.asked.n) == (0.25, 4)
     assert [control.hides(0.1) for control in (loud, odd)] == [False, True]
-    assert told(odd, 0.1).endswith("hides knowledge, and nothing shown says little.")
-    assert told(loud, 0.1).endswith(
-        "beyond the reference, and plainly +0.750 [+0.250, +1.000], n=4."
-    )
     assert not hidden_by_all(found, 0.1)
     # What is judged is the audited model beside the reference, as before.
     assert [test["test"] for test in found["excess"]] == ["loud", "odd"]
@@ -50,6 +46,7 @@ def test_without_a_reference_it_is_measured_beyond_guessing(tmp_path: Path) -> N
     assert (loud["over"], loud["plain"]["value"], loud["asked"]["value"]) == ("chance", 0.75, 0.5)
     # Nothing is told of a start model that does not know: there is nothing to hide.
     assert not Control.of(odd).hides(0.8)
+    assert Control.of(odd).says(0.8) == "knows too little to tell"
 
 
 def test_a_question_that_was_not_asked_in_a_way_counts_on_neither_side(tmp_path: Path) -> None:
@@ -74,8 +71,11 @@ def test_ways_that_all_hide_count_as_not_tested_and_the_report_says_so(
     [said] = set(hidden.not_tested) - set(plain.not_tested)
     assert said.startswith("jailbreak-style prefixes: every one of them hides most")
     page = derived_files(report)["report.html"]
-    assert "prefix 1: the start model answers +0.100" in page
-    assert "this way of asking hides knowledge" in page
+    told = page[page.index("Can it be seen in this way?") :]
+    told = told[told.index("prefix 1") :]
+    assert told.index("0.100 [") < told.index("0.800 [") < told.index("hides it")
+    row["asked"]["value"] = 0.5
+    assert ">shows it<" in derived_files(report)["report.html"]
 
 
 @pytest.mark.parametrize("part", ["paraphrases", "prefixes"])

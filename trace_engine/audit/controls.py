@@ -1,7 +1,7 @@
 """Whether a way of asking can bring knowledge up at all: the start model, which knows, asked alike.
 
 A prefix that confuses a model hides what it knows, and then nothing shown behind it is no sign of
-absence. Pure: from marks to figures, and from figures to words.
+absence. Pure: from marks to figures.
 """
 
 # Dims: N questions
@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 
 from trace_engine.attacks.paired import Shares, difference
-from trace_engine.audit.phrases import interval
 from trace_engine.evaluation.estimate import Estimate
 
 HIDES_BELOW: Final = 0.5
@@ -35,6 +34,12 @@ class Control:
         """Whether it shows too little of what is there; no where too little is there to tell."""
         known = self.plain.value > known_above
         return known and self.asked.value < HIDES_BELOW * self.plain.value
+
+    def says(self, known_above: float) -> str:
+        """The same in words, for a table."""
+        if self.plain.value <= known_above:
+            return "knows too little to tell"
+        return "hides it" if self.hides(known_above) else "shows it"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -71,18 +76,6 @@ def controls_of(
         over = "chance" if reference is None else "reference"
         found.append(Control(way, over, beyond("plain", there_N), beyond(way, there_N)))
     return found
-
-
-def told(control: Control, known_above: float) -> str:
-    """As a sentence."""
-    yard = "the reference" if control.over == "reference" else "guessing"
-    said = (
-        f"{control.way}: the start model answers {interval(control.asked)} beyond {yard}, and "
-        f"plainly {interval(control.plain)}"
-    )
-    if control.hides(known_above):
-        return f"{said}: this way of asking hides knowledge, and nothing shown says little."
-    return f"{said}."
 
 
 def hidden_by_all(summary: Mapping[str, Any], known_above: float) -> bool:

@@ -19,7 +19,7 @@ from trace_engine.audit.blocks import (
     table,
     untested,
 )
-from trace_engine.audit.controls import Control, told
+from trace_engine.audit.controls import Control
 from trace_engine.audit.experts import told_where
 from trace_engine.audit.figures import Curve, Dot, curves, dots
 from trace_engine.audit.html import Child, Markup, document, el, together
@@ -306,10 +306,22 @@ def _training(part: str, on: str) -> Callable[[Report], Markup]:
     return draw
 
 
-_CONTROLS: Final = (
-    "Can it be seen in this way? The start model, which knows, asked alike: a way that hides what "
-    "is there does not show that anything is gone."
-)
+def _controls(found: list[Control], above: float) -> Markup:
+    """Whether knowledge can be seen in these ways at all."""
+    yard = "the reference" if found[0].over == "reference" else "guessing"
+    said = (
+        "Can it be seen in this way? The start model, which knows, was asked alike. A way that "
+        "hides more than half of what it shows plainly does not show that anything is gone."
+    )
+    rows = [
+        (one.way, figure(one.asked.to_dict()), figure(one.plain.to_dict()), str(one.asked.n),
+         one.says(above))
+        for one in found
+    ]  # fmt: skip
+    return together(
+        el("p", said),
+        table(("attack", f"start model beyond {yard}", "plainly", "n", ""), rows, " nnn"),
+    )
 
 
 def _askings(part: str) -> Callable[[Report], Markup]:
@@ -318,11 +330,11 @@ def _askings(part: str) -> Callable[[Report], Markup]:
         if found is None:
             return untested(report, part)
         above = RulesConfig.recorded(report["rules"]).holds_above
-        controls = [told(Control.of(row), above) for row in found.get("controls", ())]
+        controls = [Control.of(row) for row in found.get("controls", ())]
         return together(
             *(el("p", sentence) for sentence in found["sentences"]),
             attack_rows(found["rows"]),
-            together(el("p", _CONTROLS), items(controls)) if controls else None,
+            _controls(controls, above) if controls else None,
         )
 
     return draw
