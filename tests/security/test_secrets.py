@@ -6,17 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from app.navigation import GROUPS
 from tests.audit.cases import small
 from tests.support.server import ROOT, server
 from tests.support.sessions import Session
 from trace_engine.audit.run import run_audit
+from trace_engine.export import export_run
 from trace_engine.health import probe
+from trace_engine.runs import RunDirectory, jobs, list_runs, open_run, worker
+from trace_engine.runs.places import new_run_id
+from trace_engine.runs.stopping import StopFlag
 
 SECRETS = {
-    "HF_TOKEN": "hf_canaryoftheenvironment",
-    "WANDB_API_KEY": "wandbcanaryoftheenvironment",
+    "HF_TOKEN": "hf_QwErTyUiOpcanaryoftheenvironment01",  # as long as a real one
+    "WANDB_API_KEY": "0123456789abcdefcanaryoftheenvironment01",
     "AWS_SECRET_ACCESS_KEY": "awscanaryoftheenvironment",
 }
 CANARY = b"canaryoftheenvironment"
@@ -46,11 +51,20 @@ def test_a_page_that_breaks_shows_no_path_and_no_environment(tmp_path: Path) -> 
         for page in PAGES:
             name = "" if page == "start" else page
             async with Session.open(address, name, keep=True) as session:
-                heard = b"".join(session.kept or ())
+                messages = [ForwardMsg.FromString(data) for data in session.kept or ()]
                 assert len(session.faults) == 1, (page, session.faults)
+                heard = b"".join(session.kept or ())
                 assert CANARY not in heard, page
                 assert b"a-model-of-mine" not in heard, page
-                assert str(tmp_path).encode() not in heard.replace(str(script).encode(), b""), page
+                # What is drawn; Streamlit itself tells each browser where its script lies.
+                drawn = b"".join(
+                    message.delta.SerializeToString()
+                    for message in messages
+                    if message.WhichOneof("type") == "delta"
+                )
+                assert b"encountered an error" in drawn, page
+                for path in (tmp_path, ROOT):
+                    assert str(path).encode() not in drawn, page
 
     with server(tmp_path, script=script, environment=SECRETS) as served:
         # In a thread of its own: a browser of the tests leaves an event loop in this one.
@@ -66,9 +80,21 @@ def test_no_secret_is_in_a_run_or_in_a_report(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     probe.self_test(tmp_path)
+    (done,) = list_runs(tmp_path / "home")
+    export_run(open_run(done.id, tmp_path / "home"), tmp_path / "exported")
+    broken = RunDirectory(tmp_path / "home" / "runs" / new_run_id())
+
+    def burst(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(jobs, "perform", burst)
+    with broken.create(probe.settings(tmp_path)):
+        assert worker.work(broken, StopFlag(), base=tmp_path / "home").state == "failed"
+    assert "Traceback" in (broken.path / "log.txt").read_text(encoding="utf-8")
     run_audit(small(tmp_path / "audited"), tmp_path / "report", base=tmp_path / "home")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {"events.jsonl", "facts.json", "config.yaml", "report.html", "manifest.json"} <= {
+    assert {"events.jsonl", "facts.json", "log.txt", "report.html", "README.md"} <= {
         path.name for path in files
     }
-    assert [path for path in files if CANARY in path.read_bytes()] == []
+    secrets = [CANARY, *(value.encode() for value in SECRETS.values())]
+    assert [p for p in files if any(secret in p.read_bytes() for secret in secrets)] == []
