@@ -4,6 +4,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.audit.cases import small
 from trace_engine.audit.html import Markup, document, el
 from trace_engine.audit.page import render
@@ -37,6 +39,7 @@ def harmless(page: str) -> None:
     assert "\u202e" not in page
 
 
+@pytest.mark.fault_row(24)
 def test_text_and_attributes_are_escaped() -> None:
     made = el("p", HOSTILE, title=HOSTILE)
     assert "<script" not in made
