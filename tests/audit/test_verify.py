@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ import yaml
 
 from tests.audit.cases import small
 from trace_engine.attacks.relearning import Relearned
-from trace_engine.audit.ablated import told_together
 from trace_engine.audit.again import TRAINING
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
+from trace_engine.audit.follows import told_together
+from trace_engine.audit.made_again import _Known, unlike
 from trace_engine.audit.manifest import write_manifest
+from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.report import derived_files
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.run import Audited
 from trace_engine.audit.settings import read_audit
 from trace_engine.audit.verify import Verified, verify_audit
-from trace_engine.causal.paired import agresti_min, mcnemar
+from trace_engine.causal.paired import agresti_min, corrected_together, mcnemar
+from trace_engine.causal.results import band, effect_of
 from trace_engine.cli.main import main
 from trace_engine.errors import RunError
 
@@ -51,7 +55,10 @@ def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: P
     assert found.exit_code == 0
     assert [c.state for c in found.checks] == ["agrees"] * len(found.checks)
     assert len(found.checks) >= 13
-    assert any("one by itself were taken out again" in what for what in found.not_again)
+    assert any(
+        "a few by themselves and a random set were taken out again" in what
+        for what in found.not_again
+    )
     assert any("its routing and its probes are as stored" in what for what in found.not_again)
     assert any("asked again, erased, or only re-routed" in c.what for c in found.checks)
     for part in ("relearning on a slice", "training on retained text alone"):
@@ -304,6 +311,11 @@ def forge_causal(summary: Any) -> None:
     effect["accuracy"] |= {
         "before": 1.0, "after": 0.0, "change": -1.0, "low": low, "high": high, "p": mcnemar(n, 0),
     }  # fmt: skip
+    again = corrected_together([effect_of(effect) for effect in summary["effects"]])
+    summary["effects"] = json.loads(json.dumps([effect.to_dict() for effect in again]))
+    utility = summary["effects"][1]["accuracy"]["change"]
+    for name, value in (("forget_accuracy", 1.0), ("specific_accuracy", 1.0 + utility)):
+        summary["bands"][name] |= {"value": value, "as_much": 0, "p": 1 / 3}
     for row in summary["cells"]:
         row["forget_accuracy"] = -0.9
     summary["sentence"] = told_together(summary, "hazard")
@@ -316,25 +328,146 @@ def test_ablations_forged_throughout_are_found_by_taking_experts_out_again(copy:
     assert differing(check(copy, recompute=False)) == ""
     found = check(copy, sample=2)
     wrong = [c.what for c in found.checks if c.state == "differs"]
-    assert len(wrong) == 2
+    assert len(wrong) == 4
     assert wrong[0].startswith("3 experts taken out again, ")
-    assert wrong[1].startswith("L")
+    assert all(what.startswith("L") for what in wrong[1:])
     assert "causal.effects[0].accuracy.change: the report says -1.0" in differing(found)
     assert "forget_accuracy: the report says -0.9" in differing(found)
 
 
-def test_a_sentence_or_an_interval_on_experts_taken_out_follows_from_the_counts(
-    copy: Path,
+def sentence(summary: Any) -> None:
+    summary["sentence"] = "Everything hangs on L0 E0."
+
+
+def interval(summary: Any) -> None:
+    summary["effects"][0]["accuracy"].update(low=-0.99, p=0.0001)
+
+
+def corrected(summary: Any) -> None:
+    for row in summary["cells"]:
+        row["forget_accuracy_p_corrected"] = 1e-9
+        row["forget_loss_p_corrected"] = 1e-9
+
+
+def as_much(summary: Any) -> None:
+    summary["bands"]["specific_loss"] |= {"as_much": 0, "p": 1 / 3, "high": -9.0}
+
+
+def loads(summary: Any) -> None:
+    del summary["loads"]
+    summary["sentence"] = "Everything hangs on L0 E0."
+
+
+def like_loads(summary: Any) -> None:
+    summary["loads"] |= {"equal": 2, "low": summary["loads"]["own"]}
+
+
+def stood_for(summary: Any) -> None:
+    summary["bands"]["forget_loss"]["value"] = 9.0
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (sentence, "sentence: 'Everything hangs on L0 E0.' is said"),
+        (interval, "forget, accuracy.low: -0.99 is said"),
+        (interval, "forget, accuracy.p: 0.0001 is said"),
+        (corrected, "forget_accuracy_p_corrected: 1e-09 is said, 1 follows"),
+        (corrected, "forget_loss_p_corrected: 1e-09 is said, and p alone is"),
+        (as_much, "bands.specific_loss.high: -9.0 is said"),
+        (loads, "parts/causal.json: loads is missing"),
+        (like_loads, "loads.low: "),
+        (stood_for, "bands.forget_loss.value: 9.0 is said"),
+    ],
+)
+def test_what_is_said_of_experts_taken_out_follows_from_counts_sets_and_map(
+    copy: Path, edit: Callable[[Any], None], said: str
 ) -> None:
+    forge(copy, "causal", edit)
+    found = check(copy, recompute=False)
+    [wrong] = [c for c in found.checks if c.what.startswith("experts taken out against")]
+    assert wrong.state == "differs"
+    assert said in differing(found)
+
+
+def test_experts_that_are_not_those_with_the_largest_gaps_are_found(copy: Path) -> None:
+    report = json.loads((copy / "report.json").read_text("utf-8"))
+    role = report["parts"]["causal"]["summary"]["role"]
+    map_ = report["parts"]["routing"]["summary"][role]["cells"]
+    least = min(map_, key=lambda cell: float(cell["difference"]))
+
     def edit(summary: Any) -> None:
-        summary["effects"][0]["accuracy"].update(low=-0.99, p=0.0001)
-        summary["sentence"] = "Everything hangs on L0 E0."
+        summary["cells"][0] |= {"layer": least["layer"], "expert": least["expert"]}
 
     forge(copy, "causal", edit)
+    name = f"L{least['layer']} E{least['expert']}"
+    said = f"{name} was taken out, and 3 others have larger gaps in the map"
+    assert said in differing(check(copy, recompute=False))
+
+
+def test_a_random_set_that_came_out_otherwise_is_found_by_taking_it_out_again(copy: Path) -> None:
+    def edit(data: Any) -> None:
+        for row in data["items"]["random"]:
+            row["harm"]["forget_loss"] -= 0.5
+        found = [row["harm"]["forget_loss"] for row in data["items"]["random"]]
+        shown = data["summary"]["bands"]["forget_loss"]
+        shown |= json.loads(json.dumps(band(shown["value"], found).to_dict()))
+
+    change(copy / "parts/causal.json", edit)
+    forge(copy, "causal", lambda _: None)
+    stored = json.loads((copy / "parts/causal.json").read_text("utf-8"))["summary"]
+    change(copy / "report.json", lambda data: data["parts"]["causal"].update(summary=stored))
+    rebuild(copy)
+    assert differing(check(copy, recompute=False)) == ""
+    found = check(copy, sample=2)
+    [wrong] = [c for c in found.checks if c.state == "differs"]
+    assert wrong.what.startswith("a random set of 3 experts taken out again")
+    assert "random.forget_loss: the report says" in differing(found)
+
+
+def test_one_turned_answer_is_rounding_and_four_are_not() -> None:
+    known = _Known("causal", corrected=True, whole=True)
+
+    def effect(lost: int, n: int = 40) -> Any:
+        low, high = agresti_min(lost, 0, n)
+        accuracy = {"change": -lost / n, "low": low, "high": high, "p": mcnemar(lost, 0)}
+        return {"n": n, "lost": lost, "accuracy": accuracy}
+
+    assert list(unlike(known, "effect", effect(10), effect(11))) == []
+    assert list(unlike(known, "effect", effect(10), effect(12))) == []
+    said = list(unlike(known, "effect", effect(10), effect(14)))
+    assert any(one.startswith("effect.lost: the report says 10, it is 14") for one in said)
+    assert any(one.startswith("effect.accuracy.change: ") for one in said)
+    lacking = effect(10)
+    del lacking["accuracy"]["p"]
+    [said_] = unlike(known, "effect", lacking, effect(10))
+    assert said_ == "effect.accuracy.p: is not in the report, and comes out again"
+    older = replace(known, whole=False)
+    assert list(unlike(older, "effect", lacking, effect(10))) == []
+    [said_] = unlike(older, "effect", effect(10) | {"more": 1}, effect(10))
+    assert said_ == "effect.more: is in the report, and does not come out again"
+
+
+def test_corrections_of_before_they_were_made_are_not_compared() -> None:
+    stored, now = {"p": 0.001, "p_corrected": 0.001}, {"p": 0.001, "p_corrected": 0.9}
+    assert list(unlike(_Known("causal", corrected=False, whole=False), "x", stored, now)) == []
+    assert len(list(unlike(_Known("causal", corrected=True, whole=False), "x", stored, now))) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "role"),
+    [("prefixes", "before"), ("paraphrases", "reference"), ("quantisation", "reference")],
+)
+def test_a_model_left_out_of_an_attack_is_found(copy: Path, part: str, role: str) -> None:
+    def edit(data: Any) -> None:
+        right = data["items"]["right"]
+        for name in [name for name in right if name.startswith(f"{role}, ")]:
+            del right[name]
+
+    change(copy / f"parts/{part}.json", edit)
+    write_manifest(copy)
     said = differing(check(copy, recompute=False))
-    assert "sentence: 'Everything hangs on L0 E0.' is said" in said
-    assert "forget, accuracy.low: -0.99 is said" in said
-    assert "forget, accuracy.p: 0.0001 is said" in said
+    assert f"parts/{part}.json: the {ROLE_WORDS[role]} was not asked in every way" in said
 
 
 def rejoined(data: Any) -> Any:

@@ -18,7 +18,6 @@ from tests.app import conftest as app_fixtures
 from tests.formats.make import DONE, JOB, STOPPED, SWEEP, UNNUMBERED
 from trace_engine import runs, sweeps
 from trace_engine.audit import background as audits
-from trace_engine.audit.ablated import keeps_loads
 from trace_engine.audit.report_file import read_report
 from trace_engine.audit.settings import PUBLISHED, read_audit
 from trace_engine.audit.verify import verify_audit
@@ -189,11 +188,11 @@ def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path)
     # attacked, guessing, judged, answers; two models, a loss, three attacks. MUSE and TOFU, since
     # format 4: scores, items; two models.
     there = [name for name in PUBLISHED if name in report["parts"]]
-    # The one of format 5 has answers under other routing besides. All had experts taken out,
-    # together and one by itself; those that kept loads have a sentence that follows from them.
-    routed = int(report["format"] > 4)
-    kept = int(keeps_loads(report["parts"]["causal"]["summary"]))
-    assert len(states) == 19 + 2 + routed + kept + 4 * len(there)
+    # Those of formats 5 and 6 have answers under other routing besides. All had experts taken out,
+    # together and by themselves, and say what follows; 6 keeps its random sets.
+    routed, random = int(report["format"] > 4), int(report["format"] > 5)
+    alone = min(3, len(report["parts"]["causal"]["summary"]["cells"]))
+    assert len(states) == 19 + 1 + 1 + 1 + alone + routed + random + 4 * len(there)
     assert len(there) == (2 if report["format"] > 3 else 0)
 
 

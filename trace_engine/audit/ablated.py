@@ -5,13 +5,10 @@ Reports of earlier versions did not keep what the random sets carry, and their p
 they are shown as they were.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from trace_engine.causal.paired import agresti_min, mcnemar
-from trace_engine.causal.results import HARMS, Loads, band_of, effect_of, told
-from trace_engine.config import Cell
+from trace_engine.causal.results import HARMS, Loads
 from trace_engine.spelling import NBSP, number
 
 Summary = Mapping[str, Any]
@@ -49,37 +46,6 @@ def told_loads(summary: Summary) -> str:
         f"{summary['load_source']}. Figures are turned so that more is more harm; p is one-sided, "
         "(1 + sets that do as much) / (1 + sets), each figure by itself."
     )
-
-
-def told_together(summary: Summary, forget_category: str) -> str:
-    """The sentence on the experts taken out together, from the part's figures."""
-    cells = sorted(Cell(row["layer"], row["expert"]) for row in summary["cells"])
-    effects = {effect["group"]: effect_of(effect) for effect in summary["effects"]}
-    specific = summary["bands"].get("specific_loss")
-    return told(
-        cells,
-        summary["mode"],
-        forget_category,
-        effects,
-        None if specific is None else band_of(specific),
-        loads_of(summary),
-    )
-
-
-def unlike_counts(summary: Summary) -> Iterator[str]:
-    """Where an effect's accuracy, interval or p is not what follows from the questions it lost and
-    gained."""
-    for effect in summary["effects"]:
-        lost, gained, n = effect["lost"], effect["gained"], effect["n"]
-        low, high = agresti_min(lost, gained, n)
-        follows = {"change": (gained - lost) / n, "low": low, "high": high}
-        for name, value in (follows | {"p": mcnemar(lost, gained)}).items():
-            said = effect["accuracy"][name]
-            if not math.isclose(said, value, rel_tol=1e-6, abs_tol=1e-9):
-                yield (
-                    f"parts/causal.json, {effect['group']}, accuracy.{name}: {said} is said, "
-                    f"{value:.6g} follows from {lost} lost and {gained} gained of {n}"
-                )
 
 
 def band_rows(summary: Summary) -> list[tuple[str, ...]]:

@@ -44,12 +44,15 @@ with the same number of threads turns none."""
 
 Parts = Mapping[str, Any]
 AS_STORED: Final[Mapping[str, str]] = {
-    "routing": " (with --thorough)",
-    "causal": " (all experts together and one by itself were taken out again; random sets and the "
-    "other experts with --thorough)",
-    "drift": " (with --thorough)",
+    "routing": " (only with --thorough)",
+    "causal": " (only with --thorough)",
+    "drift": " (only with --thorough)",
 }
-"""Parts of which only some figures are computed again, unless all is asked for."""
+"""Parts that are not computed again, unless all is asked for."""
+ABLATED: Final = (
+    " (all experts together, a few by themselves and a random set were taken out again; the others "
+    "only with --thorough)"
+)
 FOLLOWS: Final[Mapping[str, str]] = {
     "rerouted": " (a sample of its answers was asked again; its routing and its probes are as "
     "stored)",
@@ -57,9 +60,14 @@ FOLLOWS: Final[Mapping[str, str]] = {
 """What of a part was checked that is never made again as a whole."""
 
 
-def not_again(parts: Parts, thorough: bool) -> list[str]:
-    """What a report holds and a check does not compute again, in words."""
-    left = FOLLOWS if thorough else {**AS_STORED, **FOLLOWS}
+def not_again(parts: Parts, thorough: bool, ablated: bool) -> list[str]:
+    """What a report holds and a check does not compute again, in words. `ablated`: experts were
+    taken out again."""
+    left = (
+        FOLLOWS
+        if thorough
+        else {**AS_STORED, **({"causal": ABLATED} if ablated else {}), **FOLLOWS}
+    )
     said = [WORDS[part] + how for part, how in left.items() if part in parts]
     rest = "but for one seed" if thorough else "one seed of it with --thorough"
     said += [f"{WORDS[part]} ({rest})" for part in TRAINING if part in parts]

@@ -6,7 +6,7 @@ else in the audited model. Each is taken out by itself, and all together beside 
 load.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,8 +25,8 @@ from trace_engine.routing import Profile, load_mismatch
 from trace_engine.sets import Question
 
 
-def causal(case: Case, report: ProgressCallback) -> Result:
-    """The map's largest gaps, taken out of the model that knows."""
+def causal(case: Case, report: ProgressCallback, taken: Sequence[Cell] | None = None) -> Result:
+    """The map's largest gaps (or the experts `taken`), taken out of the model that knows."""
     config = case.config.causal
     role: Role = "before" if "before" in case.models else "model"
     case.close()
@@ -34,7 +34,7 @@ def causal(case: Case, report: ProgressCallback) -> Result:
     table = load_mismatch(folder).table()
     chosen = table.sort_values("difference", ascending=False, kind="stable").head(config.experts)
     pairs = zip(chosen["layer"].tolist(), chosen["expert"].tolist(), strict=True)
-    cells = [Cell(layer, expert) for layer, expert in pairs]
+    cells = [Cell(layer, expert) for layer, expert in pairs] if taken is None else list(taken)
     load = profile_load(Profile.load(folder))
     asked = list(some_questions(case).values())
     common: dict[str, Any] = {
@@ -61,7 +61,13 @@ def causal(case: Case, report: ProgressCallback) -> Result:
             "draws": len(together.random),
             "loads": None if together.loads is None else asdict(together.loads),
             "load_source": together.load_source,
-        }
+        },
+        {
+            "random": [
+                asdict(drawn) | {"cells": [list(cell) for cell in drawn.cells]}
+                for drawn in together.random
+            ]
+        },
     )
 
 

@@ -33,7 +33,7 @@ VERSION = 3
 """Of how the parts compute; a change makes finished parts of older reports be computed again."""
 _SINCE: Final[dict[PartName, int]] = {
     "measures": 4,
-    "causal": 4,
+    "causal": 6,
     "rerouted": 6,
     "relearning": 5,
     "recovery": 5,

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 
 import trace_engine
-from trace_engine.audit.ablated import keeps_loads, told_together, unlike_counts
 from trace_engine.audit.again import (
     ASKING,
     RELEARNED_APART,
@@ -41,6 +40,7 @@ from trace_engine.audit.against_sets import (
 from trace_engine.audit.case import Case
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
+from trace_engine.audit.follows import RANDOM_SINCE, unlike_ablation
 from trace_engine.audit.made_again import WHOLE, ablated_again, lacking, parts_again
 from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
@@ -145,9 +145,10 @@ def verify_audit(
         parts = _parts(path)
         checks += list(_within(path, data, parts))
         if recompute:
-            left = not_again(parts, thorough)
-            chosen = _Chosen(sample, seed, thorough)
+            chosen = _Chosen(sample, seed, thorough, data.get(FIELD, 1))
             checks += _recomputed(path, config, data, parts, chosen, base, report)
+            ablated = any("experts taken out again" in check.what for check in checks)
+            left = not_again(parts, thorough, ablated)
         else:
             checks.append(Checked("figures recomputed", "not checked", ("left out by request",)))
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -184,14 +185,21 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     yield _checked("accuracies against the answers", _unlike_answers(config, parts, version))
     yield _checked("attacks against their marks", list(_unlike_marks(config, parts, version)))
     yield _checked("answers before the attacks against the answers", list(_unlike_start(parts)))
+    yield _checked("models that were asked in other ways", list(_unlike_models(parts, version)))
     for name in PUBLISHED:
         if name in parts:
             said = list(_unlike_scores(name, parts[name]))
             yield _checked(f"{NAMES[name]} against its scores", said)
     summaries = {part: found["summary"] for part, found in parts.items()}
-    if "causal" in summaries and keeps_loads(summaries["causal"]):
-        said = list(_unlike_ablation(summaries["causal"], config.forget_category))
-        yield _checked("experts taken out together against their figures", said)
+    if "causal" in summaries:
+        summary = summaries["causal"]
+        map_ = summaries.get("routing", {}).get(summary["role"])
+        said = list(
+            unlike_ablation(
+                summary, parts["causal"]["items"], map_, config.forget_category, version
+            )
+        )
+        yield _checked("experts taken out against their figures and the map", said)
     if "experts" in data:
         joined = strict(selected_experts(summaries))
         unlike = _unlike(f"{JSON}, experts", data["experts"], joined)
@@ -206,13 +214,6 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
         if _bare(data["finding"].get(name)) != _bare(value)
     ]
     yield _checked("the finding against the rules", wrong)
-
-
-def _unlike_ablation(summary: Mapping[str, Any], forget_category: str) -> Iterator[str]:
-    follows = told_together(summary, forget_category)
-    if _bare(summary["sentence"]) != _bare(follows):
-        yield f"parts/causal.json, sentence: {summary['sentence']!r} is said, {follows!r} follows"
-    yield from unlike_counts(summary)
 
 
 def _unlike_parts(data: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
@@ -279,6 +280,25 @@ def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any], version: int) -
     for part in (*routed, *TOGETHER, *TRAINING):
         if part in parts:
             yield from _unlike_figures(part, config, parts[part], parts[part]["items"], version)
+
+
+def _unlike_models(parts: Mapping[str, Any], version: int) -> Iterator[str]:
+    """Where an attack that only asks leaves out a model that the questions were put to, or a way
+    of asking of one."""
+    asked = parts["questions"]["items"]["right"] if "questions" in parts else {}
+    for part in TOGETHER:
+        if part not in parts:
+            continue
+        needed = {"model", "reference"}
+        if part != "quantisation" and version >= RANDOM_SINCE:
+            needed.add("before")
+        ways: dict[str, set[str]] = {}
+        for name in parts[part]["items"]["right"]:
+            role, _, way = name.partition(", ")
+            ways.setdefault(role, set()).add(way)
+        for role in sorted(needed & {*asked}):
+            if ways.get(role) != ways.get("model"):
+                yield f"parts/{part}.json: the {ROLE_WORDS[role]} was not asked in every way"
 
 
 def _unlike_start(parts: Mapping[str, Any]) -> Iterator[str]:
@@ -396,6 +416,7 @@ class _Chosen:
     sample: int
     seed: int
     thorough: bool
+    version: int
 
     def places(self, n: int) -> list[int]:
         """A sample of so many places, drawn with the seed, in order."""
@@ -495,10 +516,11 @@ def _computed_again(
             why = f"without the {' and the '.join(ROLE_WORDS[role] for role in without)}"
             yield Checked(f"{WORDS[part]}, again", "not checked", (why,))
     if "causal" in summaries and not lacking(case, "causal", summaries["causal"]):
-        for what, said in ablated_again(case, summaries["causal"], chosen.seed, report):
+        again_ = ablated_again(case, parts["causal"], chosen.seed, chosen.version, report)
+        for what, said in again_:
             yield _checked(what, said)
     if chosen.thorough:
-        for part, said in parts_again(case, summaries, report):
+        for part, said in parts_again(case, summaries, chosen.version, report):
             yield _checked(f"{WORDS[part]}: all of it again", said)
 
 

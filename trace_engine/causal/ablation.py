@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from trace_engine.causal.groups import Groups, group, group_effects
 from trace_engine.causal.load import Load, question_load, random_sets
 from trace_engine.causal.paired import PERMUTATIONS, Answers, corrected_together
 from trace_engine.causal.replay import Examination
-from trace_engine.causal.results import Ablation, Band, RandomSet
+from trace_engine.causal.results import Ablation, RandomSet, band
 from trace_engine.config import Cell
 from trace_engine.evaluation.multiple_choice import Style
 from trace_engine.models import MaskMode, OpenModel
@@ -148,13 +146,3 @@ def harm_of(groups: Groups, before: Answers, after: Answers) -> dict[str, float]
             f"specific_{name}": float(forget - utility),
         }
     return found
-
-
-def band(value: float, others: Sequence[float]) -> Band:
-    """A figure beside those of random sets."""
-    if not others:
-        return Band(value, None, None, 0, 0)
-    low, high = np.quantile(np.array(others), [0.025, 0.975])
-    # Equal harm counts against the set, whatever rounding says.
-    as_much = sum(other >= value - 1e-12 for other in others)
-    return Band(value, float(low), float(high), as_much, len(others))

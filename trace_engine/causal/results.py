@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
+
 from trace_engine.causal.paired import (
     INTERVALS,
     TESTS,
@@ -84,6 +86,16 @@ class Band:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"p": self.p}
+
+
+def band(value: float, others: Sequence[float]) -> Band:
+    """A figure beside those of random sets."""
+    if not others:
+        return Band(value, None, None, 0, 0)
+    low, high = np.quantile(np.array(others), [0.025, 0.975])
+    # Equal harm counts against the set, whatever rounding says.
+    as_much = sum(other >= value - 1e-12 for other in others)
+    return Band(value, float(low), float(high), as_much, len(others))
 
 
 @dataclass(frozen=True, slots=True)

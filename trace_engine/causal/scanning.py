@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from trace_engine.causal.ablation import band, load_of, model_of
+from trace_engine.causal.ablation import load_of, model_of
 from trace_engine.causal.groups import Groups, group, group_effects
 from trace_engine.causal.load import Load, nearest_in_load
 from trace_engine.causal.paired import PERMUTATIONS, Answers
 from trace_engine.causal.replay import TOKENS_PER_BATCH, Examination
-from trace_engine.causal.results import FORGET, UTILITY, CellEffect, Scan, Specific
+from trace_engine.causal.results import FORGET, UTILITY, CellEffect, Scan, Specific, band
 from trace_engine.causal.store import CellStore, scan_key
 from trace_engine.config import Cell
 from trace_engine.errors import InputError
