@@ -6,10 +6,11 @@ WORKDIR /srv/trace
 COPY requirements.txt constraints.txt ./
 # Choose your torch build here (README, "Your own torch").
 ARG TORCH=torch==2.13.0
-RUN pip install --no-cache-dir ${TORCH} && pip install --no-cache-dir -c constraints.txt -r requirements.txt
+RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
+  && pip install --no-cache-dir ${TORCH} && pip install --no-cache-dir -c /tmp/constraints.txt -r requirements.txt
 COPY . .
 # With the login's packages, which TRACE_LOGIN asks for; its secrets are mounted, never copied (SECURITY.md, "For a team").
-RUN pip install --no-cache-dir -c constraints.txt '.[login]'
+RUN pip install --no-cache-dir -c /tmp/constraints.txt '.[login]'
 
 USER trace
 ENV TRACE_HOME=/data PYTHONUNBUFFERED=1

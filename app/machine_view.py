@@ -44,7 +44,12 @@ def summary() -> None:
 
 def show() -> None:
     """Queue, workers, disk and memory."""
-    found = health.status()
+    try:
+        found = health.status()
+    except TraceError as error:
+        # What the app runs on is drawn all the same: this page is where one looks for the reason.
+        st.error(wording.plain(str(error)), icon=":material/error:")
+        return
     busy = bool(found.active or found.jobs)
     st.fragment(_draw, run_every=TICK_SECONDS if busy else None)(busy)
 

@@ -3,7 +3,6 @@
 import fnmatch
 import re
 import shlex
-import stat
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,9 @@ def test_the_image_has_the_logins_packages_of_the_pinned_versions() -> None:
     installs = [command for command in steps("RUN") if "pip install" in command]
     (own,) = [shlex.split(command) for command in installs if ".[login]" in command]
     assert "--no-deps" not in own
-    assert own[own.index("-c") + 1] == "constraints.txt"
+    # The same versions but for torch, which was chosen before.
+    kept = own[own.index("-c") + 1]
+    assert any(f"grep -v '^torch==' constraints.txt > {kept}" in command for command in installs)
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert re.search(r"^Authlib==", pinned, flags=re.MULTILINE)
     assert re.search(r"^httpx==", pinned, flags=re.MULTILINE)
@@ -49,5 +50,4 @@ def test_the_images_data_folder_is_as_the_examination_wants_it(tmp_path: Path) -
     home.chmod(int(words[words.index("-m") + 1], 8))
     assert data_folder(home).state == "ok"
     home.chmod(0o755)
-    assert stat.S_IMODE(home.stat().st_mode) == 0o755
     assert data_folder(home).state == "warning"

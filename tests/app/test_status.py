@@ -72,6 +72,8 @@ def test_workers_that_cannot_be_read_are_a_sentence_without_the_value(
     assert not page.exception
     assert any("WORKERS must be a positive whole number" in e.value for e in page.error)
     assert "hf_secret" not in "".join(e.value for e in page.error)
+    # The rest of the page is there all the same.
+    assert {"Python", "Packages", "Processors", "Data folder"} <= set(facts(page))
 
 
 @pytest.mark.parametrize("rule", ["READ_ONLY", "LOGIN"])

@@ -281,6 +281,7 @@ def change_config(folder: Path, **settings: Any) -> Path:
         ({"num_experts_per_tok": 9}, r"experts that no layer has \(num_experts_per_tok is 9\)"),
         ({"num_experts_per_tok": 0}, r"experts that no layer has \(num_experts_per_tok is 0\)"),
         ({"num_experts_per_tok": -1}, "num_experts_per_tok is -1, and it must be 0 or more"),
+        ({"num_hidden_layers": float("nan")}, "says num_hidden_layers is nan, and it must be 1"),
         ({"hidden_size": -32}, "config.json says hidden_size is -32, and it must be 1 or more"),
         ({"num_experts": -8}, "num_experts is -8, and it must be 0 or more"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0, and it must be 1 or more"),

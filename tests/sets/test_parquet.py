@@ -18,6 +18,7 @@ from trace_engine.sets import load_questions, parse_documents
 from trace_engine.sets import parquet as parquet_module
 from trace_engine.sets import parse as parse_module
 from trace_engine.sets.lines import file_documents
+from trace_engine.sets.pages import Chunk, chunks_of, footer_size, pages_of
 from trace_engine.sets.parquet import table_rows
 from trace_engine.sets.parse import file_rows
 
@@ -64,7 +65,7 @@ def test_a_bomb_is_refused_and_takes_no_memory(tmp_path: Path) -> None:
     assert path.stat().st_size < 1000
     said, taken = peak(path)
     assert "bomb.parquet has 5" in said
-    assert "MB or more when it is unpacked; 50 MB are allowed. Nothing was saved." in said
+    assert "MB or more when it is unpacked; 50 MB are allowed. Give a larger set as a path." in said
     assert taken < 50 * 2**20
 
 
@@ -168,7 +169,10 @@ def test_questions_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_file_of_more_pages_than_any_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_module, "_MOST_PAGES", 5)
     data = packed({"text": ["a", "b", "c"] * 2}, row_group_size=1)
-    assert "not a readable Parquet file (it has more than 5 pages)" in refusal(data)
+    assert (
+        "not a readable Parquet file (it has more than 5 pages; give such a set as a path)"
+        in refusal(data)
+    )
 
 
 LATER = {
@@ -200,3 +204,49 @@ def test_values_are_those_of_the_library(tmp_path: Path) -> None:
         path.write_bytes(data)
         assert [row.value for row in table_rows("a.parquet", path)] == plain
         assert len(list(file_documents("a.parquet", path, None))) == rows
+
+
+def shared_chunks(groups: int) -> bytes:
+    """A file whose every group of rows points to the bytes of the first one."""
+    table = pa.table({"text": ["one text", "another"]})
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, table.schema, use_dictionary=False, compression="none") as writer:
+        for _ in range(groups):
+            writer.write_table(table)
+    data = bytearray(file.getvalue())
+    starts = [chunk.start for group in chunks_of(bytes(data)) for chunk in group]
+    footer = len(data) - footer_size(bytes(data))
+    for start in starts[1:]:
+        # Thrift writes numbers doubled, seven bits a byte; both must be as long.
+        old, new = zigzag(start), zigzag(starts[0])
+        padded = new[:-1] + bytes([new[-1] | 128]) + b"\x80" * (len(old) - len(new) - 1) + b"\x00"
+        new = new if len(new) == len(old) else padded
+        place = data.index(old, footer)
+        data[place : place + len(old)] = new
+    return bytes(data)
+
+
+def zigzag(number: int) -> bytes:
+    coded, found = number << 1, b""
+    while coded > 127:
+        found, coded = found + bytes([coded & 127 | 128]), coded >> 7
+    return found + bytes([coded])
+
+
+def test_groups_that_are_the_same_bytes_are_refused_before_they_are_walked() -> None:
+    data = shared_chunks(3)
+    starts = {chunk.start for group in chunks_of(data) for chunk in group}
+    assert len(starts) < 3
+    assert "two of its columns are the same bytes" in refusal(data)
+
+
+def test_a_page_that_reaches_beyond_its_column_is_refused() -> None:
+    chunk = Chunk((0,), 0, 2, 4, 20)
+    # A page of data, version 1: kind 0, 20 bytes unpacked, 4,000 packed, two values, plain.
+    header = bytes([0x15, 0x00, 0x15, 40, 0x15, *zigzag(4_000), 0x2C, 0x15, 4, 0x15, 0, 0x00, 0x00])
+    data = b"PAR1" + header + b"x" * 8_000
+    with pytest.raises(ValueError, match="a page reaches beyond its column"):
+        list(pages_of(data, chunk))
+    with pytest.raises(ValueError, match="it ends too early"):
+        # A header that goes on and on is read as far as its column goes.
+        list(pages_of(b"PAR1" + b"\x15\x00" * 10**6, chunk))

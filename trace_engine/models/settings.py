@@ -62,7 +62,8 @@ def check_settings(source: str, settings: Mapping[str, Any]) -> None:
                 )
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 least = 1 if name in _AT_LEAST_ONE else 0
-                if _SIZE.fullmatch(name) and value < least:
+                # A NaN is no less than anything.
+                if _SIZE.fullmatch(name) and not value >= least:
                     raise ModelError(f"{said}, and it must be {least} or more.")
     _refuse_absurd(source, "", settings)
 

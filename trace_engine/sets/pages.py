@@ -8,11 +8,13 @@ chunk is damaged, so the footer is read here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 _DEPTH: Final = 8
 _LONG: Final = 100_000
+_SLACK: Final = 100
+"""Bytes."""
 _DICTIONARY, _NEWER = 2, 3
 _HEADERS: Final = {0: 5, _DICTIONARY: 7, _NEWER: 8}
 """Kinds of page, and the field that holds what is particular to each."""
@@ -86,12 +88,14 @@ def _list(value: Any) -> list[Any]:
 def pages_of(data: bytes, chunk: Chunk) -> Iterator[Page]:
     """The pages of a chunk, until the bytes or the values end as a reader's do.
 
-    Raises ValueError where there is no page.
+    Raises ValueError where there is no page, and where one reaches beyond its chunk: what is read
+    of a file is then no more than the file, whatever its footer says.
     """
-    start = chunk.start
-    seen, end = 0, min(start + chunk.length, len(data))
-    while start < end and seen < chunk.values:
-        header, start = _struct(data, start, 0)
+    # Old writers left the dictionary's header out of a chunk's length.
+    own = data[chunk.start : chunk.start + chunk.length + _SLACK]
+    start, seen = 0, 0
+    while start < min(chunk.length, len(own)) and seen < chunk.values:
+        header, start = _struct(own, start, 0)
         kind, unpacked, packed = (_size(header.get(field)) for field in (1, 2, 3))
         inside = header.get(_HEADERS.get(kind, 0))
         if not isinstance(inside, dict):
@@ -99,9 +103,21 @@ def pages_of(data: bytes, chunk: Chunk) -> Iterator[Page]:
         # The newer kind of page counts its rows before it says how its values are written.
         encoding = _size(inside.get(4 if kind == _NEWER else 2))
         count = 0 if kind == _DICTIONARY else _size(inside.get(1))
-        packed_bytes = slice(start, start + packed)
+        if start + packed > len(own):
+            raise ValueError("a page reaches beyond its column")
+        packed_bytes = slice(chunk.start + start, chunk.start + start + packed)
         yield Page(unpacked, count, encoding, kind == _DICTIONARY, packed_bytes)
         seen, start = seen + count, start + packed
+
+
+def require_apart(chunks: Iterable[Chunk]) -> None:
+    """Raises ValueError where two chunks have bytes in common: the same page, read for each, would
+    be as much work as a far larger file."""
+    end = 0
+    for chunk in sorted(chunks, key=lambda one: one.start):
+        if chunk.start < end:
+            raise ValueError("two of its columns are the same bytes")
+        end = chunk.start + chunk.length
 
 
 def _size(number: Any) -> int:

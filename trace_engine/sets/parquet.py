@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from trace_engine.errors import InputError
 from trace_engine.regular import open_file
-from trace_engine.sets.pages import Chunk, Page, chunks_of, footer_size, pages_of
+from trace_engine.sets.pages import Chunk, Page, chunks_of, footer_size, pages_of, require_apart
 from trace_engine.sets.rows import UNCHANGED, Row
 
 _BATCH: Final = 1_000
@@ -104,13 +104,17 @@ def _planned(label: str, table: Any, data: bytes, most: int) -> _Plan:
     left = _MOST_PAGES
     declared = within = 0
     chunks: list[tuple[Any, Chunk, list[Page]]] = []
-    for column, chunk in _chunks(table, _footer(data)):
+    groups = _footer(data)
+    require_apart(chain.from_iterable(groups))
+    for column, chunk in _chunks(table, groups):
         pages = []
         for page in pages_of(data, chunk):
             pages.append(page)
             left -= 1
             if left < 0:
-                raise ValueError(f"it has more than {_MOST_PAGES:,} pages")
+                raise ValueError(
+                    f"it has more than {_MOST_PAGES:,} pages; give such a set as a path"
+                )
         values = sum(page.values for page in pages)
         declared += max(sum(page.unpacked for page in pages), values * _width(column))
         _within(label, data, declared, most)
@@ -147,7 +151,9 @@ def _planned(label: str, table: Any, data: bytes, most: int) -> _Plan:
 def _footer(source: bytes | Path) -> list[list[Chunk]]:
     if isinstance(source, bytes):
         if footer_size(source) > _MOST_FOOTER:
-            raise ValueError(f"its footer has more than {_MOST_FOOTER:,} bytes")
+            raise ValueError(
+                f"its footer has more than {_MOST_FOOTER:,} bytes; give such a set as a path"
+            )
         return chunks_of(source)
     with open_file(source) as file:
         size = file.seek(0, os.SEEK_END)
@@ -198,8 +204,9 @@ def _longest(chunk: Chunk, page: Page, data: bytes) -> int:
 def _within(label: str, data: bytes, unpacked: int, most: int) -> None:
     if unpacked > most:
         raise InputError(
-            f"{label} has {len(data):,} bytes and takes {unpacked / 2**20:,.1f} MB or more when it "
-            f"is unpacked; {most / 2**20:g} MB are allowed. {UNCHANGED}"
+            f"{label} has {len(data):,} bytes and may take {unpacked / 2**20:,.1f} MB or more when "
+            f"it is unpacked; {most / 2**20:g} MB are allowed. Give a larger set as a path. "
+            f"{UNCHANGED}"
         )
 
 
