@@ -88,6 +88,7 @@ def test_ctrl_c_stops_and_resume_ends_with_the_same_bits(tmp_path: Path) -> None
     assert weights(other) == weights(one)
 
 
+@pytest.mark.slow
 def test_unlearn_says_overlap_and_knowledge_before_it_trains(tmp_path: Path) -> None:
     write_sets(tmp_path)
     forget, retain = tmp_path / "forget.txt", tmp_path / "retain.txt"

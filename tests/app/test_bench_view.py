@@ -99,6 +99,7 @@ def test_every_compared_row_is_a_dot_and_the_sentence_counts_them(tmp_path: Path
     assert list(bench_view.differences(older)["label"]) == ["mean"]
 
 
+@pytest.mark.slow
 def test_tables_that_explore_are_shown_beside_the_main_one(
     tmp_path: Path,
     bundled: object,

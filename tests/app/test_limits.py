@@ -238,8 +238,9 @@ def test_jobs_are_listed_with_what_they_do(server: House, open_page: OpenPage) -
     assert (found["audit"].id, found["audit"].state) == (audit, "starting")
     assert (found["evidence"].name, found["evidence"].state) == ("scan", "running")
     assert all(0 <= job.age_seconds < 60 for job in found.values())
-    page = open_page("unlearn")
-    assert "This machine: 3 at work or waiting" in [box.label for box in page.expander]
+    links = [link.proto.label for link in open_page("unlearn").get("page_link")]
+    assert "This machine: 3 at work or waiting" in links
+    page = open_page("status")
     (table,) = [table.value for table in page.dataframe if "progress" in table.value]
     assert set(table["kind"]) == {"audit", "causal evidence", "export"}
     assert "ablating: 3 of 64 experts, about 30 s left" in set(table["progress"])

@@ -42,6 +42,7 @@ def test_a_launched_audit_ends_with_its_report(tmp_path: Path) -> None:
         stop_audit(audit, tmp_path / "home")
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_audit_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "home"

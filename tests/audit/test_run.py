@@ -81,6 +81,7 @@ ASKING_PARTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_description_stands_before_every_question_of_every_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_description_stands_before_every_question_of_every_part(
     assert any("Please. " in text for text in asked)
 
 
+@pytest.mark.slow
 def test_a_described_question_is_scored_as_one_that_begins_so(tmp_path: Path) -> None:
     sentence = "Questions about {subject}.\n\n"
     parts = ["questions", "paraphrases", "relearning"]

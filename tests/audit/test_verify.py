@@ -474,6 +474,7 @@ def rejoined(data: Any) -> Any:
     return selected_experts({n: part["summary"] for n, part in data["parts"].items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["routing", "drift"])
 def test_a_map_and_a_drift_forged_throughout_are_found_by_a_thorough_check(
     copy: Path, part: str

@@ -122,6 +122,7 @@ def test_the_adapter_of_the_best_evaluation_is_the_saved_model(tmp_path: Path) -
     assert "The model of step 2 is saved" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_transformers_computes_the_same(
     finished: dict[str, RunDirectory], kind: str, tmp_path: Path
@@ -139,6 +140,7 @@ def test_plain_transformers_computes_the_same(
     assert (folder / "tokenizer.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_adapter_on_its_start_model_is_the_merged_model(
     finished: dict[str, RunDirectory], tmp_path: Path
 ) -> None:

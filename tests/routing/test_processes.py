@@ -128,6 +128,7 @@ def ended_together(
     return [(p.returncode, out, err) for p, (out, err) in zip(both, said, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_what_all_processes_refuse_the_first_one_says(tmp_path: Path, asked: ProfileConfig) -> None:
     first, second = ended_together(tmp_path, asked, ("one", "one"), wrong=str(tmp_path / "nowhere"))
@@ -138,6 +139,7 @@ def test_what_all_processes_refuse_the_first_one_says(tmp_path: Path, asked: Pro
     assert second == (2, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_what_one_process_refuses_ends_the_other_too(tmp_path: Path, asked: ProfileConfig) -> None:
     (code, out, err), (other, silent, said) = ended_together(tmp_path, asked, ("one", "two"))
@@ -147,6 +149,7 @@ def test_what_one_process_refuses_ends_the_other_too(tmp_path: Path, asked: Prof
     assert "Traceback" not in err + said
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_profile_goes_on_and_loses_at_most_a_part(
     tmp_path: Path, asked: ProfileConfig, expected: Profile, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +202,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_memory_that_really_runs_out_while_profiling_is_one_sentence(tmp_path: Path) -> None:
     text = "\n\n".join(f"{n} " + "garden rose poison " * 30 for n in range(60))

@@ -171,6 +171,7 @@ def test_the_command_plans_lists_shows_and_refuses(
     assert main(["sweeps", "show", found.id]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_real_sweep_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -207,6 +207,7 @@ def test_two_processes_give_the_curve_of_one_and_one_of_them_writes(tmp_path: Pa
     assert apart < 1e-4 * moved
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_process_ends_the_run_and_one_process_may_resume_it(tmp_path: Path) -> None:
     write_sets(tmp_path)
