@@ -16,7 +16,7 @@ from trace_engine.audit.again import TRAINING
 from trace_engine.audit.evidence import WORDS, finding_of
 from trace_engine.audit.experts import selected_experts
 from trace_engine.audit.follows import told_together
-from trace_engine.audit.made_again import _Known, unlike
+from trace_engine.audit.made_again import Known, unlike
 from trace_engine.audit.manifest import write_manifest
 from trace_engine.audit.names import ROLE_WORDS
 from trace_engine.audit.report import derived_files
@@ -426,7 +426,7 @@ def test_a_random_set_that_came_out_otherwise_is_found_by_taking_it_out_again(co
 
 
 def test_one_turned_answer_is_rounding_and_four_are_not() -> None:
-    known = _Known("causal", corrected=True, whole=True)
+    known = Known("causal", corrected=True, whole=True)
 
     def effect(lost: int, n: int = 40) -> Any:
         low, high = agresti_min(lost, 0, n)
@@ -450,8 +450,8 @@ def test_one_turned_answer_is_rounding_and_four_are_not() -> None:
 
 def test_corrections_of_before_they_were_made_are_not_compared() -> None:
     stored, now = {"p": 0.001, "p_corrected": 0.001}, {"p": 0.001, "p_corrected": 0.9}
-    assert list(unlike(_Known("causal", corrected=False, whole=False), "x", stored, now)) == []
-    assert len(list(unlike(_Known("causal", corrected=True, whole=False), "x", stored, now))) == 1
+    assert list(unlike(Known("causal", corrected=False, whole=False), "x", stored, now)) == []
+    assert len(list(unlike(Known("causal", corrected=True, whole=False), "x", stored, now))) == 1
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,8 @@ def _documents(suffix: str) -> Callable[[bytes, Path], object]:
             path = folder / label
             path.write_bytes(data)
             pieces = _outcome(lambda: list(file_documents(label, path, None)))
-            # Of two faults the one or the other may be met first. An upload's pages are looked at
-            # before they are unpacked, so it may be refused for a header that the library forgives.
-            stricter = suffix == ".parquet" and isinstance(whole, InputError)
-            assert stricter or isinstance(whole, list) == isinstance(pieces, list), (whole, pieces)
+            # Of two faults the one or the other may be met first.
+            assert isinstance(whole, list) == isinstance(pieces, list), (whole, pieces)
             assert isinstance(whole, InputError) or len(whole) == len(pieces)
         if isinstance(whole, InputError):
             raise whole

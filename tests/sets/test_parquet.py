@@ -250,3 +250,10 @@ def test_a_page_that_reaches_beyond_its_column_is_refused() -> None:
     with pytest.raises(ValueError, match="it ends too early"):
         # A header that goes on and on is read as far as its column goes.
         list(pages_of(b"PAR1" + b"\x15\x00" * 10**6, chunk))
+
+
+def test_the_end_of_a_header_is_told_by_half_a_byte_as_the_library_does() -> None:
+    header = bytes([0x15, 0, 0x15, 4, 0x15, 4, 0x2C, 0x15, 4, 0x15, 0, 0x10, 0xF0])
+    data = b"PAR1" + header + b"xx"
+    [page] = pages_of(data, Chunk((0,), 0, 2, 4, len(header) + 2))
+    assert (page.values, page.encoding, data[page.packed]) == (2, 0, b"xx")

@@ -62,12 +62,7 @@ def causal(case: Case, report: ProgressCallback, taken: Sequence[Cell] | None = 
             "loads": None if together.loads is None else asdict(together.loads),
             "load_source": together.load_source,
         },
-        {
-            "random": [
-                asdict(drawn) | {"cells": [list(cell) for cell in drawn.cells]}
-                for drawn in together.random
-            ]
-        },
+        {"random": [asdict(drawn) for drawn in together.random]},
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from trace_engine.audit.ablated import loads_of
+from trace_engine.audit.phrases import bare
 from trace_engine.causal.paired import agresti_min, corrected_together, holm, mcnemar
 from trace_engine.causal.results import (
     FORGET,
@@ -23,8 +24,8 @@ from trace_engine.causal.results import (
     RandomSet,
     band,
     band_of,
-    cells_of,
     effect_of,
+    random_set_of,
     told,
 )
 from trace_engine.config import Cell
@@ -76,11 +77,6 @@ def told_together(summary: Summary, forget_category: str) -> str:
         None if specific is None else band_of(specific),
         loads_of(summary),
     )
-
-
-def bare(text: str) -> str:
-    """Without white space, which versions of TRACE have set differently."""
-    return "".join(text.split())
 
 
 def _unlike_chosen(summary: Summary, map_: Mapping[str, Any]) -> Iterator[str]:
@@ -141,8 +137,9 @@ def _unlike_random(summary: Summary, items: Mapping[str, Any]) -> Iterator[str]:
         return
     if not sets:
         return
-    loads = asdict(Loads.of(summary["loads"]["own"], sets) or Loads(0, 0, 0, 0, 0))
-    for name, value in loads.items():
+    loads = Loads.of(summary["loads"]["own"], sets)
+    assert loads is not None  # there are sets
+    for name, value in asdict(loads).items():
         yield from _apart(f"loads.{name}", summary["loads"][name], value)
     effects = {effect["group"]: effect for effect in summary["effects"]}
     for name, shown in summary["bands"].items():
@@ -158,10 +155,7 @@ def _unlike_random(summary: Summary, items: Mapping[str, Any]) -> Iterator[str]:
 
 def random_of(items: Mapping[str, Any]) -> list[RandomSet]:
     """The random sets of a part's items."""
-    return [
-        RandomSet(cells_of(row["cells"]), row["load"], row["equal"], row["harm"])
-        for row in items["random"]
-    ]
+    return [random_set_of(row) for row in items["random"]]
 
 
 def _apart(where: str, said: float, value: float) -> Iterator[str]:

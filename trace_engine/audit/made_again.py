@@ -59,7 +59,7 @@ def ablated_again(
     examination = Examination(case.open(role), asked, style=case.config.style, report=report)
     cells = [Cell(row["layer"], row["expert"]) for row in summary["cells"]]
     # Before loads were kept, p of experts taken out together was not corrected.
-    known = _Known("causal", corrected="loads" in summary, whole=version >= RANDOM_SINCE)
+    known = Known("causal", corrected="loads" in summary, whole=version >= RANDOM_SINCE)
 
     together = ablate_in(
         examination, groups, cells, mode=mode, draws=0, permutations=config.permutations, seed=seed
@@ -110,7 +110,7 @@ def parts_again(
                     made = caused.causal(alone, report, cells)
                 else:
                     made = COMPUTED[part](alone, report)
-                known = _Known(part, corrected="loads" in stored, whole=version >= RANDOM_SINCE)
+                known = Known(part, corrected="loads" in stored, whole=version >= RANDOM_SINCE)
                 yield part, list(unlike(known, part, stored, strict(dict(made.summary))))
         alone.close()
 
@@ -126,7 +126,7 @@ def lacking(case: Case, part: PartName, summary: Summary) -> list[Role]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """What is compared."""
 
     part: PartName
@@ -136,7 +136,7 @@ class _Known:
     """Whether every figure of now must be there; older versions had fewer."""
 
 
-def unlike(known: _Known, where: str, stored: Any, now: Any, n: int | None = None) -> Iterator[str]:
+def unlike(known: Known, where: str, stored: Any, now: Any, n: int | None = None) -> Iterator[str]:
     """The places where a figure is further from the report's than rounding takes it, by name; `n`
     is the number of questions behind it."""
     if isinstance(stored, dict) and isinstance(now, dict):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from trace_engine.evaluation.estimate import Estimate
 from trace_engine.spelling import number
 
 if TYPE_CHECKING:
     from trace_engine.audit.rules import Excess, Utility
+
+_SIGNED_ZERO = re.compile(r"[+\N{MINUS SIGN}](0\.0+)(?!\d)")
+
+
+def bare(value: Any) -> Any:
+    """What two versions of TRACE say alike: text without spaces and without a zero's sign. Older
+    ones wrote −0.000 where less than zero was rounded, and some units without a space.
+    Anything but text as it is."""
+    if isinstance(value, str):
+        return _SIGNED_ZERO.sub(r"\1", "".join(value.split()))
+    if isinstance(value, dict):
+        return {name: bare(one) for name, one in value.items()}
+    return [bare(one) for one in value] if isinstance(value, list) else value
 
 
 def fewer(utility: Utility) -> str:

@@ -9,7 +9,6 @@ answers, which the manifest covers.
 """
 
 import math
-import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from trace_engine.audit.manifest import NAME, changed_files, read_manifest
 from trace_engine.audit.marks import RISEN_SINCE, TOGETHER, attack_figures
 from trace_engine.audit.names import NAMES, ROLE_WORDS, TOLD_SINCE
 from trace_engine.audit.parts import question_summary
+from trace_engine.audit.phrases import bare
 from trace_engine.audit.published import figures_of
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import derived_files
@@ -67,7 +67,6 @@ from trace_engine.progress import ProgressCallback, ignore_progress
 
 START_APART = 0.02
 """Share of the answers that may differ between two askings of the same questions by one model."""
-_SIGNED_ZERO = re.compile(r"[+\N{MINUS SIGN}](0\.0+)(?!\d)")
 State = Literal["agrees", "differs", "not checked"]
 
 
@@ -211,7 +210,7 @@ def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> 
     wrong = [
         f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
         for name, value in found.items()
-        if _bare(data["finding"].get(name)) != _bare(value)
+        if bare(data["finding"].get(name)) != bare(value)
     ]
     yield _checked("the finding against the rules", wrong)
 
@@ -235,18 +234,8 @@ def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
     elif isinstance(shown, list) and isinstance(stored, list) and len(shown) == len(stored):
         for place, (one, other) in enumerate(zip(shown, stored, strict=True)):
             yield from _unlike(f"{where}[{place}]", one, other)
-    elif _bare(shown) != _bare(stored):
+    elif bare(shown) != bare(stored):
         yield f"{where}: {str(shown)[:80]} is said, {str(stored)[:80]} was measured"
-
-
-def _bare(value: Any) -> Any:
-    """Text without spaces and without a zero's sign: older versions wrote −0.000 where
-    less than zero was rounded, and some units without a space. Anything else as it is."""
-    if isinstance(value, str):
-        return _SIGNED_ZERO.sub(r"\1", "".join(value.split()))
-    if isinstance(value, dict):
-        return {name: _bare(one) for name, one in value.items()}
-    return [_bare(one) for one in value] if isinstance(value, list) else value
 
 
 def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:

@@ -228,10 +228,7 @@ class Ablation:
                 cells=cells_of(data["cells"]),
                 # Earlier versions wrote the plain p as the corrected one.
                 effects=corrected_together([effect_of(effect) for effect in data["effects"]]),
-                random=tuple(
-                    RandomSet(**(drawn | {"cells": cells_of(drawn["cells"])}))
-                    for drawn in data["random"]
-                ),
+                random=tuple(random_set_of(drawn) for drawn in data["random"]),
                 bands={name: band_of(found) for name, found in data["bands"].items()},
                 order=_order(data.get("order")),
                 prefix=tuple(Replayable(**found) for found in data["prefix"]),
@@ -457,6 +454,11 @@ def _order(data: dict[str, Any] | None) -> Order | None:
             for row in data["steps"]
         ),
     )
+
+
+def random_set_of(data: Mapping[str, Any]) -> RandomSet:
+    """A random set as JSON holds it."""
+    return RandomSet(**{**data, "cells": cells_of(data["cells"])})
 
 
 def band_of(data: Mapping[str, Any]) -> Band:

@@ -133,7 +133,7 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     field = 0
     while True:
         head, at = _byte(data, at)
-        if head == 0:
+        if head & 15 == 0:  # the end, whatever stands in its other half
             return fields, at
         if head >> 4:
             field += head >> 4
