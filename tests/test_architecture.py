@@ -127,6 +127,15 @@ def test_light_rooms_do_not_load_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_says_that_bars_stay_off_before_the_library_asks() -> None:
+    """huggingface_hub reads HF_HUB_DISABLE_PROGRESS_BARS when it is imported; `main` sets it."""
+    code = "import trace_engine.cli.main, sys; print('huggingface_hub' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "False"
+
+
 DRAWING_TABLES = {"dataframe", "data_editor", "st.table"}
 
 

@@ -103,7 +103,7 @@ def test_a_fetched_hub_model_is_known_by_its_cache(
     dbrx: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "trace_engine.runs.preflight.try_to_load_from_cache",
+        "huggingface_hub.try_to_load_from_cache",
         lambda *_, **__: str(Path(dbrx) / "config.json"),
     )
     assert "owner/name (dbrx)" in (why_not(lora("owner/name")) or "")

@@ -7,9 +7,6 @@ fetched is not looked at here.
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-
 from trace_engine.adapters import INSTEAD, NO_ADAPTERS, WITHOUT_ADAPTERS
 from trace_engine.bundled import resolve_source
 from trace_engine.config import ModelConfig, ProfileConfig, UnlearnConfig
@@ -51,6 +48,9 @@ def require_one_way(model: ModelConfig, what: str) -> None:
 
 def _settings(model: ModelConfig) -> dict[str, Any]:
     """The model's config.json; empty where there is none to read here."""
+    # Imported late: the command says that bars stay off, and the library asks when it is imported.
+    from huggingface_hub import try_to_load_from_cache
+
     try:
         path = Path(resolve_source(model.source)).expanduser() / "config.json"
         if not path.is_file():
@@ -59,6 +59,6 @@ def _settings(model: ModelConfig) -> dict[str, Any]:
                 return {}
             path = Path(cached)
         settings = parse_json(read_text(path))
-    except (TraceError, OSError, ValueError, HFValidationError):
+    except (TraceError, OSError, ValueError):  # a name that the hub cannot have is a ValueError
         return {}  # the worker refuses it with a sentence of its own
     return settings if isinstance(settings, dict) else {}
