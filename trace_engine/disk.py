@@ -160,6 +160,12 @@ def parse_json(text: str | bytes) -> Any:
     # A short text has no long number in it, and numbers are not looked at one by one then.
     decoder = _JSON if len(text) > _MOST_DIGITS else _SHORT
     try:
+        value, end = decoder.scan_once(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError, RecursionError):
+        pass  # `decode` allows white space around a value, and says what is wrong
+    try:
         return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None

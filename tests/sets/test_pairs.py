@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trace_engine.errors import InputError
 from trace_engine.sets import Document, DocumentSet, check_pair, overlap, split_documents
+from trace_engine.sets.documents import normalised
 
 
 def a_set(*texts: str, name: str = "set") -> DocumentSet:
@@ -25,6 +28,28 @@ def test_the_sample_is_bounded() -> None:
     texts = [f"text {n}" for n in range(20)]
     found = overlap(a_set(*texts), a_set(*texts, "another"))
     assert (found.count, len(found.sample)) == (20, 5)
+
+
+WORDS = st.sampled_from(
+    ["a", "B", "b", "ß", "SS", "İ", "ﬁ", "fi", " ", "\n", "\u00a0", "\u2003", "\x1f"]
+)
+TEXTS = st.lists(st.lists(WORDS, max_size=12).map("".join), max_size=6)
+
+
+@given(TEXTS, TEXTS)
+def test_overlap_is_that_of_evened_out_texts(forget: list[str], retain: list[str]) -> None:
+    found = overlap(a_set(*forget), a_set(*retain))
+    evened = {normalised(text) for text in retain}
+    shared = [text for text in forget if normalised(text) in evened]
+    equal = bool(retain) and {normalised(text) for text in forget} == evened
+    assert (found.count, found.sample, found.equal) == (len(shared), tuple(shared[:5]), equal)
+
+
+def test_folding_a_case_makes_and_takes_no_white_space() -> None:
+    """What lets texts be compared by their first words."""
+    characters = [chr(point) for point in range(sys.maxunicode + 1)]
+    assert not [c for c in characters if c.isspace() != c.casefold().isspace()]
+    assert not [c for c in characters if len(c.casefold().split()) != len(c.split())]
 
 
 @pytest.mark.fault_row(19)

@@ -8,7 +8,7 @@ Dims: N sampled tokens, T tokens of a batch, L MoE sites, K experts per token, S
 unique patterns, E experts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
+_PART = 2**16
+"""Numbers of a float64 copy: half a megabyte stays in the cache, and in the heap; larger
+blocks are mapped anew each time (app/memory.py), which took longer than the arithmetic."""
 
 
 @overload
@@ -134,10 +137,11 @@ def weighted_frequency(
     experts = int(index_NLK.max(initial=0)) + 1 if num_experts is None else num_experts
     slots = np.repeat(w_N, index_NLK.shape[2])
     frequency_LE = np.zeros((len(layers), experts))
+    place_NK = np.empty((len(index_NLK), index_NLK.shape[2]), dtype=np.intp)
     for site in range(len(layers)):
         # One more than the expert, so that skipped slots (-1) fall into a bin of their own.
-        place = index_NLK[:, site].ravel().astype(np.intp) + 1
-        frequency_LE[site] = np.bincount(place, weights=slots, minlength=experts + 1)[1:]
+        np.add(index_NLK[:, site], 1, out=place_NK, dtype=np.intp)
+        frequency_LE[site] = np.bincount(place_NK.ravel(), slots, experts + 1)[1:]
     return np.asarray(frequency_LE / w_N.sum())
 
 
@@ -197,6 +201,13 @@ def unique_patterns(active_NS: Bools) -> Patterns:
     first_P = np.zeros(len(counts_P), dtype=np.int64)
     first_P[rank_N] = np.arange(tokens)
     return Patterns(active_NS[first_P], counts_P.astype(np.int64), rank_N)
+
+
+def parts(active_PS: Bools) -> Iterator[slice]:
+    """Slices of the rows whose float64 copies are small; one, empty, where there is no row."""
+    rows, columns = active_PS.shape
+    size = max(1, _PART // max(1, columns))
+    return (slice(start, start + size) for start in range(0, max(1, rows), size))
 
 
 def _listed(layers: Mapping[int, Any]) -> str:

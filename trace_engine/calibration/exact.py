@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trace_engine.calibration.activity import Bools, Floats, Patterns
+from trace_engine.calibration.activity import Bools, Floats, Patterns, parts
 
 GAP_TOLERANCE = 1e-10
 """Largest gap of a solved target; far below the 1e-6 that is promised."""
@@ -28,7 +28,6 @@ ELASTIC_BOUND = 10.0
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 _WORST = (0.5, 0.2, 0.05)
 _MAX_STEPS = 60
-_CHUNK = 1024  # rows whose float64 copy stays in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +56,7 @@ class EntropyBalance:
         self._active_PS = patterns.active_PS
         self._share_P = patterns.share_P
         self.frequency_S: Floats = patterns.frequency_S
-        self._start_SS = self._covariance(np.log(self._share_P))[1]
+        self._start_SS = self._covariance(np.log(self._share_P))
         self._range_SR = _range_of(self._start_SS)
 
     def slope(self, gap_S: Floats) -> float:
@@ -126,12 +125,15 @@ class EntropyBalance:
         lambda_S, moved, steps, solved = start_S, 0.0, 0, False
         score_P, value = self._value(lambda_S, target_S, penalty)
         while True:
-            mean_S, covariance_SS = self._covariance(np.log(self._share_P) + score_P)
+            log_weight_P = np.log(self._share_P) + score_P
+            mean_S = self._mean(log_weight_P)
             slope_S = mean_S - target_S + penalty * lambda_S
             gap = float(np.abs(slope_S).max(initial=0.0))
             solved = gap <= GAP_TOLERANCE and moved < SETTLED
             if solved or steps == _MAX_STEPS or moved > MAX_SPREAD:
                 break
+            uniform = not lambda_S.any()
+            covariance_SS = self._start_SS if uniform else self._covariance(log_weight_P)
             move_S = self._direction(covariance_SS, slope_S, penalty)
             if move_S is None or np.ptp(score_P) > MAX_SPREAD:
                 break
@@ -153,8 +155,7 @@ class EntropyBalance:
     def _value(self, lambda_S: Floats, target_S: Floats, penalty: float) -> tuple[Floats, float]:
         """Log weights a·λ per pattern, and the dual at λ."""
         score_P = np.empty(len(self._active_PS))
-        for start in range(0, len(score_P), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in parts(self._active_PS):
             score_P[part] = self._active_PS[part].astype(np.float64) @ lambda_S
         top = float(score_P.max())
         total = top + float(np.log(self._share_P @ np.exp(score_P - top)))
@@ -162,18 +163,25 @@ class EntropyBalance:
             lambda_S @ lambda_S
         )
 
-    def _covariance(self, log_weight_P: Floats) -> tuple[Floats, Floats]:
-        """Weighted frequencies (S,) and covariance (S, S) of the columns."""
+    def _mean(self, log_weight_P: Floats) -> Floats:
+        """Weighted frequencies (S,) of the columns."""
+        weight_P = np.exp(log_weight_P - log_weight_P.max())
+        sum_S = np.zeros(self._active_PS.shape[1])
+        for part in parts(self._active_PS):
+            sum_S += weight_P[part] @ self._active_PS[part].astype(np.float64)
+        return np.asarray(sum_S / weight_P.sum(), dtype=np.float64)
+
+    def _covariance(self, log_weight_P: Floats) -> Floats:
+        """Weighted covariance (S, S) of the columns."""
         root_P = np.exp(0.5 * (log_weight_P - log_weight_P.max()))
         cells = self._active_PS.shape[1]
         moment_SS = np.zeros((cells, cells))
-        for start in range(0, len(root_P), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in parts(self._active_PS):
             rooted_PS = self._active_PS[part] * root_P[part, None]
             moment_SS += rooted_PS.T @ rooted_PS
         moment_SS /= float(root_P @ root_P)
-        mean_S = np.diag(moment_SS).copy()  # a is 0 or 1, so its second moment is its mean
-        return mean_S, moment_SS - np.outer(mean_S, mean_S)
+        mean_S = np.diag(moment_SS)  # a is 0 or 1, so its second moment is its mean
+        return np.asarray(moment_SS - np.outer(mean_S, mean_S), dtype=np.float64)
 
     def _direction(self, covariance_SS: Floats, slope_S: Floats, penalty: float) -> Floats | None:
         """Newton's move inside the range; None when weights have run so far that rank was lost."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trace_engine.calibration.activity import Bools, Floats, Patterns
+from trace_engine.calibration.activity import Bools, Floats, Patterns, parts
 from trace_engine.calibration.exact import DualSolution, EntropyBalance
 from trace_engine.calibration.rules import (
     LOG_LINEAR,
@@ -205,7 +205,6 @@ class Search:
         return Weighed(w_T, np.ones(len(w_T), dtype=np.int64), total_P.astype(np.float64))
 
 
-def in_parts(function: Callable[[Bools], Floats], active_PS: Bools, size: int = 65536) -> Floats:
-    """Apply a function of activity rows part by part, so that float64 copies stay small."""
-    starts = range(0, len(active_PS), size)
-    return np.concatenate([function(active_PS[start : start + size]) for start in starts])
+def in_parts(function: Callable[[Bools], Floats], active_PS: Bools) -> Floats:
+    """Apply a function of activity rows part by part."""
+    return np.concatenate([function(active_PS[part]) for part in parts(active_PS)])

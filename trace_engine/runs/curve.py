@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -106,7 +107,7 @@ class Curve:
             if line != b"\n":
                 try:
                     # Settled here, so that no line's encoding is looked for.
-                    row = parse_json(line.decode())
+                    row = parse_json(line[:-1].decode())
                     require_row(row)
                 except (ValueError, TypeError, KeyError):
                     number = self._lines + 1
@@ -125,7 +126,10 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     for name in dict.fromkeys(chain.from_iterable(rows)):
         if name in _ABOUT_THE_ROW:
             continue
-        values = [row.get(name) for row in rows]
+        try:
+            values = list(map(itemgetter(name), rows))
+        except KeyError:
+            values = [row.get(name) for row in rows]
         if set(map(type, values)) <= _NUMBERS:
             numbers = np.array(values, dtype=float)  # None becomes NaN
             numbers[~np.isfinite(numbers)] = np.nan

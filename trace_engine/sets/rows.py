@@ -152,7 +152,7 @@ def _unique_ids(documents: list[Document]) -> list[Document]:
             repeat += 1
             id_ = f"{document.id}#{repeat}"
         seen.add(id_)
-        unique.append(replace(document, id=id_))
+        unique.append(document if id_ == document.id else replace(document, id=id_))
     return unique
 
 
