@@ -160,10 +160,10 @@ def parse_json(text: str | bytes) -> Any:
     # A short text has no long number in it, and numbers are not looked at one by one then.
     decoder = _JSON if len(text) > _MOST_DIGITS else _SHORT
     try:
-        value, end = decoder.scan_once(text, 0)
+        value, end = decoder.raw_decode(text)
         if end == len(text):
             return value
-    except (StopIteration, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         pass  # `decode` allows white space around a value, and says what is wrong
     try:
         return decoder.decode(text)
