@@ -9,7 +9,7 @@ import sys
 from bench import hardware
 
 MODULES = ("profile", "profile_pack", "step", "unlearn_step", "trainable", "exact_weights")
-MODULES += ("causal_scan", "app")
+MODULES += ("causal_scan", "app", "load")
 
 
 def main() -> int:

@@ -52,6 +52,8 @@ TARGET_SECONDS = 1.0
 """Of the server's processor, the median of a page's runs once it was seen."""
 MOST_GROWTH_MIB = 0.5
 """A session and round. A figure that every visit leaves adds 0.9 (design/LOG.md)."""
+MOST_MIB = 2048
+"""Of the server's process, at any moment that is noted."""
 ROW_SECONDS = 0.036
 """An hour has 100,000 of them."""
 FIRST, READ = ", first", "a large set, read"
@@ -257,22 +259,14 @@ def rounds(load: Load, number: int, sessions: int, reruns: int, layers: int, exp
 
 
 def browse(load: Load, tabs: int, between: Callable[[], None]) -> None:
-    """`tabs` tabs of Chromium on the map while `between` runs; then one uploads the large set and
-    has its page drawn once more."""
+    """`tabs` tabs of Chromium on the map, and one with the large set, while `between` runs."""
     with chromium() as browser:
         pages = [browser.new_page() for _ in range(tabs)]
         for page in pages:
             page.goto(f"{load.served.address}/routing_map?profile={KEY}")
             page.wait_for_selector("h1", timeout=300_000)
             page.wait_for_selector(READY, timeout=300_000)
-        between()
-        for page in pages:
-            page.reload()
-            page.wait_for_selector("h1", timeout=300_000)
-            page.wait_for_selector(READY, timeout=300_000)
-            shown = page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]')
-            load.figures.faults += shown.all_inner_texts()
-        page = pages[0]
+        page = browser.new_page()
         page.goto(f"{load.served.address}/data_model?forget_kind=Upload")
         page.wait_for_selector(READY, timeout=300_000)
         before = load.processor()
@@ -281,6 +275,14 @@ def browse(load: Load, tabs: int, between: Callable[[], None]) -> None:
         page.wait_for_selector(READY, timeout=300_000)
         load.figures.processor[READ] = [load.processor() - before]
         load.note_memory("large set in a session")
+        between()
+        for each in pages:
+            each.reload()
+            each.wait_for_selector("h1", timeout=300_000)
+            each.wait_for_selector(READY, timeout=300_000)
+        for each in (*pages, page):
+            shown = each.locator('[data-testid="stException"], [data-testid="stAlertContentError"]')
+            load.figures.faults += shown.all_inner_texts()
         page.get_by_text("Settings", exact=True).first.click()
         seed = page.get_by_role("spinbutton", name="Seed")
         for _ in range(3):
@@ -348,6 +350,9 @@ def missed(figures: Figures, sessions: int) -> list[str]:
         found.append(f"memory: growth not known, fewer than {WARM_ROUNDS + 2} rounds")
     elif grown > most:
         found.append(f"memory: {grown:+.1f} MiB a round, over {most:g}")
+    peak = max((value for values in figures.memory.values() for value in values), default=0.0)
+    if peak > MOST_MIB:
+        found.append(f"memory: {peak:.0f} MiB, over {MOST_MIB:,}")
     return found
 
 

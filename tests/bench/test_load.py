@@ -38,8 +38,12 @@ FLAT = {"all closed": [700.0, 900.0, 910.0, 920.0]}
             ["memory: growth not known, fewer than 4 rounds"],
         ),
         (Figures(processor=GOOD), ["memory: growth not known, fewer than 4 rounds"]),
+        (
+            Figures(processor=GOOD, memory=FLAT | {"all open": [1000, 2100, 1000, 1000]}),
+            ["memory: 2100 MiB, over 2,048"],
+        ),
     ],
-    ids=["good", "error", "slow page", "growth", "few rounds", "no rounds"],
+    ids=["good", "error", "slow page", "growth", "few rounds", "no rounds", "peak"],
 )
 def test_what_is_missed_ends_it_with_1(figures: Figures, said: list[str]) -> None:
     assert missed(figures, sessions=50) == said

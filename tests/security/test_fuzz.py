@@ -373,25 +373,37 @@ def test_a_page_at_a_mutated_address_never_ends_in_a_traceback(
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_at_many_mutated_addresses(page: str, home_with_jobs: Path) -> None:
     asked = _known(home_with_jobs)
-    tried = assault_page(page, MANY // 2000, home_with_jobs, dict(asked), seed=5)
+    tried = assault_page(page, MANY // 500, home_with_jobs, dict(asked), seed=5)
     # Its own keys too, which were learnt on the way.
     assert tried >= set(asked)
     assert page in ("start", "selection", "audit", "status") or tried > set(asked)
 
 
-def test_a_mutated_address_never_ends_in_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACE_HOME", str(tmp_path))
-    chance = random.Random(3)
-    for turn in range(max(40, FEW // 100)):
+def assault_readers(turns: int, home: Path, seed: int) -> None:
+    """Read every value that an address can hold, mutated."""
+    chance = random.Random(seed)
+    for turn in range(turns):
         app = AppTest.from_function(_every_value_of_the_address, default_timeout=SECONDS)
         for name, value in ADDRESS.items():
             if chance.random() < 0.6:
                 data = fuzz.mutated(chance, [value.encode()])
                 app.query_params[name] = data.decode("utf-8", "replace")
         asked = {name: quote("".join(value)) for name, value in app.query_params.items()}
-        with watched(tmp_path):
+        with watched(home):
             app.run()
         assert not app.exception, (turn, asked, app.exception[0])
         assert len(app.text) == 1
+
+
+def test_a_mutated_address_never_ends_in_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path))
+    assault_readers(max(40, FEW // 100), tmp_path, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_mutated_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path))
+    assault_readers(MANY // 50, tmp_path, seed=6)
