@@ -1,3 +1,13 @@
-from app.navigation import run
+"""The app's entry. Streamlit imports it once for the server, and runs it as a script for pages."""
 
-run()
+if __name__ == "__main__":
+    from app.navigation import run
+
+    run()
+else:
+    from starlette.middleware import Middleware
+    from streamlit.starlette import App
+
+    from app import serving
+
+    app = App(__file__, middleware=[Middleware(serving.OwnNames)], lifespan=serving.opened)

@@ -19,7 +19,7 @@ import streamlit as st
 from streamlit import config as settings
 from streamlit.errors import StreamlitAuthError
 
-from app import inspecting
+from app import inspecting, serving
 from trace_engine import health, runs
 from trace_engine.bundled import PACK
 from trace_engine.config import ProfileConfig, UnlearnConfig
@@ -55,6 +55,8 @@ class Rules:
     """`TRACE_MOST_STEPS`: optimizer steps of one run, and of one training of an audit."""
     most_upload: int | None = None
     """`TRACE_MOST_UPLOAD_MB`: size of a set that is uploaded or typed, in bytes here."""
+    hosts: frozenset[str] = frozenset()
+    """`TRACE_HOSTS`: names that the server answers to besides its own."""
 
     @property
     def shared(self) -> bool:
@@ -72,6 +74,7 @@ def rules() -> Rules:
         most_active=_number("TRACE_MOST_ACTIVE"),
         most_steps=_number("TRACE_MOST_STEPS"),
         most_upload=None if mega is None else mega * 2**20,
+        hosts=serving.hosts(),
     )
 
 

@@ -37,7 +37,7 @@ def config(**changes: object) -> UnlearnConfig:
 
 @pytest.fixture
 def no_rules(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("READ_ONLY", "LOGIN", "MOST_ACTIVE", "MOST_STEPS", "MOST_UPLOAD_MB"):
+    for name in ("READ_ONLY", "LOGIN", "MOST_ACTIVE", "MOST_STEPS", "MOST_UPLOAD_MB", "HOSTS"):
         monkeypatch.delenv(f"TRACE_{name}", raising=False)
     return monkeypatch
 
@@ -231,7 +231,8 @@ def test_what_a_person_launches_carries_their_label(
 @pytest.mark.parametrize(
     ("name", "value"),
     [("READ_ONLY", "maybe"), ("LOGIN", "2"), ("MOST_STEPS", "-3"), ("MOST_ACTIVE", "0"),
-     ("MOST_UPLOAD_MB", "five"), ("MOST_STEPS", "1e3"), ("READ_ONLY", "hf_secret")],
+     ("MOST_UPLOAD_MB", "five"), ("MOST_STEPS", "1e3"), ("READ_ONLY", "hf_secret"),
+     ("HOSTS", "https://lab.example.org")],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_read_lets_nobody_in(
     no_rules: pytest.MonkeyPatch, bundled: object, open_page: OpenPage, name: str, value: str
