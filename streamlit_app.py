@@ -10,4 +10,5 @@ else:
 
     from app import serving
 
-    app = App(__file__, middleware=[Middleware(serving.OwnNames)], lifespan=serving.opened)
+    around = [Middleware(serving.OwnNames), Middleware(serving.NoPath, __file__)]
+    app = App(__file__, middleware=around, lifespan=serving.opened)

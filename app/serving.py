@@ -11,12 +11,14 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
-from streamlit import cli_util, config
+from streamlit import cli_util, config, net_util
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.starlette import App
 from streamlit.url_util import get_hostname
 from streamlit.web.server import server_util
@@ -96,10 +98,37 @@ class OwnNames:
         await self._app(scope, receive, send)
 
 
+class NoPath:
+    """Tells a tab the name of the app's file, where Streamlit tells it the whole path. A tab makes
+    nothing of it but a hash."""
+
+    def __init__(self, app: ASGIApp, script: str) -> None:
+        self._app, self._name = app, Path(script).name
+        self._mark = self._name.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def shortened(event: Message) -> None:
+            data = event.get("bytes")
+            if data and self._mark in data:  # rare: once a run of a page
+                event["bytes"] = self._without_folder(data)
+            await send(event)
+
+        await self._app(scope, receive, shortened if scope["type"] == "websocket" else send)
+
+    def _without_folder(self, data: bytes) -> bytes:
+        message = ForwardMsg.FromString(data)
+        if message.WhichOneof("type") != "new_session":
+            return data
+        message.new_session.main_script_path = self._name
+        return message.SerializeToString()
+
+
 @asynccontextmanager
 async def opened(_: App) -> AsyncIterator[None]:
-    """While the server runs. Opens the browser at the start as Streamlit does for a script, unless
-    it is told not to (`server.headless`)."""
+    """While the server runs. It never asks the internet for this machine's outside address, as
+    Streamlit does at every origin that is not its own; and it opens the browser at the start as
+    Streamlit does for a script, unless it is told not to (`server.headless`)."""
+    net_util.get_external_ip = lambda: None
     if not config.get_option("server.headless"):
         address = config.get_option("server.address") or "localhost"
         if config.is_manually_set("browser.serverAddress"):

@@ -1,8 +1,10 @@
 """A page of another site whose name is made to point at this machine gets nothing of the server,
 from the first request on; the server's own names get in."""
 
+import os
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,9 +67,9 @@ def test_the_first_visitor_by_another_name_gets_no_session(served: Server) -> No
     assert refused.value.response.status_code == 403
 
 
-async def _connect(served: Server, name: str) -> None:
+async def _connect(served: Server, name: str, **more: Any) -> None:
     port = urlsplit(served.address).port
-    async with Session.open(f"http://{name}:{port}", host="127.0.0.1", port=port):
+    async with Session.open(f"http://{name}:{port}", host="127.0.0.1", port=port, **more):
         pass
 
 
@@ -116,6 +118,44 @@ def test_a_name_of_the_server_gets_the_page_and_a_session(served: Server, name: 
     identity, faults = run_apart(_visit(served, name.lower()))
     assert identity
     assert faults == []
+
+
+LISTENING = """
+import os, socket, sys
+
+def heard(event, given):
+    if event == "socket.getaddrinfo":
+        to = given[0]
+    elif event == "socket.connect" and given[0].type == socket.SOCK_STREAM:
+        to = given[1][0]
+    else:
+        return
+    with open(os.environ["HEARD"], "a") as file:
+        file.write(f"{to}\\n")
+
+sys.addaudithook(heard)
+socket.getaddrinfo("localhost", 80)  # so that the file is there
+"""
+"""Python's start file of a process that notes whom it looks up and connects to."""
+
+
+@pytest.mark.browser
+def test_an_origin_that_is_not_the_servers_makes_it_ask_nobody_outside(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LISTENING, encoding="utf-8")
+    heard = tmp_path / "heard"
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    trusted = "https://other.example.org"
+    with server(
+        tmp_path,
+        environment={"PYTHONPATH": path, "HEARD": str(heard)},
+        options=["--server.corsAllowedOrigins", trusted],
+    ) as found:
+        with pytest.raises(InvalidStatus) as refused:
+            run_apart(_connect(found, "localhost", origin="http://evil.example"))
+        assert refused.value.response.status_code == 403
+        run_apart(_connect(found, "localhost", origin=trusted))
+    assert heard.exists(), "the start file listens"
+    assert set(heard.read_text().split()) <= {"localhost", "127.0.0.1", "::1", "None"}
 
 
 @pytest.fixture

@@ -29,15 +29,23 @@ PAGES = [name for entries in GROUPS.values() for name, _, _ in entries]
 BURSTING = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from app import navigation, teaching
 
 def burst(*_):
     opened = os.path.join(os.environ["TRACE_HOME"], "a-model-of-mine")
     raise OSError(f"{{opened}} with {{os.environ['HF_TOKEN']}}")
 
-teaching.panel = burst
-navigation.path_of = lambda page: os.path.join({str(ROOT)!r}, "pages", f"{{page}}.py")
-navigation.run()
+if __name__ == "__main__":
+    from app import navigation, teaching
+
+    teaching.panel = burst
+    navigation.path_of = lambda page: os.path.join({str(ROOT)!r}, "pages", f"{{page}}.py")
+    navigation.run()
+else:
+    from starlette.middleware import Middleware
+    from streamlit.starlette import App
+    from app import serving
+
+    app = App(__file__, middleware=[Middleware(serving.NoPath, __file__)])
 """
 """The app with a fault in each page, whose message holds what must not leave the server."""
 
@@ -56,7 +64,6 @@ def test_a_page_that_breaks_shows_no_path_and_no_environment(tmp_path: Path) -> 
                 heard = b"".join(session.kept or ())
                 assert CANARY not in heard, page
                 assert b"a-model-of-mine" not in heard, page
-                # What is drawn; Streamlit itself tells each browser where its script lies.
                 drawn = b"".join(
                     message.delta.SerializeToString()
                     for message in messages
@@ -64,7 +71,7 @@ def test_a_page_that_breaks_shows_no_path_and_no_environment(tmp_path: Path) -> 
                 )
                 assert b"encountered an error" in drawn, page
                 for path in (tmp_path, ROOT):
-                    assert str(path).encode() not in drawn, page
+                    assert str(path).encode() not in heard, page
 
     with server(tmp_path, script=script, environment=SECRETS) as served:
         # In a thread of its own: a browser of the tests leaves an event loop in this one.
@@ -72,6 +79,22 @@ def test_a_page_that_breaks_shows_no_path_and_no_environment(tmp_path: Path) -> 
             thread.submit(asyncio.run, visit(served.address)).result()
         # The one who runs the server does learn what it was.
         assert CANARY in served.log.read_bytes()
+
+
+@pytest.mark.browser
+def test_who_is_not_logged_in_is_not_told_where_the_app_lies(tmp_path: Path) -> None:
+    async def visit(address: str) -> list[bytes]:
+        async with Session.open(address, "data_model", keep=True) as session:
+            await session.run()
+            return session.kept or []
+
+    with server(tmp_path, environment={"TRACE_LOGIN": "1"}) as served, ThreadPoolExecutor(1) as one:
+        heard = one.submit(asyncio.run, visit(served.address)).result()
+    assert b"This server asks who you are." in b"".join(heard)
+    messages = [ForwardMsg.FromString(data) for data in heard]
+    told = [m.new_session for m in messages if m.WhichOneof("type") == "new_session"]
+    assert {session.main_script_path for session in told} == {"streamlit_app.py"}
+    assert [data for data in heard if str(ROOT).encode() in data] == []
 
 
 def test_no_secret_is_in_a_run_or_in_a_report(
