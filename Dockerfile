@@ -13,10 +13,11 @@ COPY . .
 RUN pip install --no-cache-dir -c /tmp/constraints.txt '.[login]'
 
 USER trace
-ENV TRACE_HOME=/data PYTHONUNBUFFERED=1
+# Without an address to print, Streamlit would ask the internet for this machine's at every start.
+ENV TRACE_HOME=/data PYTHONUNBUFFERED=1 STREAMLIT_BROWSER_SERVER_ADDRESS=localhost
 VOLUME /data
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+  CMD ["python", "-c", "import os, urllib.request; told = os.environ.get; path = told('STREAMLIT_SERVER_BASE_URL_PATH', '').strip('/'); urllib.request.urlopen('http://127.0.0.1:' + (told('STREAMLIT_SERVER_PORT') or '8501') + (path and '/' + path) + '/_stcore/health', timeout=4)"]
 # Inside the container the server must listen on every interface; publish the port on localhost: -p 127.0.0.1:8501:8501
 CMD ["streamlit", "run", "streamlit_app.py", "--server.address", "0.0.0.0", "--server.headless", "true"]

@@ -120,7 +120,8 @@ class NoPath:
         if message.WhichOneof("type") != "new_session":
             return data
         message.new_session.main_script_path = self._name
-        return message.SerializeToString()
+        shortened: bytes = message.SerializeToString()
+        return shortened
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from app import house, serving
 from tests.support.fronts import run_apart
 from tests.support.server import ROOT, Server, server
 from tests.support.sessions import Session
+from tests.test_container import image_variables, start_command
 from trace_engine.errors import InputError
 
 EVIL = "evil.example"
@@ -140,22 +141,29 @@ socket.getaddrinfo("localhost", 80)  # so that the file is there
 
 
 @pytest.mark.browser
-def test_an_origin_that_is_not_the_servers_makes_it_ask_nobody_outside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("contained", [False, True], ids=["as shipped", "in a container"])
+def test_an_origin_that_is_not_the_servers_makes_it_ask_nobody_outside(
+    tmp_path: Path, contained: bool
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(LISTENING, encoding="utf-8")
     heard = tmp_path / "heard"
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     trusted = "https://other.example.org"
-    with server(
-        tmp_path,
-        environment={"PYTHONPATH": path, "HEARD": str(heard)},
-        options=["--server.corsAllowedOrigins", trusted],
-    ) as found:
+    variables, options = {"PYTHONPATH": path, "HEARD": str(heard)}, []
+    if contained:
+        variables |= {k: v for k, v in image_variables().items() if k != "TRACE_HOME"}
+        options = start_command()[3:]
+        assert "0.0.0.0" in options
+        # It listens everywhere in this test too, but for no longer than the test.
+    options += ["--server.corsAllowedOrigins", trusted]
+    with server(tmp_path, environment=variables, options=options) as found:
         with pytest.raises(InvalidStatus) as refused:
             run_apart(_connect(found, "localhost", origin="http://evil.example"))
         assert refused.value.response.status_code == 403
         run_apart(_connect(found, "localhost", origin=trusted))
     assert heard.exists(), "the start file listens"
-    assert set(heard.read_text().split()) <= {"localhost", "127.0.0.1", "::1", "None"}
+    own = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "None"}
+    assert set(heard.read_text().split()) <= own
 
 
 @pytest.fixture
