@@ -6,8 +6,11 @@ of one origin with the server in the browser's eyes, and Streamlit lets in whose
 Host; only the name gives it away. A literal IP address cannot be made to point elsewhere.
 """
 
+import importlib
 import os
+import pkgutil
 import re
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
@@ -128,11 +131,19 @@ class NoPath:
 async def opened(_: App) -> AsyncIterator[None]:
     """While the server runs. It never asks the internet for this machine's outside address, as
     Streamlit does at every origin that is not its own; and it opens the browser at the start as
-    Streamlit does for a script, unless it is told not to (`server.headless`)."""
+    Streamlit does for a script, unless it is told not to (`server.headless`). What pages import is
+    imported meanwhile, so that the first visitor does not wait for it."""
     net_util.get_external_ip = lambda: None
+    threading.Thread(target=import_pages, name="imports", daemon=True).start()
     if not config.get_option("server.headless"):
         address = config.get_option("server.address") or "localhost"
         if config.is_manually_set("browser.serverAddress"):
             address = config.get_option("browser.serverAddress")
         cli_util.open_browser(server_util.get_url(server_util.get_display_address(address)))
     yield
+
+
+def import_pages() -> None:
+    """Import all that pages share. A page that needs a module waits for its import, as ever."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
