@@ -263,6 +263,7 @@ class Appender:
     def __init__(self, path: Path) -> None:
         self._descriptor = open_own(path, os.O_RDWR | os.O_APPEND)
         self._path = path
+        self._named = False
         with open(self._descriptor, "rb", closefd=False) as file:
             content = file.read()
         os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
@@ -278,8 +279,12 @@ class Appender:
             raise
 
     def sync(self) -> None:
-        """Make the rows so far durable: a checkpoint must never be newer than its curve."""
+        """Make the rows so far durable, and the file's name when it is the first time: a checkpoint
+        must never be newer than its curve."""
         os.fsync(self._descriptor)
+        if not self._named:
+            fsync_path(self._path.parent)
+            self._named = True
 
     def close(self) -> None:
         os.close(self._descriptor)

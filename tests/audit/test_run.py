@@ -259,7 +259,7 @@ def test_a_form_alone_computes_nothing_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.fault_row(28)
+@pytest.mark.fault_row(28, simulated=True)
 def test_one_that_was_killed_before_its_settings_were_there_goes_on(tmp_path: Path) -> None:
     config = small(tmp_path / "sets", parts=["questions"])
     held = Record.prepare(tmp_path / "out")

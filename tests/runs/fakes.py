@@ -73,11 +73,6 @@ class FakeSession:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         version, internal, gauss = self._random.getstate()
         tensors = {"x": self._x.clone(), "momentum": self._momentum.clone()}
-        if "pretend_bytes" in self._script:
-            # A view of one byte that counts as many: as large as a checkpoint of a large model.
-            tensors["huge"] = torch.zeros(1, dtype=torch.uint8).expand(
-                self._script["pretend_bytes"]
-            )
         return tensors, {"step": self.step, "random": [version, list(internal), gauss]}
 
     def load_state(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:

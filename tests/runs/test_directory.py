@@ -1,13 +1,19 @@
 """State is derived from lock and last word; rows are the last of each step; nothing here waits."""
 
+import itertools
 import os
+import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.runs.light_worker import config
-from trace_engine.disk import Appender, write_json
+from tests.support.kills import dying_before, fork
+from trace_engine.config import UnlearnConfig
+from trace_engine.disk import Appender, place_folder, remove_folder, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs import list_runs
 from trace_engine.runs.directory import STALLED_SECONDS, RunDirectory
@@ -149,8 +155,75 @@ def test_a_launch_that_got_no_further_than_its_lock_does_not_block(
     run.create(config(tmp_path)).release()
 
 
+def _make(path: Path, settings: UnlearnConfig, fatal: int) -> None:
+    dying_before(fatal)
+    RunDirectory(path).create(settings)
+
+
+def _begin_again(path: Path, _: UnlearnConfig, fatal: int) -> None:
+    run = RunDirectory(path)
+    dying_before(fatal)
+    with run.lock():
+        run.begin_attempt()
+        write_json(path / "facts.json", {"seen": 1})
+        place_folder(path / "model", _write_model)
+
+
+def _write_model(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"whole")
+
+
+def killed(
+    act: Callable[[Path, UnlearnConfig, int], None], run: RunDirectory, folder: Path, fatal: int
+) -> bool:
+    """Whether a child that does it was killed before so many changes; False when it was done."""
+    process = fork(act, run.path, config(folder, max_steps=9), fatal)
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
 @pytest.mark.faults
 @pytest.mark.fault_row(28)
+def test_a_kill_at_any_change_while_one_is_made_blocks_nothing(tmp_path: Path) -> None:
+    left = Counter[str]()
+    run = RunDirectory(subfolder("runs", tmp_path) / new_run_id())
+    for fatal in itertools.count():
+        if not killed(_make, run, tmp_path, fatal):
+            break
+        states = [summary.status.state for summary in list_runs(tmp_path)]
+        left[" ".join(states) or "not listed"] += 1
+        run.create(config(tmp_path)).release()
+        assert [each.status.state for each in list_runs(tmp_path)] == ["interrupted"]
+        assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == [".reserve.tmp"]
+        remove_folder(run.path)
+    assert set(left) == {"not listed", "interrupted"}
+    assert min(left.values()) > 1, left
+
+
+@pytest.mark.faults
+@pytest.mark.fault_row(28)
+def test_a_kill_at_any_change_of_an_attempt_leaves_nothing_to_the_next(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    run.create(config(tmp_path)).release()
+    kills = halves = 0
+    while killed(_begin_again, run, tmp_path, kills):
+        kills += 1
+        hidden = {path.name for path in run.path.iterdir() if path.name.startswith(".")}
+        halves += bool(hidden - {".reserve.tmp"})
+        assert run.status().state == "interrupted"
+        with run.lock():
+            run.begin_attempt()
+        assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == [".reserve.tmp"]
+        model = run.model_folder()
+        assert model is None or (model / "model.safetensors").read_bytes() == b"whole"
+    assert kills > halves > 5
+
+
+@pytest.mark.faults
+@pytest.mark.fault_row(28, simulated=True)
 @pytest.mark.parametrize("made", [("config.yaml",), ("config.yaml", "launch.json")])
 def test_one_that_was_killed_while_it_was_made_does_not_block_and_is_not_listed(
     tmp_path: Path, made: tuple[str, ...]
@@ -176,7 +249,7 @@ def test_what_only_looks_like_one_that_was_killed_stays(run: RunDirectory, tmp_p
 
 
 @pytest.mark.faults
-@pytest.mark.fault_row(28)
+@pytest.mark.fault_row(28, simulated=True)
 def test_the_next_attempt_removes_what_a_killed_one_left_half_written(
     run: RunDirectory, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_full_disk_loses_events_and_not_the_run(
         assert run.status().state == "running"
 
 
-@pytest.mark.fault_row(11)
+@pytest.mark.fault_row(11, simulated=True)
 def test_a_torn_line_is_cut_by_the_next_event(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with run.create(settings(tmp_path)):

@@ -4,6 +4,7 @@ all."""
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from multiprocessing.context import ForkServerProcess
@@ -14,7 +15,7 @@ import pytest
 
 from tests.runs.fakes import settings, start, write_script
 from tests.runs.waiting import until
-from tests.support.disks import make_room
+from tests.support.disks import fill, make_room
 from trace_engine.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.faults
@@ -201,7 +202,7 @@ def test_a_truncated_file_is_named(undisturbed: RunDirectory, tmp_path: Path, na
     same(run, undisturbed)
 
 
-@pytest.mark.fault_row(12)
+@pytest.mark.fault_row(12, simulated=True)  # test_session_faults.py has one that diverges
 def test_nan_fails_with_its_sentence_and_leaves_a_gap(tmp_path: Path) -> None:
     write_script(tmp_path, nan_at=7)
     run = new_run(tmp_path)
@@ -257,22 +258,30 @@ def test_resume_refuses_other_bytes_and_names_them(tmp_path: Path, field: str) -
 
 @pytest.mark.fault_row(7)
 def test_disk_full_says_how_much_and_older_checkpoints_load(
-    undisturbed: RunDirectory, tmp_path: Path
+    tmp_path: Path, small_disk: Path
 ) -> None:
-    # The preflight compares with the real disk: a state that claims to be larger than any disk.
-    write_script(tmp_path, pause_at=13)
-    run = new_run(tmp_path)
-    kill(paused(run, tmp_path))
-    free = shutil.disk_usage(tmp_path).free
-    write_script(tmp_path, pretend_bytes=free)
-    start(run, tmp_path / "home").join(60)
+    numbers = 10_000  # a checkpoint is two of 80 kB, and the run ends with a model of 80 kB
+    write_script(tmp_path, size=numbers)
+    undisturbed = new_run(tmp_path, "undisturbed")
+    finish(undisturbed, tmp_path)
+    write_script(small_disk, size=numbers, pause_at=13)
+    run = new_run(small_disk)
+    kill(paused(run, small_disk))
+    rows = run.rows()
+    write_script(small_disk, size=numbers)
+    fill(small_disk, but=300_000)
+    start(run, small_disk / "home").join(60)
     status = run.status()
     assert status.state == "failed"
-    assert status.message.startswith("disk full, ")
-    assert " needed, " in status.message
+    found = re.fullmatch(r"disk full, 400\.0 kB needed, (\d+)\.\d kB free\.", status.message)
+    assert found is not None, status.message
+    assert 0 < int(found[1]) < 300
+    assert run.rows() == rows, "it began all the same"
     assert [c.step for c in run.checkpoints()] == [5, 10]
-    write_script(tmp_path)
-    finish(run, tmp_path)
+    for checkpoint in run.checkpoints():
+        checkpoint.verify()
+    make_room(small_disk)
+    finish(run, small_disk)
     same(run, undisturbed)
 
 

@@ -79,14 +79,10 @@ def fork(target: Callable[..., object], *arguments: object) -> ForkServerProcess
     return process
 
 
-def _live(act: Act, life: Path, fatal: int | None, tell: Connection) -> None:
-    """A child: counts its changes to the file system, and dies before the fatal one."""
-    log = os.open(life.with_name(f"{life.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    life.mkdir(exist_ok=True)
+def dying_before(fatal: int | None) -> Callable[[], int]:
+    """Let this process die before the fatal one of its changes to the file system from here on,
+    counted from 0. Returns what says how many there were."""
     own, changes = os.getpid(), 0
-    gc.freeze()  # what the server imported is not garbage, and looking through it takes long
 
     def watch(event: str, values: tuple[Any, ...]) -> None:
         nonlocal changes
@@ -97,8 +93,19 @@ def _live(act: Act, life: Path, fatal: int | None, tell: Connection) -> None:
             changes += 1
 
     sys.addaudithook(watch)
+    return lambda: changes
+
+
+def _live(act: Act, life: Path, fatal: int | None, tell: Connection) -> None:
+    """A child: counts its changes to the file system, and dies before the fatal one."""
+    log = os.open(life.with_name(f"{life.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    life.mkdir(exist_ok=True)
+    gc.freeze()  # what the server imported is not garbage, and looking through it takes long
+    changes = dying_before(fatal)
     code = act(life)
-    tell.send(changes)
+    tell.send(changes())
     sys.exit(code)
 
 

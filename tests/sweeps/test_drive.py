@@ -164,7 +164,7 @@ def test_a_start_that_was_not_recorded_is_found_again(base: Path, tmp_path: Path
     assert len(list_runs(base)) == 3
 
 
-@pytest.mark.fault_row(28)
+@pytest.mark.fault_row(28, simulated=True)
 def test_a_run_that_was_killed_before_it_had_a_process_is_started_by_a_resume(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

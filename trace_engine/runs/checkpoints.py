@@ -88,7 +88,9 @@ def save_checkpoint(
 
     text = json.dumps(state, allow_nan=False)
     needed = sum(t.numel() * t.element_size() for t in tensors.values()) + len(text)
-    folder.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        fsync_path(folder.parent)
     require_space(folder, 2 * needed)
     target = folder / f"{step:06d}"
     target.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from trace_engine.config import ProfileConfig, UnlearnConfig, read_config, to_ya
 from trace_engine.disk import (
     LAST_WORDS,
     Stamp,
+    fsync_path,
     is_leftover,
     open_own,
     read_json,
@@ -360,6 +361,7 @@ class RunDirectory:
             },
         )
         self.event("starting", max_steps=getattr(config, "max_steps", 0))
+        fsync_path(self.path.parent)
 
     def _empty(self) -> bool:
         """Nothing is there but perhaps the lock of a launch that got no further."""
@@ -368,7 +370,7 @@ class RunDirectory:
     def unmade(self) -> bool:
         """Whether it is only what a process left that was killed while it made the directory."""
         names = {path.name for path in self.path.iterdir() if not is_leftover(path.name)}
-        return "lock" in names and names <= _BEFORE_THE_STATUS
+        return not names or ("lock" in names and names <= _BEFORE_THE_STATUS)
 
     def _nothing_computed(self) -> bool:
         """Whether it is a run, and nothing but a run, that ended before its first update."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trace_engine import formats
 from trace_engine.config import UnlearnConfig, identity_of
-from trace_engine.disk import Appender, place_folder, require_space, write_json
+from trace_engine.disk import Appender, fsync_path, place_folder, require_space, write_json
 from trace_engine.progress import Progress, ProgressCallback
 from trace_engine.routing import ALONE, Workers
 from trace_engine.runs.checkpoints import load_state, newest_sound, require_same, save_checkpoint
@@ -232,6 +232,7 @@ def _write_report(run: RunDirectory, outcome: dict[str, Any]) -> None:
     saved = outcome["kept"]["step"]
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
+    fsync_path(run.path)
     summary = {
         formats.FIELD: formats.RUN,
         "run": run.id,
