@@ -4,7 +4,8 @@ Run it when a format's number rises, with a new folder's name in `KEPT`, and com
 folders of earlier formats stay as they are, because every later version must open them. Everything
 is of a tiny random model, named by paths relative to the folder, so that a copy of it resumes.
 Where only audits rose, `python -m tests.formats.make audit` writes one alone, of v1's models and
-sets, into `AUDIT_KEPT`, with the benchmarks that it asks.
+sets, into `AUDIT_KEPT`, with the benchmarks that it asks. `later` writes what came after v1 beside
+it, of the same models and sets, into `LATER`.
 """
 
 import contextlib
@@ -31,11 +32,13 @@ from trace_engine.causal.perform import perform
 from trace_engine.causal.settings import parse_causal
 from trace_engine.cli import main as command
 from trace_engine.config import UnlearnConfig, parse_config
-from trace_engine.disk import write_json
+from trace_engine.disk import read_json, write_json
+from trace_engine.errors import InputError
 from trace_engine.export import background
 from trace_engine.health import tiny
 from trace_engine.progress import Progress
-from trace_engine.runs import RunDirectory
+from trace_engine.routing import windows
+from trace_engine.runs import RunDirectory, evidence
 from trace_engine.runs.asking import write_asked
 from trace_engine.runs.places import subfolder
 from trace_engine.runs.stopping import StopFlag
@@ -45,6 +48,9 @@ from trace_engine.sweeps.plan import plan_sweep
 
 KEPT = Path(__file__).parent / "v1"
 AUDIT_KEPT = Path(__file__).parent / "v6"
+LATER = Path(__file__).parent / "later"
+BLOCKS, EVIDENCE = "profile", "evidence"
+"""A profile of schema 2, and jobs of evidence as a page asks for them."""
 DONE, STOPPED, SWEEP, JOB, UNNUMBERED = (f"20260101-00000{n}-aaaaaa" for n in range(5))
 STOPPED_AT = 2
 ELSEWHERE = "elsewhere"
@@ -240,9 +246,50 @@ def audit_alone() -> None:
             shutil.copytree(folder / name, AUDIT_KEPT / name)
 
 
+def write_blocks(folder: Path, home: Path) -> None:
+    """A profile whose sides are counted in blocks of documents, and its map."""
+    os.environ["TRACE_HOME"] = str(home)
+    small = {"MOST_DOCUMENTS": 3, "BLOCKS": 4, "WINDOW_DOCUMENTS": 3}
+    words = "profile --model model --device cpu --forget forget.txt --retain retain.txt"
+    with mock.patch.multiple(windows, **small):
+        code = command([*words.split(), "--permutations", "99", "--out", str(folder)])
+    assert code == 0
+
+
+def write_evidence_jobs(folder: Path, home: Path) -> None:
+    """One that is done, and one that failed."""
+    asked = {"model": MODEL, "questions": "validation.jsonl", "profile": "profile"}
+    asked |= {"permutations": 99, "draws": 2, "what": "ablate", "cells": [[0, 1]]}
+
+    def fail(*_: object) -> None:
+        raise InputError("These questions cannot be asked.")
+
+    with mock.patch.object(evidence, "WORKER", ["/bin/true"]):
+        for name, perform_ in (("done", evidence.default_perform), ("failed", fail)):
+            config = parse_causal(asked | {"seed": len(name)})
+            started = evidence.start_evidence(config, home, owner="somebody")
+            evidence.work(started.folder, StopFlag(), home, perform_)
+            assert read_json(started.folder / "status.json")["state"] == name
+            unwanted = shutil.ignore_patterns("lock", "log.txt", "progress.json")
+            shutil.copytree(started.folder, folder / name, ignore=unwanted)
+
+
+def later_alone() -> None:
+    shutil.rmtree(LATER, ignore_errors=True)
+    LATER.mkdir()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "kept"
+        shutil.copytree(KEPT, folder)
+        with contextlib.chdir(folder):
+            write_blocks(Path("in-blocks"), Path(scratch))
+            write_evidence_jobs(Path("jobs"), Path(scratch))
+        shutil.copytree(folder / "in-blocks", LATER / BLOCKS)
+        shutil.copytree(folder / "jobs", LATER / EVIDENCE)
+
+
 def main() -> None:
-    if sys.argv[1:] == ["audit"]:
-        audit_alone()
+    if sys.argv[1:] in (["audit"], ["later"]):
+        audit_alone() if sys.argv[1] == "audit" else later_alone()
         return
     shutil.rmtree(KEPT, ignore_errors=True)
     KEPT.mkdir()

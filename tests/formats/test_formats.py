@@ -1,6 +1,9 @@
 """Every kept format opens, and resumes; a newer one is refused in one sentence, everywhere."""
 
+import ast
+import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +18,16 @@ from streamlit.testing.v1 import AppTest
 import trace_engine
 from app import bench_view
 from tests.app import conftest as app_fixtures
-from tests.formats.make import DONE, JOB, STOPPED, SWEEP, UNNUMBERED
+from tests.formats.make import (
+    BLOCKS,
+    DONE,
+    EVIDENCE,
+    JOB,
+    LATER,
+    STOPPED,
+    SWEEP,
+    UNNUMBERED,
+)
 from trace_engine import runs, sweeps
 from trace_engine.audit import background as audits
 from trace_engine.audit.report_file import read_report
@@ -96,6 +108,42 @@ def test_a_profile_gives_the_selection_and_the_weights_it_gave(kept: Path) -> No
     assert weights["rule"] == fitted.rule == "exact"
     achieved = [row["achieved"] for row in weights["table"]]
     assert np.allclose(fitted.table["achieved"], achieved, atol=1e-9)
+
+
+@pytest.fixture
+def in_blocks(kept: Path) -> Path:
+    """The profile whose sides are counted in blocks, among the others."""
+    key = json.loads((LATER / BLOCKS / "profile.json").read_text())["meta"]["key"]
+    return Path(shutil.copytree(LATER / BLOCKS, kept / "profiles" / key))
+
+
+@pytest.mark.fault_row(26)
+def test_a_profile_in_blocks_opens_with_its_map(
+    in_blocks: Path, open_page: Callable[..., AppTest]
+) -> None:
+    assert json.loads((in_blocks / "profile.json").read_text())["schema"] == 2
+    profile, found = Profile.load(in_blocks), load_mismatch(in_blocks)
+    assert (profile.forget.unit, profile.retain.unit) == ("block", "block")
+    counts = [profile.forget.block_documents_D, profile.retain.block_documents_D]
+    assert [each is not None and each.tolist() for each in counts] == [[1, 3, 0, 2], [1, 1, 2, 2]]
+    assert (found.blocks_forget, found.blocks_retain) == (3, 4)
+    assert len(select_experts(profile, SelectionConfig(top_k=1), found).cells) == 2
+    for page in ("routing_map", "expert", "selection"):
+        app = open_page(page, profile=in_blocks.name)
+        assert not app.exception, page
+        assert not app.error, page
+
+
+def test_opening_changes_no_file(kept: Path, open_page: Callable[..., AppTest]) -> None:
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    key = json.loads((kept / "profile" / "profile.json").read_text())["meta"]["key"]
+    for address in ({"run": DONE}, {"run": STOPPED}, {"sweep": SWEEP}):
+        assert not open_page("unlearn", profile=key, **address).exception
+    for page in ("routing_map", "compare", "causal", "audit"):
+        assert not open_page(page, profile=key).exception, page
+    assert main(["runs", "show", DONE]) == main(["runs", "show", STOPPED]) == 0
+    read_table(kept / "table")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.fault_row(26)
@@ -278,6 +326,20 @@ def test_causal_evidence_opens(kept: Path) -> None:
         assert result["schema"] == 1
 
 
+@pytest.mark.parametrize("ended", ["done", "failed"])
+def test_a_job_of_evidence_opens(kept: Path, ended: str) -> None:
+    settings = parse_causal(read_json(LATER / EVIDENCE / ended / "settings.json"))
+    shutil.copytree(LATER / EVIDENCE / ended, evidence_folder(settings))
+    found = evidence_state(settings)
+    assert found.state == ended
+    if ended == "failed":
+        assert found.message == "These questions cannot be asked."
+        assert found.result is None
+    else:
+        assert found.result is not None
+        assert Ablation.from_dict(found.result).cells == ((0, 1),)
+
+
 def test_a_scan_goes_on_from_the_answers_it_kept(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +363,78 @@ def test_the_pages_open_them(kept: Path, open_page: Callable[..., AppTest]) -> N
     assert not app.exception
     assert any("kept, done" in found.value.replace("\\", "") for found in app.subheader)
     assert not open_page("compare", profile=key).exception
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def _field(name: str, path: Path) -> Any:
+    if path.suffix == ".npz":
+        head = np.load(path, allow_pickle=False)["head"].tobytes()
+        return json.loads(head)[name]
+    return json.loads(path.read_text(encoding="utf-8")).get(name)
+
+
+WRITTEN = {
+    "formats.RUN": [("format", "*/runs/*/status.json"), ("format", "*/runs/*/report/summary.json")],
+    "formats.SWEEP": [("format", "*/sweeps/*/status.json")],
+    "formats.TABLE": [("format", "*/table/table.json")],
+    "formats.CALIBRATION": [("format", "*/select.json"), ("format", "*/weights.json")],
+    "formats.AUDIT": [("format", "*/audit/report.json"), ("format", "*/audit/manifest.json")],
+    "formats.AUDIT_JOB": [
+        ("format", "*/audits/*/status.json"),
+        ("format", "*/audits/*/launch.json"),
+    ],
+    "formats.EXPORT_JOB": [("format", "*/exports/.*.json")],
+    "routing.storage.SCHEMA": [("schema", "*/profile/profile.json")],
+    "routing.storage.BLOCKS_SCHEMA": [("schema", "*/profile/profile.json")],
+    "routing.mismatch_map.SCHEMA": [("schema", "*/profile/mismatch.npz")],
+    "benchmark.plan.SCHEMA": [("schema", "*/table/trials/*.json")],
+    "unlearning.packing.SCHEMA": [("schema", "*/runs/*/checkpoints/*/state.json")],
+    "runs.checkpoints._FORMAT": [("format", "*/runs/*/checkpoints/*/manifest.json")],
+    "runs.evidence.FORMAT": [
+        ("format", "*/evidence/*/status.json"),
+        ("format", "*/evidence/*/launch.json"),
+    ],
+    "causal.results.SCHEMA": [
+        ("schema", "*/evidence/scan/result.json"),
+        ("schema", "*/evidence/ablate/result.json"),
+    ],
+    "causal.rerouted_results.SCHEMA": [("schema", "*/evidence/rerouted/result.json")],
+    "causal.store.SCHEMA": [("schema", "*/evidence/answers/*/layer-*-expert-*.json")],
+}
+"""A number that the engine writes -> the files that carry it, and under which name."""
+NOT_WRITTEN = {
+    "audit.parts.VERSION",  # of how parts compute: it goes into their keys
+    "config.base.SCHEMA_VERSION",  # what a program asks; no file has it
+}
+
+
+def numbers() -> set[str]:
+    """Every number of a format in the engine, by module and name."""
+    root = Path(trace_engine.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        module = ".".join(path.relative_to(root).with_suffix("").parts)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
+                continue
+            [target] = node.targets if isinstance(node, ast.Assign) else [node.target]
+            name = target.id if isinstance(target, ast.Name) else ""
+            number = isinstance(node.value, ast.Constant) and type(node.value.value) is int
+            if number and (module == "formats" or re.search("FORMAT|SCHEMA|VERSION", name)):
+                found.add(f"{module}.{name}")
+    return found
+
+
+def test_every_format_that_is_written_is_kept() -> None:
+    assert numbers() == set(WRITTEN) | NOT_WRITTEN
+    for number, files in WRITTEN.items():
+        module, _, name = number.rpartition(".")
+        now = getattr(importlib.import_module(f"trace_engine.{module}"), name)
+        for field, pattern in files:
+            kept = {_field(field, path) for path in Path(__file__).parent.glob(pattern)}
+            assert now in kept, f"{number} is {now}; kept are {kept}: {pattern}"
 
 
 # --- newer ---------------------------------------------------------------------------------------

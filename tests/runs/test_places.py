@@ -22,6 +22,7 @@ BAD_IDS = [
 ]
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize("run_id", BAD_IDS)
 @pytest.mark.parametrize("door", [open_run, resume, stop, delete])
 def test_only_an_id_opens_a_run(tmp_path: Path, run_id: str, door: object) -> None:
@@ -29,6 +30,7 @@ def test_only_an_id_opens_a_run(tmp_path: Path, run_id: str, door: object) -> No
         door(run_id, tmp_path)  # type: ignore[operator]
 
 
+@pytest.mark.fault_row(23)
 def test_a_link_is_not_a_run(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
