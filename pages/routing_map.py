@@ -88,7 +88,7 @@ charts.show(
     ),
 )
 for note in view.mismatch.notes:
-    st.caption(f":material/info: {note}")
+    st.caption(f":material/info: {wording.plain(note)}")
 
 left, right = st.columns([2, 3], gap="large")
 with left:
