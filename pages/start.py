@@ -42,7 +42,7 @@ charts.show(
     f"{wording.ONLY_ACTIVATION}",
 )
 for note in view.mismatch.notes:
-    st.caption(f":material/info: {note}")
+    st.caption(f":material/info: {wording.plain(note)}")
 
 start_view.words_behind(view, cell)
 start_view.same_style(view)

@@ -103,7 +103,9 @@ def test_markup_in_tokens_and_set_names_is_inert(
         meta={**bundled.meta, "sets": {"forget": {"name": "![x](http://evil.example/y)"}}},
     )
     evil.save(tmp_path / "evil")
-    mismatch(evil, permutations=99, bootstrap=100).save(tmp_path / "evil")
+    found = mismatch(evil, permutations=99, bootstrap=100)
+    # The map's file is the profile's, so a stranger's says what it likes.
+    replace(found, notes=(*found.notes, "![x](http://evil.example/z)")).save(tmp_path / "evil")
     monkeypatch.setattr(state, "BUNDLED_PATH", tmp_path / "evil")
     for page in ("expert", "start", "routing_map"):
         app = open_page(page)
