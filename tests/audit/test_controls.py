@@ -56,6 +56,7 @@ def test_a_question_that_was_not_asked_in_a_way_counts_on_neither_side(tmp_path:
     assert (some["asked"]["value"], some["asked"]["n"]) == (0.25, 2)
 
 
+@pytest.mark.slow
 def test_ways_that_all_hide_count_as_not_tested_and_the_report_says_so(
     finished: Audited,
 ) -> None:

@@ -132,6 +132,7 @@ def test_two_workers_make_the_table_of_one(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_table_of_what_is_computed_names_the_rest_and_computes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

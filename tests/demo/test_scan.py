@@ -34,6 +34,7 @@ def bundled() -> Scan:
     return Scan.from_dict(read_json(evidence.BUNDLED / "result.json"))
 
 
+@pytest.mark.slow
 def test_a_few_experts_measured_again_give_the_same(bundled: Scan) -> None:
     opened = open_model(USUAL.model)
     load = profile_load(Profile.load(PACK / "profile"))

@@ -130,6 +130,7 @@ def test_the_page_of_a_finished_run_exports(
     assert any("3 files" in str(box.value) for box in app.success)
 
 
+@pytest.mark.slow
 def test_a_lora_run_offers_its_adapter_and_says_why_it_failed(
     bundled: object, trace_home: Path, open_page: Callable[..., AppTest]
 ) -> None:

@@ -92,6 +92,7 @@ def logits_of_the_run(run: RunDirectory) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_best_evaluation_is_the_saved_model(tmp_path: Path) -> None:
     write_sets(tmp_path)
     config = settings(

@@ -223,6 +223,12 @@ def test_a_table_opens_and_nothing_of_it_is_computed_again(kept: Path) -> None:
     assert (left.rows, left.tuning_left, left.test_left) == (2, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "audited",
+    [*(pytest.param(older, marks=pytest.mark.slow) for older in AUDITS[:-1]), AUDITS[-1]],
+    ids=lambda path: path.parent.name,
+    indirect=True,
+)
 def test_an_audit_is_read_and_checked_against_its_models_and_sets(audited: Path) -> None:
     report = read_report(audited / "audit")
     assert (report["settings"]["name"], report["finding"]["verdict"]) == ("kept", "undecided")

@@ -73,6 +73,7 @@ def test_the_largest_models_are_let_through() -> None:
     check_settings("x", {"hidden_size": 53_248, "vocab_size": 1_000_000, "text_config": {}})
 
 
+@pytest.mark.slow
 def test_every_familys_defaults_are_let_through() -> None:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

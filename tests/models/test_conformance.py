@@ -52,6 +52,7 @@ def test_enumeration_finds_families_whatever_they_call_their_experts() -> None:
     assert not {"llama", "gpt2", "bamba", "switch_transformers"} & set(found)
 
 
+@pytest.mark.slow
 def test_no_causal_type_outside_the_enumeration_has_a_routed_block() -> None:
     outside = [t for t in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if t not in moe_types()]
     built = 0

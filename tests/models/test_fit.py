@@ -87,6 +87,7 @@ def test_experts_that_are_stored_otherwise_fit(family: str, tmp_path: Path) -> N
     check_headers(files, outline(files, ModelConfig(source=files.source)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", [t for t in moe_types() if t not in UNTAPPED])
 def test_every_type_fits_what_it_saved_and_nothing_else(model_type: str, tmp_path: Path) -> None:
     tiny_model(model_type).save_pretrained(tmp_path)

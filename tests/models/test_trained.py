@@ -50,6 +50,7 @@ def cases(layer: int) -> list[tuple[TrainableConfig, list[Cell]]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", COVERED)
 def test_what_the_outline_says_is_what_the_opened_model_counts(model_type: str) -> None:
     facts = outline_facts(model_type)

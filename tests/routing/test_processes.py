@@ -86,6 +86,7 @@ def shards(home: Path) -> set[str]:
     return {path.stem for path in (home / "profiles" / ".work").rglob("*.shard")}
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_two_processes_give_the_integers_of_one(
     tmp_path: Path, asked: ProfileConfig, expected: Profile

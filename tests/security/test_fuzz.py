@@ -207,6 +207,7 @@ def test_a_hang_is_no_refusal_even_where_all_is_caught() -> None:
         _catches_everything()
 
 
+@pytest.mark.slow
 def test_a_bomb_is_seen_by_its_memory_though_it_was_freed() -> None:
     # Where the peak cannot be taken back: beyond it.
     room = 2 * MEMORY + (_peak() if _FORGET is None else 0)

@@ -119,6 +119,7 @@ def test_many_texts_in_lists_are_read_whether_they_repeat_or_not() -> None:
     assert len(parse_documents("a.parquet", data)) == rows
 
 
+@pytest.mark.slow
 def test_rows_of_a_dictionary_are_counted_as_rows() -> None:
     assert "has more than 1,000,000 rows" in refusal(packed({"text": repeated("a", 1_100_000)}))
 

@@ -129,6 +129,7 @@ def test_overlap_of_streamed_sets(tmp_path: Path) -> None:
         check_pair(found[1], found[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "txt", "parquet"])
 def test_memory_does_not_grow_with_the_documents(tmp_path: Path, kind: str) -> None:
     peaks = {number: peak_of(tmp_path, kind, number) for number in (1_000, 10_000)}

@@ -96,6 +96,7 @@ def test_one_after_another_each_an_ordinary_run(base: Path, tmp_path: Path) -> N
     assert len(list_runs(base)) == 3
 
 
+@pytest.mark.slow
 def test_as_many_at_once_as_there_are_slots(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", CASES)
 def test_parts_add_up_to_the_whole_batch(
     folder: Path, profile: Profile, settings: dict[str, Any]

@@ -154,6 +154,7 @@ def run(config: UnlearnConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [row for row in without_clock(rows) if row["kind"] == "train"], facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", [{"kind": "all"}, {"kind": "layers", "layers": [0]}])
 def test_a_run_drives_forget_states_to_the_target_and_holds_retain_states(
     tmp_path: Path, trainable: dict[str, Any]

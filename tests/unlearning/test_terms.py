@@ -358,6 +358,7 @@ def test_weights_act_on_the_kl_term(tmp_path: Path) -> None:
     assert found[0] != found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "term"),
     [

@@ -170,6 +170,7 @@ def one_process(tmp_path: Path, config_file: Path) -> RunDirectory:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_two_processes_give_the_curve_of_one_and_one_of_them_writes(tmp_path: Path) -> None:
     write_sets(tmp_path)
