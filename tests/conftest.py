@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import disks, reliability
 
-LONG = ("browser", "audit", "runs", "sweeps", "test_cli_processes.py")
+LONG = ("kills", "browser", "audit", "runs", "sweeps", "test_cli_processes.py")
 """Folders and files whose tests start servers and workers and wait for them."""
 
 
