@@ -407,4 +407,4 @@ def test_a_mutated_address_never_ends_in_a_traceback(
 @pytest.mark.timeout(1800)
 def test_many_mutated_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACE_HOME", str(tmp_path))
-    assault_readers(MANY // 50, tmp_path, seed=6)
+    assault_readers(MANY // 200, tmp_path, seed=6)
