@@ -10,5 +10,6 @@ else:
 
     from app import serving
 
-    around = [Middleware(serving.OwnNames), Middleware(serving.NoPath, __file__)]
+    around = [Middleware(serving.NotFramed), Middleware(serving.OwnNames)]
+    around += [Middleware(serving.NoMetrics), Middleware(serving.NoPath, __file__)]
     app = App(__file__, middleware=around, lifespan=serving.opened)

@@ -1,9 +1,11 @@
-"""The server around the pages: the names that it answers to, and what it neither tells nor asks.
+"""The server around the pages: the names that it answers to, whose pages may use it or show it in a
+frame, and what it neither tells nor asks.
 
 `streamlit_app.py` hands this to Streamlit, which asks it before anything else, from the first
 request on. A page of another site whose name is made to point at this machine ("DNS rebinding") is
 of one origin with the server in the browser's eyes, and Streamlit lets in whose Origin equals its
-Host; only the name gives it away. A literal IP address cannot be made to point elsewhere.
+Host; only the name gives it away. A literal IP address cannot be made to point elsewhere. Of a page
+of this machine Streamlit does not look at the port, which tells one server here from another.
 """
 
 import importlib
@@ -16,7 +18,7 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -34,8 +36,14 @@ REFUSED = (
     f"whoever runs it can allow a name with {VARIABLE} or browser.serverAddress (SECURITY.md, “For "
     "a team”).\n"
 )
+REFUSED_ORIGIN = (
+    "TRACE takes nothing from a page of another port or address. Whoever runs it can list the "
+    "page's origin in server.corsAllowedOrigins (SECURITY.md, “For a team”).\n"
+)
 _NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
-_HOST = re.compile(rf"(?:({_NAME})\.?|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{{1,5}})?")
+_HOST = re.compile(rf"(?:({_NAME})\.?|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{{1,5}}))?")
+_Name = str | IPv4Address | IPv6Address
+_PORTS = {"http": 80, "https": 443}
 
 
 def hosts() -> frozenset[str]:
@@ -51,16 +59,47 @@ def hosts() -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
-def answers_to(host: str) -> bool:
-    """Whether a request with this Host header is for this server."""
+def _parts(host: str) -> tuple[_Name, int | None] | None:
+    """Name or address, and port, of what a Host header says; None where it cannot be read."""
     match = _HOST.fullmatch(host)
     if match is None:
-        return False
-    name, bracketed = match.groups()
+        return None
+    name, bracketed, port = match.groups()
+    said: _Name
     if bracketed is not None:
-        return _is_address(IPv6Address, bracketed)
-    name = name.lower()
-    if name == "localhost" or name.endswith(".localhost") or _is_address(IPv4Address, name):
+        try:
+            said = IPv6Address(bracketed)
+        except ValueError:
+            return None
+    else:
+        try:
+            said = IPv4Address(name)
+        except ValueError:
+            said = name.lower()
+    return said, None if port is None else int(port)
+
+
+def _is_literal(name: _Name) -> bool:
+    """Whether nobody can make this name point elsewhere."""
+    if isinstance(name, str):
+        return name == "localhost" or name.endswith(".localhost")
+    return True
+
+
+def _is_this_machine(name: _Name) -> bool:
+    if isinstance(name, str):
+        return _is_literal(name)
+    inner = name.ipv4_mapped if isinstance(name, IPv6Address) else None
+    return (inner or name).is_loopback or (inner or name).is_unspecified
+
+
+def answers_to(host: str) -> bool:
+    """Whether a request with this Host header is for this server."""
+    parts = _parts(host)
+    if parts is None:
+        return False
+    name, _ = parts
+    if _is_literal(name):
         return True
     try:
         return name in hosts() | _public_names()
@@ -68,12 +107,44 @@ def answers_to(host: str) -> bool:
         return False
 
 
-def _is_address(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
-    try:
-        kind(text)
-    except ValueError:
+def may_come_from(origins: list[str], host: str) -> bool:
+    """Whether a page with these Origin headers may ask `host` for a session or send it something,
+    as far as addresses go: one must be of the host and port that it asks, or be listed. Names are
+    Streamlit's to judge, and so is `null`; a program that is no browser says none."""
+    if not origins or not config.get_option("server.enableCORS"):
+        return True
+    if len(origins) > 1:
         return False
-    return True
+    if origins[0] == "null":
+        return True
+    scheme, _, rest = origins[0].partition("://")
+    there, here = _parts(rest), _parts(host)
+    if there is None or here is None:
+        return False
+    name, port = there
+    if not _is_literal(name):
+        return True
+    usual = _PORTS.get(scheme)
+    if usual is None:
+        return False
+    port = port or usual
+    return (name, port) == (here[0], here[1] or usual) or _is_listed(scheme, name, port)
+
+
+def _is_listed(scheme: str, name: _Name, port: int) -> bool:
+    """Whether Streamlit's settings name this address: without scheme and port it means all of them,
+    but for the public address, which says "localhost" where nobody has thought of other ports."""
+    public = config.get_option("browser.serverAddress")
+    if public and not _is_this_machine(name) and get_hostname(public.strip()) == str(name):
+        return True
+    for entry in config.get_option("server.corsAllowedOrigins"):
+        before, mark, after = entry.strip().partition("://")
+        listed = _parts(after if mark else before)
+        if listed is None or listed[0] != name or (mark and before != scheme):
+            continue
+        if port == (listed[1] or (_PORTS[scheme] if mark else port)):
+            return True
+    return False
 
 
 def _public_names() -> set[str]:
@@ -83,22 +154,61 @@ def _public_names() -> set[str]:
     return {(get_hostname(address.strip()) or "").lower() for address in said if address} - {""}
 
 
+class NotFramed:
+    """Says on every answer that no other site may show it in a frame, where a click would be the
+    visitor's own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def said(event: Message) -> None:
+            if event["type"] == "http.response.start":
+                headers = MutableHeaders(scope=event)
+                headers.append("Content-Security-Policy", "frame-ancestors 'self'")
+                headers["X-Frame-Options"] = "SAMEORIGIN"
+            await send(event)
+
+        await self._app(scope, receive, said if scope["type"] == "http" else send)
+
+
 class OwnNames:
-    """Answers only where the one Host header is a name of this server."""
+    """Answers only where the one Host header is a name of this server, and opens a session or takes
+    something only where the Origin may ask for it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            asked = Headers(scope=scope).getlist("host")
+            headers = Headers(scope=scope)
+            asked, said = headers.getlist("host"), ""
             if len(asked) != 1 or not answers_to(asked[0]):
-                refusal: ASGIApp = PlainTextResponse(REFUSED, status_code=403)
+                said = REFUSED
+            elif scope.get("method") not in ("GET", "HEAD") and not may_come_from(
+                headers.getlist("origin"), asked[0]
+            ):
+                said = REFUSED_ORIGIN
+            if said:
+                refusal: ASGIApp = PlainTextResponse(said, status_code=403)
                 if scope["type"] == "websocket":
                     refusal = WebSocketClose(code=1008)
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class NoMetrics:
+    """Has no metrics: Streamlit tells them anybody, with the names of the app's functions."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/_stcore/metrics"):
+            app = PlainTextResponse("Not Found", status_code=404)
+        await app(scope, receive, send)
 
 
 class NoPath:

@@ -49,6 +49,7 @@ def test_the_page_is_there_and_nothing_beside_its_path(before: Front) -> None:
         answer, body = before.ask("GET", path)
         assert (answer.status, b"<title>Streamlit</title>" in body) == (200, True), path
     assert before.ask("GET", "/trace/_stcore/health")[1] == b"ok"
+    assert before.ask("GET", "/trace/_stcore/metrics")[0].status == 404
     moved, _ = before.ask("GET", "/trace")
     assert moved.status in (301, 302)
     assert str(moved.getheader("Location")).endswith("/trace/")
