@@ -17,8 +17,9 @@ from trace_engine.audit.background import (
     resume_audit,
     stop_audit,
 )
-from trace_engine.disk import read_json, write_json
+from trace_engine.disk import read_json, sha256_file, write_json
 from trace_engine.errors import RunError
+from trace_engine.runs.lock import FileLock
 from trace_engine.runs.places import new_run_id, subfolder
 
 
@@ -40,6 +41,32 @@ def test_a_launched_audit_ends_with_its_report(tmp_path: Path) -> None:
     assert [one.id for one in list_audits(tmp_path / "home")] == [audit]
     with pytest.raises(RunError, match="not at work"):
         stop_audit(audit, tmp_path / "home")
+    # A tab that was opened before it ended still offers to go on with it.
+    with pytest.raises(RunError, match="is done; there is nothing to resume"):
+        resume_audit(audit, tmp_path / "home")
+    assert audit_state(audit, tmp_path / "home") == found
+    assert sha256_file(found.report / "manifest.json") == found.manifest_sha256
+
+
+def test_an_audit_that_ended_between_look_and_lock_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = subfolder("audits", tmp_path) / new_run_id()
+    folder.mkdir()
+    write_json(folder / "status.json", {"state": "stopped", "message": "Stopped."})
+    take = FileLock.take
+    said = {"state": "done", "message": "Undecided"}
+
+    def late(path: Path, refusal: str) -> FileLock:
+        write_json(folder / "status.json", said)  # by the process that another tab started
+        return take(path, refusal)
+
+    monkeypatch.setattr(FileLock, "take", late)
+    monkeypatch.setattr("trace_engine.audit.background.start_detached", lambda *_: pytest.fail())
+    for _ in range(2):  # the refusal frees the lock
+        with pytest.raises(RunError, match="is done; there is nothing to resume"):
+            resume_audit(folder.name, tmp_path)
+    assert read_json(folder / "status.json") == said
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from trace_engine.export import background
 from trace_engine.export.background import export_state, start_export
 from trace_engine.formats import EXPORT_JOB
 from trace_engine.runs import RunDirectory
-from trace_engine.runs.lock import is_locked
+from trace_engine.runs.lock import FileLock, is_locked
 
 bundled, open_page = app_fixtures.bundled, app_fixtures.open_page
 saved_profile, trace_home = app_fixtures.saved_profile, app_fixtures.trace_home
@@ -153,3 +153,19 @@ def test_a_run_without_a_model_offers_no_export(
 ) -> None:
     app = open_page("unlearn", run=write_run(trace_home, ROWS, state="stopped").id)
     assert not [button for button in app.button if button.key == "export_start"]
+
+
+def test_an_export_that_ended_between_look_and_lock_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, take = stored_run(tmp_path), FileLock.take
+    folder = tmp_path / "exports" / f"{run.id}-merged"
+
+    def late(path: Path, refusal: str) -> FileLock:
+        folder.mkdir()  # by another tab's process
+        return take(path, refusal)
+
+    monkeypatch.setattr(FileLock, "take", late)
+    monkeypatch.setattr("trace_engine.export.background.start_detached", lambda *_: pytest.fail())
+    start_export(run, "merged", tmp_path)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -13,7 +13,7 @@ from tests.support.models import tiny_olmoe
 from trace_engine.causal.results import Scan
 from trace_engine.causal.settings import CausalConfig
 from trace_engine.config import Cell, ModelConfig
-from trace_engine.disk import read_json
+from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError
 from trace_engine.runs.evidence import (
     EvidenceState,
@@ -23,6 +23,7 @@ from trace_engine.runs.evidence import (
     stop_evidence,
     work,
 )
+from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.stopping import StopFlag
 
 
@@ -133,3 +134,19 @@ def test_a_bug_is_said_to_be_one(config: CausalConfig, tmp_path: Path) -> None:
     found = evidence_state(config, tmp_path)
     assert found.state == "failed"
     assert "unexpected ZeroDivisionError" in found.message
+
+
+def test_a_job_that_ended_between_look_and_lock_is_not_begun_again(
+    config: CausalConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, take = evidence_folder(config, tmp_path), FileLock.take
+
+    def late(path: Path, refusal: str) -> FileLock:
+        write_json(folder / "status.json", {"state": "done"})  # by another tab's process
+        return take(path, refusal)
+
+    monkeypatch.setattr(FileLock, "take", late)
+    monkeypatch.setattr("trace_engine.runs.evidence.start_detached", lambda *_: pytest.fail())
+    assert start_evidence(config, tmp_path).state == "done"
+    assert not is_locked(folder / "lock")
+    assert not (folder / "settings.json").exists()

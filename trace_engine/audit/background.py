@@ -90,8 +90,12 @@ def launch_audit(
 
 
 def resume_audit(audit_id: str, home: Path | None = None, *, owner: str | None = None) -> None:
-    """Make what is missing; with `owner` it is that person's from now on. Raises LockedError while
-    it is at work."""
+    """Make what is missing of an audit that ended before it was done; with `owner` it is that
+    person's from now on.
+
+    Raises LockedError while it is at work, RunError when it is done: its report may be evidence
+    that somebody holds the hash of.
+    """
     _start(audit_folder(audit_id, home), owner)
 
 
@@ -165,6 +169,9 @@ def _start(folder: Path, owner: str | None) -> None:
     lock = FileLock.take(folder / "lock", f"Audit {folder.name} is at work already.")
     command = [*WORKER, str(folder)]
     with lock.handing_over():
+        # Under the lock: another tab may have gone on with it, and it may have ended since.
+        if _told(folder, "status.json").get("state") == "done":
+            raise RunError(f"Audit {folder.name} is done; there is nothing to resume.")
         reserve_last_words(folder)
         write_asked(folder / "launch.json", owner, **{formats.FIELD: formats.AUDIT_JOB})
         (folder / "status.json").unlink(missing_ok=True)

@@ -77,6 +77,10 @@ def start_export(
         return
     command = [*WORKER, str(run.path), str(folder), form]
     with lock.handing_over():
+        if folder.is_dir():  # since the look, by another tab's press
+            path.unlink(missing_ok=True)
+            lock.release()
+            return
         try:
             note.unlink(missing_ok=True)
             write_asked(note, owner, **{formats.FIELD: formats.EXPORT_JOB})

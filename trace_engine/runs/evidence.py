@@ -115,6 +115,11 @@ def start_evidence(
     except LockedError:
         return evidence_state(config, home)
     with lock.handing_over():
+        done = (read_json(folder / "status.json") or {}).get("state") == "done"
+    if done:  # since the look, by another tab's press
+        lock.release()
+        return evidence_state(config, home)
+    with lock.handing_over():
         (folder / "progress.json").unlink(missing_ok=True)
         reserve_last_words(folder)
         write_json(folder / "settings.json", config.model_dump(mode="json"))
