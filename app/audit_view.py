@@ -4,14 +4,17 @@ The page reads the audit's folder and computes nothing. Accepted trade-off: the 
 a second late; the report itself is read in its own file, not inside this page.
 """
 
+import contextlib
 import io
+import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from app import (
     audit_figure,
@@ -40,13 +43,14 @@ from trace_engine.audit.led import drawn_runs, told_questions
 from trace_engine.audit.manifest import NAME, files_of
 from trace_engine.audit.names import BESIDE, ROLE_WORDS, TOLD_SINCE
 from trace_engine.audit.page import CONFIDENCE
-from trace_engine.audit.report_file import HTML, JSON, read_report
+from trace_engine.audit.report_file import HTML, JSON, ODD, damaged, read_report
 from trace_engine.audit.rules import Excess, RulesConfig, threshold, told_utility
 from trace_engine.bundled import AUDIT
 from trace_engine.errors import TraceError
 from trace_engine.formats import FIELD
 from trace_engine.spelling import number
 
+_LOGGER = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 WHOLE = "audit-report"
 """Folder and archive of a report that was taken away."""
@@ -144,16 +148,53 @@ def _act(action: object, audit: str) -> None:
 
 
 def _done(found: AuditState) -> None:
-    report = read_report(found.report)
+    """The finding, the files and what it rests on. A folder may come from elsewhere: whatever its
+    report holds, its files can be taken away, and checked."""
+    report: dict[str, Any] = {}
+    with _told_where_damaged():
+        report = read_report(found.report)
+        _finding(report)
+    with _told_where_damaged():
+        _files(found)
+    if report:
+        with _told_where_damaged():
+            _evidence(report)
+    _checking(found)
+
+
+@contextlib.contextmanager
+def _told_where_damaged() -> Iterator[None]:
+    """What a report does not say ends what is drawn of it, in a sentence."""
+    try:
+        yield
+    except (TraceError, OSError) as error:
+        said = str(error)
+    except (*ODD, StreamlitAPIException) as error:
+        # For who runs the server, should the report be one of ours.
+        _LOGGER.warning("a report could not be shown", exc_info=error)
+        said = damaged(JSON, error)
+    else:
+        return
+    st.error(
+        f"{wording.plain(said.rstrip('.'))}. What could be read is shown; `trace-moe verify` says "
+        "what differs.",
+        icon=":material/broken_image:",
+    )
+
+
+def _finding(report: dict[str, Any]) -> None:
     finding = report["finding"]
-    _BOX[finding["verdict"]](f"**{finding['title']}**")
+    _BOX[finding["verdict"]](f"**{wording.plain(finding['title'])}**")
     st.text(finding["sentence"])
     st.text(f"Confidence: {CONFIDENCE[finding['confidence']].lower()}. {finding['why_confidence']}")
     if report.get(FIELD, 1) >= TOLD_SINCE:
         causal = report["parts"]["causal"]
         st.text(told_where(causal["summary"] if causal["done"] else None, causal["why"]))
-    _files(found)
+
+
+def _evidence(report: dict[str, Any]) -> None:
     st.markdown("**Why**")
+    finding = report["finding"]
     summaries = {name: part["summary"] for name, part in report["parts"].items() if part["done"]}
     tests, rules = excesses(summaries), RulesConfig.recorded(report["rules"])
     if tests:
@@ -184,7 +225,6 @@ def _done(found: AuditState) -> None:
         st.markdown("**Deviations**")
         for sentence in report["deviations"]:
             st.text(f"• {sentence}")
-    _checking(found)
 
 
 def _draw_tests(tests: list[Excess], rules: RulesConfig) -> None:
@@ -269,6 +309,8 @@ def _accuracies(summary: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
 def _files(found: AuditState) -> None:
     with st.container(horizontal=True):
         for name, mime in ((HTML, "text/html"), (JSON, "application/json")):
+            if not (found.report / name).is_file():
+                continue
             st.download_button(
                 name, (found.report / name).read_bytes(), file_name=name, mime=mime,
                 icon=":material/download:", on_click="ignore", key=f"audit_{name}",

@@ -1,6 +1,8 @@
 """The page Audit: the form's file, what is refused, a finished audit's finding and files."""
 
 import io
+import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.audit.cases import small, write_published
 from trace_engine.audit.manifest import changed_files, read_manifest
 from trace_engine.audit.run import run_audit
 from trace_engine.audit.settings import HARNESS_SENTENCE, AuditConfig, LicenceConfig, parse_audit
+from trace_engine.bundled import AUDIT, resolve_report
 from trace_engine.config import ModelConfig, to_yaml
 from trace_engine.disk import write_json, write_text
 from trace_engine.evaluation import muse as muse_family
@@ -253,10 +256,59 @@ def test_muse_and_tofu_are_shown_with_what_they_say(
     assert str(tmp_path) not in "".join(table.value.to_csv() for table in app.dataframe)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("finding", {"verdict": "nope"}, "KeyError: 'nope'"),
+        ("finding.title", "![x](https://example.org/x.png)", ""),
+        ("finding.sentence", "\ud800", "UnicodeEncodeError"),
+        ("parts.questions.summary", [1, 2, 3], "TypeError"),
+        ("parts.muse.summary.rows", {"a": 1}, "TypeError"),
+        ("runs", 7, "TypeError"),
+        ("format", 99, "a newer version wrote it"),
+    ],
+)
+def test_a_report_of_other_values_is_a_sentence_and_can_be_taken_away(
+    home: Path, tmp_path: Path, path: str, value: Any, said: str
+) -> None:
+    folder = stored(home, small(tmp_path / "sets"), "done", "Undecided")
+    shutil.copytree(resolve_report(AUDIT), folder / "report")
+    report = json.loads((folder / "report" / "report.json").read_bytes())
+    inner, *outer = path.split(".")[::-1]
+    place = report
+    for name in reversed(outer):
+        place = place[name]
+    place[inner] = value
+    (folder / "report" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    app = page(audit=folder.name)
+    assert not app.exception
+    damaged = [error.value.replace("\\", "") for error in app.error if "verify" in error.value]
+    assert bool(damaged) == bool(said)
+    assert said in "".join(damaged[:1])
+    assert "![x](" not in "".join(str(one.value) for one in (*app.error, *app.markdown))
+    labels = [button.label for button in app.get("download_button")]
+    assert {"report.html", "report.json", "everything (ZIP)"} <= {*labels}
+    assert any("trace-moe verify" in one.value for one in app.code)
+
+
+def test_a_finished_audit_without_its_files_is_a_sentence(home: Path, tmp_path: Path) -> None:
+    folder = stored(home, small(tmp_path / "sets"), "done", "Undecided \ud800")
+    app = page(audit=folder.name)
+    assert not app.exception
+    assert "there is no readable report.json" in texts(app)
+    (folder / "report").mkdir()
+    (folder / "report" / "report.json").write_text("[]")
+    app = page(audit=folder.name)
+    assert not app.exception
+    labels = [button.label for button in app.get("download_button")]
+    assert labels[0] == "report.json"
+    assert "report.html" not in labels
+
+
 def test_an_ended_audit_can_go_on(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = stored(home, small(tmp_path / "sets"), "failed", "the disk caught fire.")
+    folder = stored(home, small(tmp_path / "sets"), "failed", "the disk caught fire.\ud800")
     resumed: list[Any] = []
     monkeypatch.setattr("app.doors.resume_audit", resumed.append)
     app = page(audit=folder.name)

@@ -62,7 +62,9 @@ def test_an_audit_that_ended_between_look_and_lock_is_not_begun_again(
         return take(path, refusal)
 
     monkeypatch.setattr(FileLock, "take", late)
-    monkeypatch.setattr("trace_engine.audit.background.start_detached", lambda *_: pytest.fail())
+    monkeypatch.setattr(
+        "trace_engine.audit.background.start_detached", lambda *_: pytest.fail("begun again")
+    )
     for _ in range(2):  # the refusal frees the lock
         with pytest.raises(RunError, match="is done; there is nothing to resume"):
             resume_audit(folder.name, tmp_path)

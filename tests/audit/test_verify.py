@@ -612,6 +612,55 @@ def test_a_report_of_nonsense_differs_and_does_not_crash(copy: Path) -> None:
     assert "not built as a report is" in differing(check(copy))
 
 
+def _shown(data: Any, value: Any) -> None:
+    data["items"]["right"]["model, plain"] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "said"),
+    [
+        ("parts/prefixes.json", lambda d: d.update(summary=[1, 2, 3]), "not a part of an audit"),
+        ("parts/prefixes.json", lambda d: d["summary"].update(rows=7), "rows"),
+        ("parts/prefixes.json", lambda d: d["items"].update(choices="abc"), "ValueError"),
+        ("parts/prefixes.json", lambda d: d["items"].update(right=[None]), "AttributeError"),
+        ("parts/prefixes.json", lambda d: _shown(d, 7), "TypeError"),
+        ("parts/questions.json", lambda d: d["items"].update(picked=[]), "AttributeError"),
+        ("parts/causal.json", lambda d: d["summary"].update(role=[]), "TypeError"),
+        ("parts/causal.json", lambda d: d["summary"]["effects"][0].update(n=0), "ZeroDivision"),
+        ("report.json", lambda d: d.update(surroundings=[]), "which TRACE made it"),
+        ("report.json", lambda d: d["rules"].update(edition="<b>\x1b[2J\ud800"), "edition"),
+    ],
+)
+def test_values_of_another_shape_are_a_sentence_that_names_the_file(
+    copy: Path,
+    name: str,
+    edit: Callable[[Any], None],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = json.loads((copy / name).read_text("utf-8"))
+    edit(data)
+    (copy / name).write_text(json.dumps(data), encoding="utf-8")
+    write_manifest(copy)
+    found = check(copy, recompute=False)
+    assert found.exit_code == 1
+    told = [line for line in differing(found).splitlines() if line.startswith(name)]
+    assert any(said in line for line in told), differing(found)
+    # What was checked before is told too, and a terminal obeys nothing of it.
+    assert found.checks[0].state == "agrees"
+    assert main(["verify", str(copy), "--no-recompute"]) == 1
+    assert "\x1b" not in (printed := capsys.readouterr()).out
+    assert "Traceback" not in printed.err
+
+
+def test_settings_that_cannot_be_read_are_damage(copy: Path) -> None:
+    (copy / "audit.yaml").write_text("kind: audit\nmodel: 7\n", encoding="utf-8")
+    write_manifest(copy)
+    found = check(copy)
+    assert found.exit_code == 1
+    assert "audit.yaml is damaged: " in differing(found)
+
+
 def test_no_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not the folder of a finished audit"):
         verify_audit(tmp_path)

@@ -166,6 +166,8 @@ def test_an_export_that_ended_between_look_and_lock_is_left_alone(
         return take(path, refusal)
 
     monkeypatch.setattr(FileLock, "take", late)
-    monkeypatch.setattr("trace_engine.export.background.start_detached", lambda *_: pytest.fail())
+    monkeypatch.setattr(
+        "trace_engine.export.background.start_detached", lambda *_: pytest.fail("begun again")
+    )
     start_export(run, "merged", tmp_path)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

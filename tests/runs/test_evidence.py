@@ -146,7 +146,9 @@ def test_a_job_that_ended_between_look_and_lock_is_not_begun_again(
         return take(path, refusal)
 
     monkeypatch.setattr(FileLock, "take", late)
-    monkeypatch.setattr("trace_engine.runs.evidence.start_detached", lambda *_: pytest.fail())
+    monkeypatch.setattr(
+        "trace_engine.runs.evidence.start_detached", lambda *_: pytest.fail("begun again")
+    )
     assert start_evidence(config, tmp_path).state == "done"
     assert not is_locked(folder / "lock")
     assert not (folder / "settings.json").exists()

@@ -1,5 +1,5 @@
 """Mutated input for every reader that takes a stranger's bytes: text sets, questions, settings of
-runs, tables, sweeps and audits, published benchmarks' folders.
+runs, tables, sweeps and audits, published benchmarks' folders, reports to be verified.
 
 A mutation is a few small edits of a valid input (bytes flipped, cut, doubled, spliced with another
 input, replaced by what parsers trip over), by a seed, so that a finding can be had again.
@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from app import bench_view
+from tests.security import reports
 from tests.support.bombs import parquet_bomb
 from trace_engine.audit.settings import read_audit
 from trace_engine.benchmark import read_bench, read_table
@@ -126,6 +127,29 @@ def _lines(rows: Sequence[Mapping[str, object]]) -> bytes:
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
+def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """One to four edits of one of the seeds."""
+    data = bytearray(chance.choice(seeds))
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        end = min(len(data), at + chance.choice([1, 2, 8, 64]))
+        edit = chance.randrange(6)
+        if edit == 0 and data:
+            data[min(at, len(data) - 1)] ^= 1 << chance.randrange(8)
+        elif edit == 1:
+            del data[at:end]
+        elif edit == 2:
+            data[at:at] = data[at:end] * chance.choice([1, 2, 50])
+        elif edit == 3:
+            data[at:end] = chance.choice(NASTY)
+        elif edit == 4:
+            other = chance.choice(seeds)
+            data[at:at] = other[chance.randrange(len(other)) :][:64]
+        else:
+            data = data[:at]
+    return bytes(data)
+
+
 class Target(NamedTuple):
     """A reader, valid inputs for it, and how much of all mutations it gets."""
 
@@ -133,6 +157,7 @@ class Target(NamedTuple):
     """Takes the bytes and a folder of its own; raises nothing but InputError."""
     seeds: list[bytes]
     share: float
+    mutate: Callable[[random.Random, list[bytes]], bytes] = mutated
 
 
 def _documents(suffix: str) -> Callable[[bytes, Path], object]:
@@ -283,30 +308,8 @@ TARGETS = {
     "model folder": Target(_model, [INDEX], 0.03),
     "run's rows": Target(_run_rows, [METRICS], 0.02),
     "profile": Target(_profile, [HEAD], 0.01),
+    "audit's report": Target(reports.read, reports.seeds(), 0.005, reports.mutated),
 }
-
-
-def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
-    """One to four edits of one of the seeds."""
-    data = bytearray(chance.choice(seeds))
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(data) + 1)
-        end = min(len(data), at + chance.choice([1, 2, 8, 64]))
-        edit = chance.randrange(6)
-        if edit == 0 and data:
-            data[min(at, len(data) - 1)] ^= 1 << chance.randrange(8)
-        elif edit == 1:
-            del data[at:end]
-        elif edit == 2:
-            data[at:at] = data[at:end] * chance.choice([1, 2, 50])
-        elif edit == 3:
-            data[at:end] = chance.choice(NASTY)
-        elif edit == 4:
-            other = chance.choice(seeds)
-            data[at:at] = other[chance.randrange(len(other)) :][:64]
-        else:
-            data = data[:at]
-    return bytes(data)
 
 
 def read_or_refuse(target: Target, data: bytes, folder: Path) -> str:

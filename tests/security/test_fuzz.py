@@ -153,7 +153,7 @@ def assault(name: str, number: int, folder: Path, seed: int) -> dict[str, int]:
             assert fuzz.read_or_refuse(target, seed_input, folder) == "read"
     with watched(folder):
         for turn in range(number):
-            data = fuzz.mutated(chance, target.seeds)
+            data = target.mutate(chance, target.seeds)
             try:
                 with in_memory(), in_time():
                     answer = fuzz.read_or_refuse(target, data, folder)

@@ -132,13 +132,13 @@ def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
     except TraceError as error:
         return AuditState(audit_id, "", "damaged", str(error), None, report)
     state = status.get("state")
-    message = str(status.get("message", ""))
+    message = _text(status, "message")
     if busy:
         return AuditState(audit_id, name, "running", message, progress, report)
     if state not in ("done", "failed", "stopped"):
         lost = "Its process ended without a word; finished parts are kept."
         return AuditState(audit_id, name, "interrupted", lost, None, report)
-    digest = str(status.get("manifest_sha256", ""))
+    digest = _text(status, "manifest_sha256")
     return AuditState(audit_id, name, state, message, None, report, digest)
 
 
@@ -182,6 +182,11 @@ def _start(folder: Path, owner: str | None) -> None:
             with contextlib.suppress(RunError):
                 _end(folder, "failed", message)
             raise RunError(f"Audit {folder.name}: {message}") from error
+
+
+def _text(status: dict[str, Any], name: str) -> str:
+    """What a status says, without halves of surrogate pairs, which no page takes."""
+    return str(status.get(name, "")).encode("utf-8", "replace").decode()
 
 
 def _token(audit: AuditState) -> str | None:

@@ -103,7 +103,7 @@ class Record:
         """A finished part with this key (any key: None); None where there is none. Raises RunError
         when its file is damaged."""
         found: dict[str, Any] | None = read_json(self.folder / "parts" / f"{part}.json")
-        if found is not None and not isinstance(found, dict):
+        if found is not None and not _is_part(found):
             raise RunError(f"parts/{part}.json is damaged: it is not a part of an audit.")
         return found if found is not None and key in (None, found.get("key")) else None
 
@@ -111,6 +111,13 @@ class Record:
         """Forget a part that is not of these settings."""
         (self.folder / "parts" / f"{part}.json").unlink()
         self.note("dropped", part=part, why=why)
+
+
+def _is_part(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(found.get(name), kind)
+        for name, kind in (("summary", dict), ("items", dict), ("seconds", int | float))
+    )
 
 
 def _without_settings(folder: Path) -> bool:

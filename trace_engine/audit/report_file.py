@@ -9,6 +9,25 @@ from trace_engine.formats import AUDIT, require_known
 
 HTML: Final = "report.html"
 JSON: Final = "report.json"
+ODD: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a value raises that has not the shape, or the size, of a report's. Shapes differ
+from format to format and part to part, so each reader tells it in one sentence (`damaged`)."""
+_MOST = 100
+"""Characters that are quoted."""
+
+
+def damaged(name: str, error: Exception) -> str:
+    """The sentence on a file whose values are no report's; `error` is one of `ODD`."""
+    why = f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST]}"
+    return f"{name} is damaged: it is not built as a report is ({why})"
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ answers, which the manifest covers.
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +49,7 @@ from trace_engine.audit.phrases import bare
 from trace_engine.audit.published import figures_of
 from trace_engine.audit.record import CONFIG, Record
 from trace_engine.audit.report import derived_files
-from trace_engine.audit.report_file import JSON, read_report
+from trace_engine.audit.report_file import JSON, ODD, damaged, read_report
 from trace_engine.audit.rules import RulesConfig
 from trace_engine.audit.settings import (
     PARTS,
@@ -65,6 +65,7 @@ from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.formats import FIELD
 from trace_engine.progress import ProgressCallback, ignore_progress
 
+_STRUCTURE = "the report's structure"
 START_APART = 0.02
 """Share of the answers that may differ between two askings of the same questions by one model."""
 State = Literal["agrees", "differs", "not checked"]
@@ -142,7 +143,9 @@ def verify_audit(
     try:
         data = read_report(path)
         parts = _parts(path)
-        checks += list(_within(path, data, parts))
+        with np.errstate(all="ignore"):  # a stranger's numbers; what comes of them is compared
+            for found in _within(path, data, parts):
+                checks.append(found)  # one by one: they stay where a later one ends it
         if recompute:
             chosen = _Chosen(sample, seed, thorough, data.get(FIELD, 1))
             checks += _recomputed(path, config, data, parts, chosen, base, report)
@@ -150,17 +153,31 @@ def verify_audit(
             left = not_again(parts, thorough, ablated)
         else:
             checks.append(Checked("figures recomputed", "not checked", ("left out by request",)))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        # A report that is not built like one cannot be checked further, and was not written by us.
-        said = f"{JSON} or a part is not built as a report is ({type(error).__name__}: {error})"
-        checks.append(Checked("the report's structure", "differs", (said,)))
     except RunError as error:
-        checks.append(Checked("the report's structure", "differs", (str(error),)))
+        checks.append(Checked(_STRUCTURE, "differs", (str(error),)))
+    except ODD as error:
+        # It was not written by us, and what is left cannot be checked.
+        checks.append(Checked(_STRUCTURE, "differs", (damaged(f"{JSON} or a part", error),)))
     return Verified(tuple(checks), sha256_file(path / NAME), seed, tuple(left))
 
 
 def _checked(what: str, differing: list[str]) -> Checked:
     return Checked(what, "differs" if differing else "agrees", tuple(differing))
+
+
+def _sound(name: str, found: Iterable[str]) -> Iterator[str]:
+    """What differs; last that the file is damaged, where its values are no report's."""
+    try:
+        yield from found
+    except ODD as error:
+        yield damaged(name, error)
+
+
+def _settings(folder: Path) -> AuditConfig:
+    try:
+        return read_audit(folder / CONFIG)
+    except InputError as error:
+        raise RunError(f"{CONFIG} is damaged: {error}") from None
 
 
 def _parts(folder: Path) -> dict[str, Any]:
@@ -170,60 +187,87 @@ def _parts(folder: Path) -> dict[str, Any]:
 
 def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Checked]:
     """What follows from what, without a model."""
-    yield _checked("the report's figures against the parts'", _unlike_parts(data, parts))
-    if data["surroundings"]["trace"] == trace_engine.__version__:
-        yield _checked("page and tables against report.json", _unlike_report(folder, data))
+    yield _checked(
+        "the report's figures against the parts'", list(_sound(JSON, _unlike_parts(data, parts)))
+    )
+    made = _made_by(data)
+    if made == trace_engine.__version__:
+        said = list(_sound(JSON, _unlike_report(folder, data)))
+        yield _checked("page and tables against report.json", said)
     else:
-        made = data["surroundings"]["trace"]
         yield Checked(
             "page and tables against report.json",
             "not checked",
-            (f"TRACE {made} made them, and this is {trace_engine.__version__}",),
+            (f"TRACE {made[:20]} made them, and this is {trace_engine.__version__}",),
         )
-    config, version = read_audit(folder / CONFIG), data.get(FIELD, 1)
-    yield _checked("accuracies against the answers", _unlike_answers(config, parts, version))
+    config, version = _settings(folder), data.get(FIELD, 1)
+    said = list(_sound(_file("questions"), _unlike_answers(config, parts, version)))
+    yield _checked("accuracies against the answers", said)
     yield _checked("attacks against their marks", list(_unlike_marks(config, parts, version)))
     yield _checked("answers before the attacks against the answers", list(_unlike_start(parts)))
     yield _checked("models that were asked in other ways", list(_unlike_models(parts, version)))
     for name in PUBLISHED:
         if name in parts:
-            said = list(_unlike_scores(name, parts[name]))
+            said = list(_sound(_file(name), _unlike_scores(name, parts[name])))
             yield _checked(f"{NAMES[name]} against its scores", said)
     summaries = {part: found["summary"] for part, found in parts.items()}
-    if "causal" in summaries:
-        summary = summaries["causal"]
-        map_ = summaries.get("routing", {}).get(summary["role"])
-        said = list(
-            unlike_ablation(
-                summary, parts["causal"]["items"], map_, config.forget_category, version
-            )
+    if "causal" in parts:
+        unlike = _unlike_causal(config, parts, version)
+        yield _checked(
+            "experts taken out against their figures and the map",
+            list(_sound(f"{_file('causal')} or {_file('routing')}", unlike)),
         )
-        yield _checked("experts taken out against their figures and the map", said)
     if "experts" in data:
-        joined = strict(selected_experts(summaries))
-        unlike = _unlike(f"{JSON}, experts", data["experts"], joined)
-        yield _checked("experts against map and ablations", list(unlike))
-    yield _checked("the rules against the settings", _unlike_rules(config, data, version))
+        said = list(
+            _sound(f"{_file('causal')} or {_file('routing')}", _unlike_experts(data, summaries))
+        )
+        yield _checked("experts against map and ablations", said)
+    said = list(_sound(JSON, _unlike_rules(config, data, version)))
+    yield _checked("the rules against the settings", said)
+    said = list(_sound(f"{JSON} or a part", _unlike_finding(data, summaries)))
+    yield _checked("the finding against the rules", said)
+
+
+def _made_by(data: Mapping[str, Any]) -> str:
+    found = data.get("surroundings")
+    made = found.get("trace") if isinstance(found, dict) else None
+    if not isinstance(made, str):
+        raise RunError(f"{JSON} is damaged: it does not say which TRACE made it.")
+    return made
+
+
+def _file(part: str) -> str:
+    return f"parts/{part}.json"
+
+
+def _unlike_causal(config: AuditConfig, parts: Mapping[str, Any], version: int) -> Iterator[str]:
+    found = parts["causal"]
+    map_ = parts.get("routing", {"summary": {}})["summary"].get(found["summary"]["role"])
+    yield from unlike_ablation(
+        found["summary"], found["items"], map_, config.forget_category, version
+    )
+
+
+def _unlike_experts(data: Mapping[str, Any], summaries: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unlike(f"{JSON}, experts", data["experts"], strict(selected_experts(summaries)))
+
+
+def _unlike_finding(data: Mapping[str, Any], summaries: Mapping[str, Any]) -> Iterator[str]:
     missing = {part: row["why"] for part, row in data["parts"].items() if not row["done"]}
     finding = finding_of(summaries, missing, RulesConfig.recorded(data["rules"])).to_dict()
-    found = strict(finding)
-    wrong = [
-        f"finding, {name}: the report says {data['finding'].get(name)!r}, the rules say {value!r}"
-        for name, value in found.items()
-        if bare(data["finding"].get(name)) != bare(value)
-    ]
-    yield _checked("the finding against the rules", wrong)
+    for name, value in strict(finding).items():
+        said = data["finding"].get(name)
+        if bare(said) != bare(value):
+            yield f"finding, {name}: the report says {said!r}, the rules say {value!r}"
 
 
-def _unlike_parts(data: Mapping[str, Any], parts: Mapping[str, Any]) -> list[str]:
-    said = []
+def _unlike_parts(data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[str]:
     for part, row in data["parts"].items():
         there = parts.get(part)
         if row["done"] != (there is not None):
-            said.append(f"{part}: the report and the folder disagree on whether it was done")
+            yield f"{part}: the report and the folder disagree on whether it was done"
         elif there is not None:
-            said += list(_unlike(f"{JSON}, {part}", row["summary"], there["summary"]))
-    return said
+            yield from _unlike(f"{JSON}, {part}", row["summary"], there["summary"])
 
 
 def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
@@ -238,29 +282,26 @@ def _unlike(where: str, shown: Any, stored: Any) -> Iterator[str]:
         yield f"{where}: {str(shown)[:80]} is said, {str(stored)[:80]} was measured"
 
 
-def _unlike_report(folder: Path, data: Mapping[str, Any]) -> list[str]:
-    said = []
+def _unlike_report(folder: Path, data: Mapping[str, Any]) -> Iterator[str]:
     for name, made in derived_files(data).items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != made:
-            said.append(f"{name}: does not say what {JSON} says")
-    return said
+            yield f"{name}: does not say what {JSON} says"
 
 
-def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any], version: int) -> list[str]:
+def _unlike_answers(config: AuditConfig, parts: Mapping[str, Any], version: int) -> Iterator[str]:
     """Accuracies, differences and guessing, computed again from right and wrong."""
     if "questions" not in parts:
-        return []
+        return
     items = parts["questions"]["items"]
-    said = []
     for role, picked in items["picked"].items():
         right = "".join(
             "1" if one == answer else "0"
             for one, answer in zip(picked, items["answer"], strict=True)
         )
         if right != items["right"][role]:
-            said.append(f"parts/questions.json: what the {role} picked and what is right disagree")
-    return said + list(_unlike_figures("questions", config, parts["questions"], items, version))
+            yield f"parts/questions.json: what the {role} picked and what is right disagree"
+    yield from _unlike_figures("questions", config, parts["questions"], items, version)
 
 
 def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any], version: int) -> Iterator[str]:
@@ -268,48 +309,56 @@ def _unlike_marks(config: AuditConfig, parts: Mapping[str, Any], version: int) -
     routed = ("rerouted",) if version >= RISEN_SINCE else ()
     for part in (*routed, *TOGETHER, *TRAINING):
         if part in parts:
-            yield from _unlike_figures(part, config, parts[part], parts[part]["items"], version)
+            unlike = _unlike_figures(part, config, parts[part], parts[part]["items"], version)
+            yield from _sound(_file(part), unlike)
 
 
 def _unlike_models(parts: Mapping[str, Any], version: int) -> Iterator[str]:
     """Where an attack that only asks leaves out a model that the questions were put to, or a way
     of asking of one."""
-    asked = parts["questions"]["items"]["right"] if "questions" in parts else {}
     for part in TOGETHER:
-        if part not in parts:
-            continue
-        needed = {"model", "reference"}
-        if part != "quantisation" and version >= RANDOM_SINCE:
-            needed.add("before")
-        ways: dict[str, set[str]] = {}
-        for name in parts[part]["items"]["right"]:
-            role, _, way = name.partition(", ")
-            ways.setdefault(role, set()).add(way)
-        for role in sorted(needed & {*asked}):
-            if ways.get(role) != ways.get("model"):
-                yield f"parts/{part}.json: the {ROLE_WORDS[role]} was not asked in every way"
+        if part in parts:
+            unlike = _left_out(part, parts, version)
+            yield from _sound(f"{_file('questions')} or {_file(part)}", unlike)
+
+
+def _left_out(part: str, parts: Mapping[str, Any], version: int) -> Iterator[str]:
+    asked = parts["questions"]["items"]["right"] if "questions" in parts else {}
+    needed = {"model", "reference"}
+    if part != "quantisation" and version >= RANDOM_SINCE:
+        needed.add("before")
+    ways: dict[str, set[str]] = {}
+    for name in parts[part]["items"]["right"]:
+        role, _, way = name.partition(", ")
+        ways.setdefault(role, set()).add(way)
+    for role in sorted(needed & {*asked}):
+        if ways.get(role) != ways.get("model"):
+            yield f"{_file(part)}: the {ROLE_WORDS[role]} was not asked in every way"
 
 
 def _unlike_start(parts: Mapping[str, Any]) -> Iterator[str]:
     """Where what an attack starts from, and is compared with, is not what the questions' part says
     of the same questions. Nearly equal choices may change places in a batch of other rows."""
-    if "questions" not in parts:
-        return
-    items = parts["questions"]["items"]
-    place = {number: n for n, number in enumerate(items["number"])}
     for part in ("rerouted", *TOGETHER, *TRAINING):
-        asked = parts[part]["items"] if part in parts else {}
-        for name, marks in asked.get("right", {}).items():
-            role, _, way = name.partition(", ")
-            if way != "plain" and not way.endswith(", step 0"):
-                continue
-            known = [items["right"][role][place[number]] for number in asked["number"]]
-            turned = sum(one != other for one, other in zip(marks, known, strict=True))
-            if turned > START_APART * len(marks):
-                yield (
-                    f"parts/{part}.json, {name}: {turned} of {len(marks)} answers are others than "
-                    "those of the same questions in parts/questions.json"
-                )
+        if "questions" in parts and part in parts:
+            unlike = _started_otherwise(part, parts)
+            yield from _sound(f"{_file('questions')} or {_file(part)}", unlike)
+
+
+def _started_otherwise(part: str, parts: Mapping[str, Any]) -> Iterator[str]:
+    items, asked = parts["questions"]["items"], parts[part]["items"]
+    place = {number: n for n, number in enumerate(items["number"])}
+    for name, marks in asked.get("right", {}).items():
+        role, _, way = name.partition(", ")
+        if way != "plain" and not way.endswith(", step 0"):
+            continue
+        known = [items["right"][role][place[number]] for number in asked["number"]]
+        turned = sum(one != other for one, other in zip(marks, known, strict=True))
+        if turned > START_APART * len(marks):
+            yield (
+                f"{_file(part)}, {name}: {turned} of {len(marks)} answers are others than "
+                "those of the same questions in parts/questions.json"
+            )
 
 
 def _unlike_figures(

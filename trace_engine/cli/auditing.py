@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from trace_engine.audit.settings import read_audit
-from trace_engine.cli.output import ProgressLine, clear_progress, emit_json, note
+from trace_engine.cli.output import ProgressLine, clear_progress, emit_json, note, plain
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -52,11 +52,11 @@ def verify(options: argparse.Namespace) -> int:
         emit_json(found.to_dict())
         return found.exit_code
     for check in found.checks:
-        print(f"{check.state:<11}  {check.what}")
+        print(f"{check.state:<11}  {plain(check.what)}")
         for detail in check.details:
-            print(f"             {detail}")
+            print(f"             {plain(detail)}")
     for what in found.not_again:
-        print(f"not again    {what}")
+        print(f"not again    {plain(what)}")
     print(f"SHA-256 of manifest.json: {found.manifest_sha256}")
     print(f"The sample was drawn with --seed {found.seed}.", file=sys.stderr)
     return found.exit_code
