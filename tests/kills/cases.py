@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from tests.audit.cases import small
+from tests.audit.cases import small, write_published
 from tests.benchmark.cases import tiny_bench, without_clock
 from tests.causal.cases import questions
 from tests.runs import real
@@ -23,9 +23,11 @@ from tests.support.kills import Work
 from tests.support.models import save_tiny_olmoe
 from trace_engine.cli.main import main
 from trace_engine.config import to_yaml
+from trace_engine.disk import read_last_line
 from trace_engine.errors import TraceError
 from trace_engine.routing import profiler, windows
 from trace_engine.runs import list_runs, open_run, worker
+from trace_engine.runs.checkpoints import KEPT
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.lock import FileLock
 from trace_engine.sweeps import drive, list_sweeps, outcomes
@@ -56,9 +58,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 # --- a run ----------------------------------------------------------------------------------------
 
 
+STEPS, EVERY = 8, 2
+
+
 def write_run(folder: Path) -> None:
     real.write_sets(folder)
-    config = real.settings(folder, checkpoint_every=1, max_steps=8, evaluation={"every": 2})
+    every = {"every": EVERY}
+    config = real.settings(folder, checkpoint_every=1, max_steps=STEPS, evaluation=every)
     (folder / "run.yaml").write_text(to_yaml(config))
 
 
@@ -75,15 +81,21 @@ def resume_run(life: Path) -> int:
 
 
 def moment_of_run(life: Path) -> str:
+    """By its last row and its checkpoints, one a step: progress.json is written now and then."""
     run = RunDirectory(life / "run")
-    if any(not (c / "manifest.json").exists() for c in run.path.glob("checkpoints/*")):
+    folders = list(run.path.glob("checkpoints/*"))
+    saved = [checkpoint.step for checkpoint in run.checkpoints()]
+    if len(saved) < len(folders) or len(folders) > KEPT:
         return "checkpoint"
     if run.facts().get("kept"):
         return "final save"
-    if not run.rows("train"):
+    last = read_last_line(run.path / "metrics.jsonl")
+    if last is None or last["step"] == 0:
         return "before the first step"
-    phase = str((run.progress() or {}).get("phase", ""))
-    return "evaluation" if phase.startswith("evaluating") else "steps"
+    if saved and saved[-1] >= last["step"]:
+        return "steps" if last["step"] < STEPS else "final save"
+    asked = last["kind"] == "train" and last["step"] % EVERY == 0
+    return "evaluation" if asked else "checkpoint"
 
 
 def result_of_run(life: Path) -> Any:
@@ -268,6 +280,8 @@ def write_table(folder: Path) -> None:
 
 
 def make_table(life: Path) -> int:
+    # On one processor it is computed in this process; others would have to start Python first.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     return command(life, "bench", "--config", life.parent / "bench.yaml", "--out", life / "table")
 
 
@@ -363,12 +377,13 @@ SCAN = Work(
 # --- an audit -------------------------------------------------------------------------------------
 
 
-PARTS = ["questions", "drift", "causal"]
+PARTS = ["questions", "muse", "drift", "causal", "relearning", "recovery"]
 
 
 def write_audit(folder: Path) -> None:
     causal = {"experts": 1, "draws": 2, "questions": 4, "permutations": 99}
     few: dict[str, Any] = {"max_questions": 6, "max_documents": 6, "max_length": 32}
+    few["published"] = {"muse": write_published(folder)["muse"]}
     config = small(folder, parts=PARTS, reference=None, causal=causal, **few)
     (folder / "audit.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
 

@@ -1,10 +1,10 @@
 """docs/reliability.md: every fault that must be survived, the tests that provoke it, their results.
 
-Tests say which row they provoke with `@pytest.mark.fault_row(7)`, or `(6, simulated=True)` where a
-test machine cannot have the fault itself. `pytest --reliability PAGE` runs them and writes it; a
+Tests say which row they provoke with `@pytest.mark.fault_row(7)`, or `(6, simulated=True)` where
+they play the fault. `pytest --reliability PAGE` runs them and writes it; a
 row of which nothing was run keeps its line. A slow test is not among those that `make reliability`
-runs: its own last result is kept in `slow.json`, and what those of many kills hit in `kills.json`;
-both are parts of the page.
+runs: its own last result is kept in `slow.json`, and what those of many kills hit in `kills.json`,
+batch by batch; both are parts of the page, and say of which commit they are.
 """
 
 import ast
@@ -12,7 +12,7 @@ import csv
 import json
 import platform
 import re
-from collections import Counter
+import subprocess
 from collections.abc import Iterable
 from datetime import date
 from functools import cache
@@ -72,6 +72,8 @@ class Writer:
         self._path = path
         self._outcomes: dict[str, Outcome] = {}
         self._killed: dict[str, Any] = {}
+        self._ran = {"when": _machine(), "commit": _commit()}
+        """Before the page is written, which changes the tree."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a case once: its call, or what kept it from being called."""
@@ -90,16 +92,15 @@ class Writer:
         if self._killed:
             known = recorded()
             for work, value in self._killed.items():
-                hit = Counter(value["moments"])
-                if value["seed"] != 1:  # more kills of a work that was killed before
-                    hit.update(known.get(work, {"moments": {}})["moments"])
-                known[work] = {"moments": dict(hit), "when": _machine()}
+                # With another seed they are more kills of a work that was killed before.
+                seed, earlier = value["seed"], known.get(work, [])
+                before = [b for b in earlier if b["seed"] != seed] if seed != 1 else []
+                batch = {"moments": value["moments"], "seed": seed, **self._ran}
+                known[work] = [*before, batch]
             RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", "utf-8")
         ran = {each.test for each in marked() if each.slow} & self._outcomes.keys() - {MANY_KILLS}
         if ran:
-            results = {
-                test: {"result": str(self._outcomes[test]), "when": _machine()} for test in ran
-            }
+            results = {test: {"result": str(self._outcomes[test]), **self._ran} for test in ran}
             known = dict(sorted((recorded(SLOW) | results).items()))
             SLOW.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
         before = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
@@ -139,8 +140,8 @@ HEAD = """# Reliability: what is survived, and the test that provokes it
 
 Written by `make reliability`; do not edit. A child that must die dies of a real signal, a disk is
 full by a limit that the system enforces, a second process is a second process, a browser is
-Chromium. *Simulated* is what a test machine cannot have. `make test-all` adds slow tests, many
-kills (both below) and 100,000 mutated inputs.
+Chromium. A *simulated* test plays its fault: a test machine cannot have it, or another test of the
+row has it. `make test-all` adds slow tests, many kills (both below) and 100,000 mutated inputs.
 """
 SLOW_HEAD = """
 ## Slow tests
@@ -148,21 +149,24 @@ SLOW_HEAD = """
 `make test-all` runs them; each has the date of its own last run. `pytest -m slow
 --reliability=docs/reliability.md FILE` runs those of a file and writes them here.
 
-| test | # | last result | last run |
-|---|---|---|---|
+| test | # | last result | last run | commit |
+|---|---|---|---|---|
 """
 KILLS_HEAD = """
 ## Killed at any moment
 
-`kills/test_kills.py` kills each of these at random moments of its whole life (half by the clock,
-half before a change to the file system), goes on with the same command, sometimes kills that too,
-and compares the end with an undisturbed one: weights and counts bit for bit, results without their
-clocks. `TRACE_KILLS` says how many kills, and with another `TRACE_KILLS_SEED` than 1 they are added
-to those before; the number here is what was run.
+`kills/test_kills.py` kills each of these at moments of its whole life (half by the clock, half
+before a change to the file system; a first kill aims at what was hit least), goes on with the same
+command, sometimes kills that too, at random, and compares the end with an undisturbed one: weights
+and counts bit for bit, results without their clocks. `TRACE_KILLS` says how many kills, and with
+another `TRACE_KILLS_SEED` than 1 they are a batch beside those before; the number here is what was
+run, and what they hit is what the dead one was found at.
 
-| what | kills | what they hit | last run |
-|---|---|---|---|
+| what | kills | what they hit | run | commit |
+|---|---|---|---|---|
 """
+UNKNOWN = "not recorded"
+"""The commit of what was run before commits were."""
 TABLE = [
     "| # | fault | what must happen | tests | last result |",
     "|---|---|---|---|---|",
@@ -175,8 +179,26 @@ def _machine() -> str:
     return f"{date.today().isoformat()}, {platform.system()}, {python}, {packages}"
 
 
-def recorded(record: Path = RECORD) -> dict[str, Any]:
-    """What many kills hit, by what was killed; moments, and when and where. Or another record."""
+def _commit() -> str:
+    """The commit that the tests run on, and whether anything but the page and its records differs
+    from it."""
+
+    def git(*words: str) -> str:
+        words = ("git", "-C", str(ROOT), *words)
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.rstrip()
+
+    written = [f":!{path.relative_to(ROOT)}" for path in (PAGE, RECORD, SLOW)]
+    try:
+        head = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "--", ".", *written)
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return UNKNOWN
+    return f"{head}, with changes" if changed else head
+
+
+def recorded(record: Path | None = None) -> dict[str, Any]:
+    """Batches of kills by what was killed: moments, when and where, commit. Or another record."""
+    record = record or RECORD
     found: dict[str, Any] = json.loads(record.read_text("utf-8")) if record.exists() else {}
     return found
 
@@ -187,25 +209,27 @@ def slow() -> str:
     for each in marked():
         if each.slow:
             rows.setdefault(each.test, []).append(each.row)
-    known, never = recorded(SLOW), {"result": "not run yet", "when": ""}
+    known, never = recorded(SLOW), {"result": "not run yet", "when": "", "commit": ""}
     lines = []
     for test, numbers in rows.items():
         found = known.get(test, never)
         if test == MANY_KILLS:
-            found = {"result": "what they hit is below", "when": "below"}
+            found = dict.fromkeys(("result", "when", "commit"), "below")
         lines.append(
-            f"| `{test}` | {', '.join(map(str, numbers))} | {found['result']} | {found['when']} |"
+            f"| `{test}` | {', '.join(map(str, numbers))} | {found['result']} | {found['when']} | "
+            f"{found['commit']} |"
         )
     return SLOW_HEAD + "\n".join(lines) + "\n"
 
 
 def kills() -> str:
-    """The page's part on many kills, from their record."""
+    """The page's part on many kills, from their record: a line a batch."""
     lines = [
-        f"| {work} | {sum(found['moments'].values())} | "
-        + ", ".join(f"{moment} {number}" for moment, number in found["moments"].items())
-        + f" | {found['when']} |"
-        for work, found in sorted(recorded().items())
+        f"| {work} | {sum(batch['moments'].values())} | "
+        + ", ".join(f"{moment} {number}" for moment, number in batch["moments"].items())
+        + f" | {batch['when']} | {batch['commit']} |"
+        for work, batches in sorted(recorded().items())
+        for batch in batches
     ]
     return KILLS_HEAD + "\n".join(lines) + "\n"
 
