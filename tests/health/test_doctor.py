@@ -132,6 +132,7 @@ def test_damaged_runs_and_a_bad_queue_are_named(
 ) -> None:
     run = RunDirectory(subfolder("runs", tmp_path) / new_run_id())
     run.path.mkdir()
+    (run.path / "config.yaml").write_text("{")
     found = surroundings.runs(tmp_path)
     assert (found.state, run.id in found.found) == ("warning", True)
     monkeypatch.setenv("TRACE_WORKERS", "many")
