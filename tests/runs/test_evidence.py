@@ -1,6 +1,7 @@
 """Jobs of causal evidence: found again, stopped, killed, gone on with."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from trace_engine.causal.settings import CausalConfig
 from trace_engine.config import Cell, ModelConfig
 from trace_engine.disk import read_json, write_json
 from trace_engine.errors import RunError
+from trace_engine.runs import evidence
 from trace_engine.runs.evidence import (
     EvidenceState,
     evidence_folder,
@@ -142,7 +144,8 @@ def test_a_job_that_ended_between_look_and_lock_is_not_begun_again(
     folder, take = evidence_folder(config, tmp_path), FileLock.take
 
     def late(path: Path, refusal: str) -> FileLock:
-        write_json(folder / "status.json", {"state": "done"})  # by another tab's process
+        write_json(folder / "result.json", {"what": "scan"})  # by another tab's process
+        write_json(folder / "status.json", {"state": "done"})
         return take(path, refusal)
 
     monkeypatch.setattr(FileLock, "take", late)
@@ -152,3 +155,78 @@ def test_a_job_that_ended_between_look_and_lock_is_not_begun_again(
     assert start_evidence(config, tmp_path).state == "done"
     assert not is_locked(folder / "lock")
     assert not (folder / "settings.json").exists()
+
+
+def finished(config: CausalConfig, home: Path) -> Path:
+    """A job that is done, of a result that nobody computed."""
+    folder = evidence_folder(config, home)
+    folder.mkdir()
+    (folder / "lock").touch()
+    write_json(folder / "result.json", {"what": "scan"})
+    write_json(folder / "status.json", {"format": 1, "state": "done", "message": ""})
+    assert evidence_state(config, home).result == {"what": "scan"}
+    return folder
+
+
+@pytest.mark.parametrize("text", ["[1]", '"x"', "5", "{", "", '{"state": 5}', '{"state": [1]}'])
+def test_a_status_that_no_job_writes_is_that_of_an_interrupted_one(
+    config: CausalConfig, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished(config, tmp_path)
+    (folder / "status.json").write_text(text)
+    found = evidence_state(config, tmp_path)
+    assert (found.state, found.result) == ("interrupted", None)
+    with pytest.raises(RunError, match="nothing to stop"):
+        stop_evidence(config, tmp_path)
+    assert begun(config, tmp_path, monkeypatch)
+    with FileLock.take(folder / "lock", ""):
+        (folder / "status.json").write_text(text)
+        (folder / "progress.json").write_text(text)
+        assert evidence_state(config, tmp_path).state == "running"
+        with pytest.raises(RunError, match="only just starting"):
+            stop_evidence(config, tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "[1]", "{", "null"])
+def test_one_that_is_done_without_its_result_is_made_again(
+    config: CausalConfig, tmp_path: Path, text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = finished(config, tmp_path) / "result.json"
+    result.unlink() if text is None else result.write_text(text)
+    found = evidence_state(config, tmp_path)
+    assert found.state == "interrupted"
+    assert "its result is missing or damaged" in found.message
+    assert begun(config, tmp_path, monkeypatch)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["status.json", "result.json"])
+def test_a_pipe_in_a_jobs_file_is_not_waited_for(
+    config: CausalConfig, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = finished(config, tmp_path) / name
+    path.unlink()
+    os.mkfifo(path)
+    assert evidence_state(config, tmp_path).state == "interrupted"
+    assert begun(config, tmp_path, monkeypatch)
+
+
+def test_a_newer_versions_job_stays(config: CausalConfig, tmp_path: Path) -> None:
+    folder = finished(config, tmp_path)
+    write_json(folder / "status.json", {"format": 2, "state": "done"})
+    for ask in (evidence_state, start_evidence):
+        with pytest.raises(RunError, match="a newer version wrote it"):
+            ask(config, tmp_path)
+
+
+def begun(config: CausalConfig, home: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether asking starts a process; none is started here."""
+    started = []
+
+    def start(command: list[str], lock: FileLock, *_: object) -> None:
+        started.append(command)
+        lock.release()
+
+    monkeypatch.setattr(evidence, "start_detached", start)
+    start_evidence(config, home)
+    return len(started) == 1

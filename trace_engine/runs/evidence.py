@@ -9,20 +9,24 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from trace_engine.bundled import PACK, resolve_source
 from trace_engine.causal.settings import CausalConfig, parse_causal
 from trace_engine.disk import (
+    Stamp,
     free_last_words,
     read_json,
     reserve_last_words,
     saying_when_full,
+    stamp,
     when_full,
     write_json,
     write_json_quickly,
@@ -44,6 +48,9 @@ BUNDLED = PACK / "scan"
 """The scan that comes along: of the bundled model, by the bundled profile, with the defaults."""
 FOLDER, KEPT = "evidence", "ablations"
 WORKER = [sys.executable, "-X", "faulthandler", "-m", "trace_engine.runs.evidence"]
+FINAL_STATES = ("done", "stopped", "failed")
+_SILENT = "The process ended without a word: killed, often out of memory. Start it again."
+_LOST = "It was done, but its result is missing or damaged. Start it again."
 State = Literal["none", "running", "done", "stopped", "failed", "interrupted"]
 Perform = Callable[[CausalConfig, Path | None, ProgressCallback], Any]
 
@@ -78,23 +85,60 @@ def evidence_state(config: CausalConfig, home: Path | None = None) -> EvidenceSt
     """Look at the job of these settings. Raises RunError where a newer version wrote it."""
     folder = evidence_folder(config, home)
     locked = is_locked(folder / "lock")
-    told = read_json(folder / "status.json")
-    if told is None and not locked:
+    if not locked and not os.path.lexists(folder / "status.json"):
         if _is_bundled(config):
             return EvidenceState("done", "", None, BUNDLED)
         return EvidenceState("none", "", None, folder)
-    told = told or {}
-    require_known(told, FORMAT, "This job of causal evidence", RunError)
-    state = told.get("state", "running")
-    if state == "running" and not locked:
-        # It may have ended between the two looks.
-        state = (read_json(folder / "status.json") or {}).get("state", "running")
-        state = "interrupted" if state == "running" else state
+    told = _told(folder)
+    if not locked and told.get("state") not in FINAL_STATES:
+        told = _told(folder)  # it may have ended between the two looks
+    state: Any = told.get("state")
     message = str(told.get("message", ""))
-    if state == "interrupted":
-        message = "The process ended without a word: killed, often out of memory. Start it again."
-    progress = read_json(folder / "progress.json") if state == "running" else None
+    if state not in FINAL_STATES:
+        state = "running" if locked else "interrupted"
+        message = "" if locked else _SILENT
+    elif state == "done" and not _has_result(folder):
+        state, message = "interrupted", _LOST
+    progress = _progress(folder) if state == "running" else None
     return EvidenceState(state, message, progress, folder)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """The job's status, empty where it is missing or damaged: such a job is made again. Raises
+    RunError where a newer version wrote it, or where a folder is in its place."""
+    path = folder / "status.json"
+    try:
+        found = read_json(path)
+    except RunError:
+        if path.is_dir():  # nothing can be written there either
+            raise
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    require_known(found, FORMAT, "This job of causal evidence", RunError)
+    return found
+
+
+def _progress(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = read_json(folder / "progress.json")
+    except RunError:  # damaged, and at work all the same
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _has_result(folder: Path) -> bool:
+    path = folder / "result.json"
+    try:
+        return _is_mapping(path, stamp(path))
+    except RunError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _is_mapping(path: Path, stamp: Stamp | None) -> bool:
+    """Once for as long as the file stays as it is: a page looks at every click."""
+    return isinstance(read_json(path), dict)
 
 
 def start_evidence(
@@ -115,7 +159,7 @@ def start_evidence(
     except LockedError:
         return evidence_state(config, home)
     with lock.handing_over():
-        done = (read_json(folder / "status.json") or {}).get("state") == "done"
+        done = _told(folder).get("state") == "done" and _has_result(folder)
     if done:  # since the look, by another tab's press
         lock.release()
         return evidence_state(config, home)
@@ -138,10 +182,10 @@ def start_evidence(
 def stop_evidence(config: CausalConfig, home: Path | None = None) -> None:
     """Ask a job to end; experts that were measured stay. Raises RunError when it is not at work."""
     found = evidence_state(config, home)
-    told = read_json(found.folder / "status.json") or {}
+    told = _told(found.folder)
     if found.state != "running":
         raise RunError(f"This job is {found.state}; there is nothing to stop.")
-    if told.get("process") is None:
+    if not isinstance(told.get("process"), dict):
         raise RunError("This job is only just starting. Stop it in a moment.")
     ProcessName.of(told["process"]).terminate()
 
