@@ -13,6 +13,7 @@ from trace_engine.disk import size
 from trace_engine.errors import TraceError
 from trace_engine.export import Form, forms_of
 from trace_engine.export.background import ExportState, export_state
+from trace_engine.regular import read_text
 from trace_engine.runs import RunDirectory
 
 TICK_SECONDS = 1.0
@@ -76,7 +77,7 @@ def _done(run: RunDirectory, found: ExportState) -> None:
     if card.is_file():
         st.download_button(
             "Model card",
-            card.read_text(encoding="utf-8"),
+            read_text(card, errors="replace"),
             file_name="README.md",
             mime="text/markdown",
             icon=":material/download:",

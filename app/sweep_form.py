@@ -27,7 +27,7 @@ HARDNESSES = ("auto", "0.1", "0.25", "0.5", "0.75", "1")
 RULES = ("uniform", "mean", "exact")
 FILE = "sweep.yaml"
 _LISTED = 3
-"""Left-out combinations that are named one by one."""
+"""Left-out combinations, and damaged sweeps, that are named one by one."""
 
 
 def mode() -> str:
@@ -191,12 +191,15 @@ def the_same(base: UnlearnConfig, grids: list[Grid], name: str) -> None:
 def past() -> None:
     """The sweeps of this machine, and a way to each."""
     found = {one.id: one for one in sweeps.list_sweeps()}
-    if not found:
+    damaged = sweeps.damaged_sweeps()
+    labels = {key: _option(one) for key, one in found.items()}
+    labels |= {key: f"damaged · {key}" for key in damaged}
+    if not labels:
         return
     st.subheader("Past sweeps")
-    picked = st.selectbox(
-        "Sweep", list(found), format_func=lambda key: _option(found[key]), key="sw_pick"
-    )
+    for key, reason in list(damaged.items())[:_LISTED]:
+        st.warning(wording.plain(f"{key} cannot be shown: {reason}"), icon=":material/warning:")
+    picked = st.selectbox("Sweep", list(labels), format_func=labels.__getitem__, key="sw_pick")
     with st.container(horizontal=True):
         st.button(
             "Open",
@@ -204,10 +207,11 @@ def past() -> None:
             on_click=state.set_sweep_id,
             args=(picked,),
             key="sw_open",
+            disabled=picked in damaged,
         )
-        active = found[picked].status().active
+        active = picked in found and _active(found[picked])
         with st.popover("Forget", icon=":material/delete:", disabled=active):
-            st.text(f"Forget {_option(found[picked])}? Its runs stay.")
+            st.text(f"Forget {labels[picked]}? Its runs stay.")
             st.button("Yes, forget", on_click=_forget, args=(picked,), key="sw_delete")
 
 
@@ -222,4 +226,14 @@ def _forget(sweep_id: str) -> None:
 
 
 def _option(one: sweeps.SweepDirectory) -> str:
-    return f"{one.name} · {one.id}" if one.name else one.id
+    try:
+        return f"{one.name} · {one.id}" if one.name else one.id
+    except TraceError:  # deleted just now
+        return one.id
+
+
+def _active(one: sweeps.SweepDirectory) -> bool:
+    try:
+        return one.status().active
+    except TraceError:
+        return False

@@ -1,5 +1,6 @@
 """Compare's section on the table of methods: a made table, and none."""
 
+import errno
 import json
 import re
 import shutil
@@ -337,6 +338,24 @@ def test_names_that_look_missing_are_names_and_a_table_that_leads_elsewhere_is_n
     (own / "table.csv").unlink()
     (own / "table.csv").symlink_to(made / "table.csv")
     assert list_tables() == {}
+
+
+def test_a_table_whose_folder_may_not_be_looked_into_hides_no_other(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = own.with_name("closed")
+    shutil.copytree(own, closed)
+    look = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert set(list_tables()) == {own.name, "closed"}
+    with pytest.raises(RunError, match="cannot be read: Permission denied"):
+        read_table(closed)
 
 
 def test_a_grid_that_nobody_could_list_is_refused_before_it_is_listed(own: Path) -> None:

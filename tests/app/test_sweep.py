@@ -1,5 +1,6 @@
 """Sweeps on the page: planned before launch, drawn as points arrive, each run a click away."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,32 @@ def test_a_run_leads_back_to_its_sweep_and_sweeps_are_listed(
     app = open_page("unlearn", run=run)
     app.button(key="run_sweep").click().run()
     assert not app.exception
+    assert "Sweep: stored" in texts(app)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("spoilt", ["a pipe", "a folder", "points"])
+def test_a_damaged_sweep_is_named_beside_the_others_and_can_be_forgotten(
+    bundled: object, trace_home: Path, open_page: Open, spoilt: str
+) -> None:
+    bad, good = with_points(trace_home), with_points(trace_home)
+    if spoilt == "points":
+        (bad.path / "points.json").write_text('{"points":5}')
+    else:
+        (bad.path / "sweep.yaml").unlink()
+        make = os.mkfifo if spoilt == "a pipe" else os.mkdir
+        make(bad.path / "sweep.yaml")
+    app = open_page("unlearn")
+    assert not app.exception
+    assert f"{bad.id} cannot be shown: Sweep {bad.id} is damaged" in texts(app)
+    assert app.selectbox(key="sw_pick").options == [f"stored · {good.id}", f"damaged · {bad.id}"]
+    app.selectbox(key="sw_pick").set_value(bad.id).run()
+    assert app.button(key="sw_open").disabled
+    app.button(key="sw_delete").click().run()
+    assert not app.exception
+    assert not bad.path.exists()
+    assert "damaged" not in texts(app)
+    app.button(key="sw_open").click().run()
     assert "Sweep: stored" in texts(app)
 
 

@@ -96,11 +96,19 @@ def list_tables(base: Path | None = None) -> dict[str, Path]:
         return {
             place.name: place
             for place in sorted(subfolder("tables", base).iterdir())
-            if (place / SUMMARY).is_file()
-            and not any(path.is_symlink() for path in (place, *(place / name for name in _FILES)))
+            if _is_table(place)
         }
     except OSError as error:
         raise RunError(f"The folder of tables cannot be read: {error.strerror}.") from None
+
+
+def _is_table(place: Path) -> bool:
+    try:
+        return (place / SUMMARY).is_file() and not any(
+            path.is_symlink() for path in (place, *(place / name for name in _FILES))
+        )
+    except OSError:
+        return not place.is_symlink()  # whoever opens it is told what is wrong
 
 
 def default_folder(name: str, base: Path | None = None) -> Path:

@@ -17,8 +17,10 @@ from trace_engine.cli.output import clear_progress, duration, emit_json, interva
 from trace_engine.config import UnlearnConfig
 from trace_engine.csvfile import csv_text
 from trace_engine.disk import strict, write_json, write_text
-from trace_engine.errors import InputError
+from trace_engine.errors import InputError, TraceError
 from trace_engine.evaluation.outcome import Figure
+from trace_engine.regular import read_text
+from trace_engine.runs.places import subfolder
 from trace_engine.runs.stopping import StopFlag
 from trace_engine.sweeps.drive import PointState, drive
 from trace_engine.sweeps.file import is_sweep_file, parse_values, read_sweep
@@ -169,7 +171,7 @@ def write_points(found: sweeps.SweepDirectory, folder: Path) -> None:
     rows = [outcome.to_dict() for outcome in sweeps.outcomes(found)]
     write_text(folder / "points.csv", csv_of_points(rows))
     write_json(folder / "points.json", {"points": rows, "repeats": found.repeats()})
-    write_text(folder / "sweep.yaml", (found.path / "sweep.yaml").read_text(encoding="utf-8"))
+    write_text(folder / "sweep.yaml", read_text(found.path / "sweep.yaml"))
 
 
 def csv_of_points(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -184,21 +186,37 @@ def _require_empty(folder: Path) -> None:
 
 
 def sweeps_list(options: argparse.Namespace) -> int:
-    found = sweeps.list_sweeps()
-    if options.json:
-        emit_json([_summary(one) for one in found])
-        return 0
+    damaged = sweeps.damaged_sweeps()
     rows = []
-    for one in found:
-        points = sweeps.outcomes(one)
-        done = sum(point.state == "done" for point in points)
-        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.status().created))
-        rows.append(
-            {"id": one.id, "state": one.status().state, "done": f"{done}/{len(points)}",
-             "started": started, "name": one.name[:40]}
-        )  # fmt: skip
+    for one in sweeps.list_sweeps():
+        try:
+            rows.append(_summary(one) if options.json else _row(one))
+        except TraceError as error:  # it was deleted, or damaged, after it was found
+            damaged[one.id] = str(error)
+    folder = subfolder("sweeps")
+    if options.json:
+        rows += [
+            {"id": name, "name": "", "state": "damaged", "message": reason, "created": 0.0,
+             "path": str(folder / name)}
+            for name, reason in damaged.items()
+        ]  # fmt: skip
+        emit_json(rows)
+        return 0
+    rows += [
+        {"id": name, "state": "damaged", "done": "", "started": "", "name": ""} for name in damaged
+    ]
     print_table(rows, ["id", "state", "done", "started", "name"])
+    for name, reason in damaged.items():
+        note(f"{name} cannot be shown: {reason}")
     return 0
+
+
+def _row(found: sweeps.SweepDirectory) -> dict[str, Any]:
+    points, status = sweeps.outcomes(found), found.status()
+    done = sum(point.state == "done" for point in points)
+    started = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.created))
+    return {"id": found.id, "state": status.state, "done": f"{done}/{len(points)}",
+            "started": started, "name": found.name[:40]}  # fmt: skip
 
 
 def sweeps_show(options: argparse.Namespace) -> int:

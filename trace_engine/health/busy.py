@@ -64,7 +64,10 @@ def _audits(base: Path | None, now: float) -> list[ActiveJob]:
     for folder in _held("audits", base):
         if not is_run_id(folder.name):
             continue
-        state = audit_state(folder.name, base)
+        try:
+            state = audit_state(folder.name, base)
+        except TraceError:
+            continue  # deleted just now
         asked = read_asked(folder / "launch.json", folder / "lock")
         found.append(
             ActiveJob(

@@ -1,6 +1,12 @@
 """Sweeps: a small grid of settings as ordinary runs, and the front they leave. Loads no torch."""
 
-from trace_engine.sweeps.directory import SweepDirectory, SweepStatus, list_sweeps, open_sweep
+from trace_engine.sweeps.directory import (
+    SweepDirectory,
+    SweepStatus,
+    damaged_sweeps,
+    list_sweeps,
+    open_sweep,
+)
 from trace_engine.sweeps.file import read_sweep
 from trace_engine.sweeps.launcher import (
     delete_sweep,
@@ -20,6 +26,7 @@ __all__ = [
     "Plan",
     "SweepDirectory",
     "SweepStatus",
+    "damaged_sweeps",
     "delete_sweep",
     "launch_sweep",
     "list_sweeps",

@@ -7,27 +7,33 @@ driver lives, and a free one without a final word means `interrupted`.
 import re
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from trace_engine import formats
 from trace_engine.config import UnlearnConfig, parse_config
 from trace_engine.disk import (
+    Stamp,
     free_last_words,
+    is_leftover,
     read_json,
     reserve_last_words,
     saying_when_full,
+    stamp,
     write_json,
     write_text,
 )
-from trace_engine.errors import InputError, RunError
+from trace_engine.errors import InputError, RunError, TraceError
 from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
 from trace_engine.sweeps.file import sweep_yaml
 from trace_engine.sweeps.plan import Grid, Plan
-from trace_engine.yamlfile import parse_yaml
+from trace_engine.yamlfile import read_yaml
 
 FINAL_STATES = ("done", "stopped", "failed")
+_BEFORE_THE_STATUS = frozenset({"sweep.yaml", "points.json", "lock"})
+"""What one holds that was killed while it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +82,13 @@ class SweepDirectory:
 
     def asked(self) -> dict[str, Any]:
         """Name, grids and base settings. Raises RunError when the file is damaged or absent."""
+        path = self.path / "sweep.yaml"
+        if stamp(path) is None:
+            raise RunError(f"{self.id} is not a sweep: it has no sweep.yaml.")
         try:
-            data = parse_yaml((self.path / "sweep.yaml").read_text(encoding="utf-8"), self.id)
+            data = read_yaml(path)
             return {"name": str(data["name"]), "grids": data["grids"], "base": data["base"]}
-        except FileNotFoundError:
-            raise RunError(f"{self.id} is not a sweep: it has no sweep.yaml.") from None
-        except (InputError, UnicodeDecodeError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             raise RunError(f"Sweep {self.id} is damaged: sweep.yaml cannot be read.") from None
 
     @property
@@ -96,7 +103,7 @@ class SweepDirectory:
         """All points in the order they are made. Raises RunError when they cannot be read."""
         try:
             recorded = read_json(self.path / "points.json")["points"]
-            return [
+            found = [
                 SweepPoint(
                     number,
                     str(item["label"]),
@@ -106,7 +113,10 @@ class SweepDirectory:
                 )
                 for number, item in enumerate(recorded)
             ]
-        except (KeyError, TypeError, InputError):
+            if not found or not all(isinstance(point.run, str | None) for point in found):
+                raise ValueError("no sweep writes that")
+            return found
+        except (KeyError, TypeError, ValueError, InputError):
             raise RunError(f"Sweep {self.id} is damaged: points.json cannot be read.") from None
 
     def repeats(self) -> list[tuple[str, str]]:
@@ -142,8 +152,22 @@ class SweepDirectory:
 
     def _config(self, data: dict[str, Any]) -> UnlearnConfig:
         config = parse_config(data, self.id, recorded=True)
-        assert isinstance(config, UnlearnConfig)
+        if not isinstance(config, UnlearnConfig):
+            raise InputError(f"{self.id}: a sweep's settings are those of an unlearning run.")
         return config
+
+    def unmade(self) -> bool:
+        """Whether it is only what a process left that was killed while it made the directory, or
+        is making now. Raises OSError."""
+        names = {path.name for path in self.path.iterdir() if not is_leftover(path.name)}
+        if not names:
+            return True
+        if "lock" not in names or not names <= _BEFORE_THE_STATUS:
+            return False
+        try:
+            return "points.json" not in names or all(p.run is None for p in self.points())
+        except RunError:
+            return False
 
     def _recorded(self) -> dict[str, Any]:
         recorded = read_json(self.path / "status.json")
@@ -259,16 +283,50 @@ def open_sweep(sweep_id: str, home: Path | None = None) -> SweepDirectory:
 
 
 def list_sweeps(home: Path | None = None) -> list[SweepDirectory]:
-    """Every sweep under the home, newest first; folders that cannot be read are left out."""
-    found = []
+    """Every sweep under the home that can be read, newest first; `damaged_sweeps` has the rest."""
+    return _survey(home)[0]
+
+
+def damaged_sweeps(home: Path | None = None) -> dict[str, str]:
+    """Ids of the sweeps that cannot be read, newest first, each with the sentence why."""
+    return _survey(home)[1]
+
+
+def _survey(home: Path | None) -> tuple[list[SweepDirectory], dict[str, str]]:
+    found, damaged = [], {}
     for path in sorted(subfolder("sweeps", home).iterdir(), reverse=True):
         if not is_run_id(path.name) or path.is_symlink() or not path.is_dir():
             continue
         sweep = SweepDirectory(path)
         try:
             sweep.status()
-            sweep.asked()
-        except RunError:
+            _require_readable(sweep, *(stamp(path / n) for n in ("sweep.yaml", "points.json")))
+        except (TraceError, OSError) as error:
+            if not _goes_or_comes(sweep):
+                damaged[sweep.id] = (
+                    f"Its folder cannot be read ({error.strerror})."
+                    if isinstance(error, OSError)
+                    else str(error)
+                )
             continue
         found.append(sweep)
-    return found
+    return found, damaged
+
+
+def _goes_or_comes(sweep: SweepDirectory) -> bool:
+    """Whether it was deleted while it was read, or is a launch that is under way or was killed."""
+    try:
+        return sweep.unmade()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _require_readable(sweep: SweepDirectory, settings: Stamp | None, points: Stamp | None) -> None:
+    """Raise for what `outcomes` could not show. Once for as long as both files stay as they are: a
+    page asks at every click, and there may be hundreds of settings to check."""
+    sweep.base()
+    sweep.points()
+    sweep.repeats()

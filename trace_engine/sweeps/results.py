@@ -113,7 +113,7 @@ def _figures(state: PointState, measure: Measure, home: Path) -> tuple[Figure, F
         files = [run.path / name for name in ("metrics.jsonl", "facts.json")]
         stamps = tuple(file.stat().st_mtime_ns for file in files if file.exists())
         return _read_figures(run, measure, goal, stamps)
-    except TraceError:
+    except (TraceError, OSError):
         return NOT_MEASURED, NOT_MEASURED
 
 
