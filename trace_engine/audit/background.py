@@ -23,6 +23,7 @@ from trace_engine.bundled import AUDIT, resolve_report
 from trace_engine.config import to_yaml
 from trace_engine.disk import (
     free_last_words,
+    is_leftover,
     read_json,
     reserve_last_words,
     saying_when_full,
@@ -40,10 +41,13 @@ from trace_engine.runs.lock import FileLock, is_locked
 from trace_engine.runs.places import is_run_id, new_run_id, subfolder
 from trace_engine.runs.process import ProcessName
 from trace_engine.runs.stopping import StopFlag, StopRequestedError
+from trace_engine.runs.unmade import remove_unmade
 
 WORKER = [sys.executable, "-m", "trace_engine.audit.background"]
 BUNDLED = "bundled"
 """Id of the finished audit that comes along: of the model that the bundled run ended with."""
+_WITHOUT_VALUE = frozenset({"lock", "launch.json", "status.json", "progress.json", "log.txt"})
+"""What may lie around an audit that has neither settings nor a report."""
 State = Literal["running", "done", "failed", "stopped", "interrupted", "damaged"]
 
 
@@ -75,6 +79,7 @@ def launch_audit(
     for known in list_audits(home) if token is not None else ():
         if known.state != "damaged" and _token(known) == token:
             return known.id
+    remove_unmade(subfolder("audits", home), lambda path: _names(path) <= _WITHOUT_VALUE)
     folder = subfolder("audits", home) / new_run_id()
     with saying_when_full(folder.parent):
         folder.mkdir(mode=0o700)
@@ -122,13 +127,14 @@ def audit_state(audit_id: str, home: Path | None = None) -> AuditState:
         return bundled_audit()
     folder = audit_folder(audit_id, home)
     report = folder / "report"
-    # The lock first: a process that ends between the two looks has left its last word.
-    busy = is_locked(folder / "lock")
     try:
+        # The lock first: a process that ends between the two looks has left its last word.
+        busy = is_locked(folder / "lock")
         name = read_audit(folder / "audit.yaml").name
         _told(folder, "launch.json")
         status = _told(folder, "status.json")
-        progress = read_json(folder / "progress.json") if busy else None
+        said = read_json(folder / "progress.json") if busy else None
+        progress = said if isinstance(said, dict) else None
     except TraceError as error:
         return AuditState(audit_id, "", "damaged", str(error), None, report)
     state = status.get("state")
@@ -152,15 +158,23 @@ def bundled_audit() -> AuditState:
 
 
 def list_audits(home: Path | None = None) -> list[AuditState]:
-    """All audits of a home, newest first; the bundled one is in none."""
+    """All audits of a home, newest first, damaged ones with the reason; the bundled one is in none,
+    and neither is a launch that has come to nothing yet or was killed so early."""
     names = [path.name for path in subfolder("audits", home).iterdir() if is_run_id(path.name)]
     found = []
     for name in sorted(names, reverse=True):
         try:
-            found.append(audit_state(name, home))
-        except RunError:
+            state = audit_state(name, home)
+            if state.state == "damaged" and _names(state.report.parent) <= {"lock"}:
+                continue
+        except (RunError, OSError):  # no folder, or deleted just now
             continue
+        found.append(state)
     return found
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not is_leftover(path.name)}
 
 
 def _start(folder: Path, owner: str | None) -> None:

@@ -21,6 +21,7 @@ from trace_engine.runs.detach import start_detached
 from trace_engine.runs.directory import RunDirectory
 from trace_engine.runs.lock import FileLock, LockedError
 from trace_engine.runs.process import ProcessName
+from trace_engine.runs.unmade import remove_unmade
 from trace_engine.sets import check_answers
 from trace_engine.trackers import check_trackers
 
@@ -162,6 +163,7 @@ def _tidy(home: Path | None) -> None:
         remove_leftovers(places.subfolder("runs", home), of="deleted-")
         for kind in ("runs", "sets"):  # imports and sets may be written now
             remove_leftovers(places.subfolder(kind, home), older_than=_STALE_SECONDS)
+        remove_unmade(places.subfolder("runs", home), lambda path: RunDirectory(path).unmade())
 
 
 def _question(config: ProfileConfig | UnlearnConfig) -> str:

@@ -4,19 +4,26 @@ It loads no torch: the runs that compute are processes of their own.
 """
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trace_engine.config import UnlearnConfig
-from trace_engine.disk import read_json, reserve_last_words, write_json
+from trace_engine.disk import (
+    delete_folder,
+    read_json,
+    remove_leftovers,
+    reserve_last_words,
+    write_json,
+)
 from trace_engine.errors import RunError
 from trace_engine.runs.detach import start_detached
 from trace_engine.runs.lock import FileLock, LockedError
+from trace_engine.runs.places import subfolder
 from trace_engine.runs.preflight import require_possible
 from trace_engine.runs.process import ProcessName
 from trace_engine.runs.stopping import StopFlag
+from trace_engine.runs.unmade import remove_unmade
 from trace_engine.sets import check_answers
 from trace_engine.sweeps.directory import SweepDirectory, list_sweeps, new_sweep, open_sweep
 from trace_engine.sweeps.drive import PointState, drive
@@ -42,8 +49,9 @@ def launch_sweep(
     """
     if token is not None:
         for known in list_sweeps(home):
-            if known.token == token:
-                return known.id
+            with contextlib.suppress(RunError):  # deleted just now
+                if known.token == token:
+                    return known.id
     sweep, lock = _create(base, grids, name, home, token, owner)
     _detach(sweep, lock)
     return sweep.id
@@ -119,7 +127,7 @@ def delete_sweep(sweep_id: str, home: Path | None = None) -> None:
     except LockedError:
         raise LockedError(f"Sweep {found.id} is at work. Stop it first.") from None
     with lock:
-        shutil.rmtree(found.path)
+        delete_folder(found.path)
 
 
 def _create(
@@ -137,8 +145,17 @@ def _create(
         require_possible(point.config)
     for config in {point.config.method: point.config for point in plan.points}.values():
         check_answers(config)  # by the method alone, and it may read the forget set
+    _tidy(home)
     found = new_sweep(home)
     return found, found.create(base, list(grids), plan, name, token, owner)
+
+
+def _tidy(home: Path | None) -> None:
+    """Remove what killed launches and deletes left; what cannot be removed is in nobody's way."""
+    folder = subfolder("sweeps", home)
+    with contextlib.suppress(OSError):
+        remove_leftovers(folder, of="deleted-")
+    remove_unmade(folder, lambda path: SweepDirectory(path).unmade())
 
 
 def _detach(found: SweepDirectory, lock: FileLock) -> None:
