@@ -646,8 +646,9 @@ def test_values_of_another_shape_are_a_sentence_that_names_the_file(
     assert found.exit_code == 1
     told = [line for line in differing(found).splitlines() if line.startswith(name)]
     assert any(said in line for line in told), differing(found)
-    # What was checked before is told too, and a terminal obeys nothing of it.
+    # The other checks are made too, and a terminal obeys nothing of what is said.
     assert found.checks[0].state == "agrees"
+    assert name == "report.json" or found.checks[-2].what == "the finding against the rules"
     assert main(["verify", str(copy), "--no-recompute"]) == 1
     assert "\x1b" not in (printed := capsys.readouterr()).out
     assert "Traceback" not in printed.err

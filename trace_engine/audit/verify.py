@@ -142,7 +142,9 @@ def verify_audit(
     left: list[str] = []
     try:
         data = read_report(path)
-        parts = _parts(path)
+        parts, unread = _parts(path)
+        if unread:
+            checks.append(_checked(_STRUCTURE, unread))
         with np.errstate(all="ignore"):  # a stranger's numbers; what comes of them is compared
             for found in _within(path, data, parts):
                 checks.append(found)  # one by one: they stay where a later one ends it
@@ -180,9 +182,20 @@ def _settings(folder: Path) -> AuditConfig:
         raise RunError(f"{CONFIG} is damaged: {error}") from None
 
 
-def _parts(folder: Path) -> dict[str, Any]:
+def _parts(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The parts that can be read, and a sentence on each that cannot."""
     record = Record(folder)
-    return {part: found for part in PARTS if (found := record.find(part, None)) is not None}
+    parts: dict[str, Any] = {}
+    unread: list[str] = []
+    for part in PARTS:
+        try:
+            found = record.find(part, None)
+        except RunError as error:
+            unread.append(str(error))
+        else:
+            if found is not None:
+                parts[part] = found
+    return parts, unread
 
 
 def _within(folder: Path, data: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Checked]:
