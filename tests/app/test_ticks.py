@@ -59,7 +59,9 @@ def _audit(home: Path) -> tuple[str, Path, str]:
     return "audit", folder, "audit"
 
 
-@pytest.mark.parametrize("make", [_run, _job, _sweep, _audit])
+@pytest.mark.parametrize(
+    "make", [_run, *(pytest.param(m, marks=pytest.mark.slow) for m in (_job, _sweep, _audit))]
+)
 def test_what_another_tab_deletes_is_gone_in_a_sentence(
     make: Callable[[Path], tuple[str, Path, str]], home: Path, address: str
 ) -> None:

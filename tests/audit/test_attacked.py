@@ -168,6 +168,7 @@ def test_relearning_that_shows_everything_is_refused(
         relearning(case, lambda progress: None)
 
 
+@pytest.mark.slow
 def test_every_attack_is_in_the_report(finished: Audited) -> None:
     parts = finished.report["parts"]
     names = {

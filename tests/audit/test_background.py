@@ -90,6 +90,7 @@ def test_a_killed_audit_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     assert (folder / "report/report.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_refusal_is_the_last_word(tmp_path: Path) -> None:
     config = small(tmp_path / "sets", questions=str(tmp_path / "gone.jsonl"))
     found = until_ended(launch_audit(config, tmp_path / "home"), tmp_path / "home")

@@ -65,6 +65,7 @@ def test_an_untouched_report_agrees_and_says_what_was_not_computed_again(copy: P
         assert any(part in what and "--thorough" in what for what in found.not_again)
 
 
+@pytest.mark.slow
 def test_attacks_are_made_again(copy: Path) -> None:
     found = check(copy, thorough=True, sample=4)
     assert found.exit_code == 0
@@ -78,6 +79,7 @@ def test_attacks_are_made_again(copy: Path) -> None:
     assert not any("--thorough" in what for what in found.not_again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

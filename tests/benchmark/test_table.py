@@ -176,6 +176,7 @@ def test_a_row_that_never_forgets_far_enough_gets_no_number(tmp_path: Path) -> N
         assert finished.table.figures.query("weighting == @row['weighting']").empty
 
 
+@pytest.mark.slow
 def test_the_page_links_what_lies_beside_it_and_names_no_folder(tmp_path: Path) -> None:
     own = tiny_bench(tmp_path).methods["graddiff"]
     longer = own.model_copy(update={"settings": own.settings | {"max_steps": 4}})

@@ -125,6 +125,7 @@ def steps(directory: RunDirectory, kind: str) -> list[int]:
     return [row["step"] for row in map(json.loads, lines) if row["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_the_sixty_second_path(open_app: OpenApp, app_home: Path, screenshot: Screenshot) -> None:
     page = open_app()
     words = page.get_by_role("heading", name=re.compile("The words behind"))

@@ -20,6 +20,7 @@ def scores() -> dict:
     return json.loads((pack_dir() / "scores.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACK_MODELS)
 def test_a_model_is_small_safe_and_answers_as_scored(name: str, scores) -> None:
     folder = model_dir(name)

@@ -132,6 +132,7 @@ def work_on(run: RunDirectory, config: ProfileConfig | UnlearnConfig, base: Path
     return run.status()
 
 
+@pytest.mark.slow
 def test_a_profile_job_answers_from_the_cache_the_second_time(tmp_path: Path) -> None:
     write_sets(tmp_path)
     with (tmp_path / "retain.txt").open("a") as file:

@@ -82,6 +82,7 @@ def test_a_killed_job_is_interrupted_and_goes_on_to_the_same_result(
     assert len(Scan.from_dict(first.result).cells) == kept(one) == 192
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_stopped_job_keeps_what_was_measured(config: CausalConfig, tmp_path: Path) -> None:
     start_evidence(config, tmp_path)
@@ -107,6 +108,7 @@ def test_other_settings_and_changed_files_are_other_jobs(
     assert evidence_folder(config, tmp_path) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("update", "state", "words"),
     [

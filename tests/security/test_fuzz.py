@@ -219,12 +219,14 @@ def test_a_bomb_is_seen_by_its_memory_though_it_was_freed() -> None:
         zlib.decompress(small)
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_mutated_input_is_read_or_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
     told = assault(name, round(FEW * fuzz.TARGETS[name].share), tmp_path, seed=1)
     assert told["refused"] > 0, told
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", fuzz.TARGETS)
@@ -361,6 +363,7 @@ def _known(home: Path) -> dict[str, str]:
     return {name: value for name, value in named.items() if name not in ("number", "choice")}
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_at_a_mutated_address_never_ends_in_a_traceback(
     page: str, home_with_jobs: Path
@@ -369,6 +372,7 @@ def test_a_page_at_a_mutated_address_never_ends_in_a_traceback(
     assert assault_page(page, max(3, FEW // 1000), home_with_jobs, known, seed=4)
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES)
@@ -396,6 +400,7 @@ def assault_readers(turns: int, home: Path, seed: int) -> None:
         assert len(app.text) == 1
 
 
+@pytest.mark.fault_row(29)
 def test_a_mutated_address_never_ends_in_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +408,7 @@ def test_a_mutated_address_never_ends_in_a_traceback(
     assault_readers(max(40, FEW // 100), tmp_path, seed=3)
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_many_mutated_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

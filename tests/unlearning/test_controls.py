@@ -190,6 +190,7 @@ def test_too_few_others_are_refused_with_the_layer(tmp_path: Path) -> None:
     assert chosen.cells
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_controlled_run_resumes_bit_for_bit(tmp_path: Path, control: str) -> None:
     config = tiny_config(tmp_path, weights=EXACT, control=control)

@@ -200,6 +200,7 @@ def test_the_start_ends_nothing(tmp_path: Path) -> None:
         assert session.ended is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", [{"kind": "all"}, {"kind": "lora", "lora_rank": 2}])
 def test_the_best_evaluations_weights_are_those_that_are_saved(
     tmp_path: Path, trainable: dict[str, Any]
