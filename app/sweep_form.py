@@ -197,8 +197,8 @@ def past() -> None:
     if not labels:
         return
     st.subheader("Past sweeps")
-    for key, reason in list(damaged.items())[:_LISTED]:
-        st.warning(wording.plain(f"{key} cannot be shown: {reason}"), icon=":material/warning:")
+    for reason in list(damaged.values())[:_LISTED]:
+        st.warning(wording.plain(reason), icon=":material/warning:")
     picked = st.selectbox("Sweep", list(labels), format_func=labels.__getitem__, key="sw_pick")
     with st.container(horizontal=True):
         st.button(

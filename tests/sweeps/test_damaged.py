@@ -76,6 +76,7 @@ def test_the_others_are_listed_and_it_is_named(
     [(name, reason)] = damaged_sweeps(home).items()
     assert name == BAD
     assert reason.endswith(".")
+    assert reason.count(BAD) == 1
 
     assert main(["sweeps", "list"]) == 0
     told = capsys.readouterr()

@@ -206,8 +206,8 @@ def sweeps_list(options: argparse.Namespace) -> int:
         {"id": name, "state": "damaged", "done": "", "started": "", "name": ""} for name in damaged
     ]
     print_table(rows, ["id", "state", "done", "started", "name"])
-    for name, reason in damaged.items():
-        note(f"{name} cannot be shown: {reason}")
+    for reason in damaged.values():
+        note(reason)
     return 0
 
 

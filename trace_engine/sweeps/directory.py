@@ -303,11 +303,11 @@ def _survey(home: Path | None) -> tuple[list[SweepDirectory], dict[str, str]]:
             _require_readable(sweep, *(stamp(path / n) for n in ("sweep.yaml", "points.json")))
         except (TraceError, OSError) as error:
             if not _goes_or_comes(sweep):
-                damaged[sweep.id] = (
-                    f"Its folder cannot be read ({error.strerror})."
-                    if isinstance(error, OSError)
-                    else str(error)
-                )
+                why = str(error)
+                if isinstance(error, OSError):
+                    why = f"its folder cannot be read ({error.strerror})."
+                # A sentence on one of its files alone does not say whose.
+                damaged[sweep.id] = why if sweep.id in why else f"Sweep {sweep.id}: {why}"
             continue
         found.append(sweep)
     return found, damaged
